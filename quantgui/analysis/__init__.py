@@ -1,0 +1,1 @@
+"""Long computations as generators of events: calibration, errors, evaluation, advice."""

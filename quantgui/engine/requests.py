@@ -1,0 +1,107 @@
+"""What can be asked of the engine. Frozen values; the answers are the events of `results`.
+
+Each request is answered by a stream of events that ends with done, failed or cancelled (`quantgui.engine.client`).
+A newer request of the same `topic` replaces an older one that waits or runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+from quantgui.results import ImageOptions
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.quantizer import QuantizerSpec
+
+
+class Priority(IntEnum):
+    """Smaller runs first: what the user looks at before what fills tables in the background."""
+
+    OPEN = 0
+    LOOK = 1
+    EVALUATE = 2
+    TABLE = 3
+    CALIBRATE = 4
+    EXPORT = 5
+    SWEEP = 6
+
+
+@dataclass(frozen=True, slots=True)
+class OpenNetwork:
+    """Answered by Progress ... NetworkOpened. Forgets the data opened before."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenData:
+    """Answered by DataOpened. `source` is a file, a folder of images, or ``random:N``."""
+
+    source: str
+    image_options: ImageOptions | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetMetric:
+    """Use the function ``FILE.py:function`` (the user's own code) as headline metric; empty for the automatic one."""
+
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
+class ViewWeight:
+    """Answered by one WeightViewReady."""
+
+    layer: str
+    spec: QuantizerSpec | None
+
+
+@dataclass(frozen=True, slots=True)
+class WeightErrors:
+    """Answered by one WeightErrorReady per layer."""
+
+    specs: Mapping[str, QuantizerSpec | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrate:
+    """Answered by Progress, partial ActivationReady, and Calibrated."""
+
+    samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Answered by EvaluationReady per mini-batch; the last one is complete. Calibrates first where needed."""
+
+    config: QuantConfig
+    samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Advise:
+    """Answered by AdviceReady."""
+
+    config: QuantConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Answered by Progress and Exported."""
+
+    config: QuantConfig
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Answered by Progress and Verification: the file at `path` against `config`."""
+
+    config: QuantConfig
+    path: str
+
+
+Request = (
+    OpenNetwork | OpenData | SetMetric | ViewWeight | WeightErrors | Calibrate | Evaluate | Advise | Export | Verify
+)

@@ -1,0 +1,1 @@
+"""What leaves the program: quantized ONNX, and the proof that it does the same."""

@@ -1,0 +1,1 @@
+"""The neural network, read-only: reading, segments, execution, data, cost."""

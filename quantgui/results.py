@@ -1,0 +1,436 @@
+"""What computations produce: frozen values that cross from the engine to whoever asked. numpy only.
+
+Events of a long computation are `Progress` and the ...Ready values below; a result carries the key it answers
+(layer, spec, configuration), so it can be missing but never stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.quantizer import QuantizerSpec
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A report of a long computation: `done` of `total` steps (0 of 0 where the number is not known)."""
+
+    done: int
+    total: int
+    label: str = ""
+    seconds_left: float | None = None
+
+
+# --- the network -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """An input or output of the network. Dimensions are numbers, or names where they are free."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...] | None
+
+    def __str__(self) -> str:
+        dims = "?" if self.shape is None else " x ".join(str(d) for d in self.shape) or "scalar"
+        return f"{self.name} ({self.dtype}, {dims})"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """One row of the layers table: one weight, with the operator that uses it.
+
+    Attributes:
+        name: unique; the user's own node name, with a suffix such as ``/W.forward.input`` for recurrent weights.
+        op: ONNX operator type of the first user, such as ``Conv``; ``DepthwiseConv`` is written ``Conv``.
+        weight: name of the initializer that holds the values (in the folded network).
+        rows: where this layer is only a part of a recurrent weight: first and last + 1 row of the initializer seen
+            as a matrix (directions * gates * hidden, columns).
+        shape: shape of the weight, of the part if `rows` is given.
+        channel_axis: axis of `shape` that holds the output channels.
+        channels, elements_per_channel: C and K, with C * K = parameters.
+        users: names of all nodes that use the weight; more than one where it is shared.
+        node: name of the first of them in the folded network.
+        input_tensor, output_tensor: data input of the first user, and its output after a fused Relu or Clip; empty
+            where the layer has no activation that can be quantized.
+        macs: multiply-accumulates for one sample, of all users together; 0 where not known.
+        dtype: how the values are stored in the file: ``float32``, ``float16``, ``int8 with scale``; for read-only
+            layers the format they are quantized to, such as ``int8`` or ``uint4 in groups of 32``.
+        read_only: already quantized in the file; shown, not editable.
+        finite: whether all values are finite; others stay float.
+        signal_transform: the weight looks like a fixed signal transform (Fourier, mel), which presets leave float.
+        quantizes_activations: whether `LayerSpec.activations` has a meaning for this operator.
+        scope: names of the enclosing control-flow nodes (If, Loop), outermost first.
+        stored_bytes: bytes in the opened file.
+    """
+
+    name: str
+    op: str
+    weight: str
+    shape: tuple[int, ...]
+    channel_axis: int
+    channels: int
+    elements_per_channel: int
+    users: tuple[str, ...]
+    node: str = ""
+    rows: tuple[int, int] | None = None
+    input_tensor: str = ""
+    output_tensor: str = ""
+    macs: int = 0
+    dtype: str = "float32"
+    read_only: bool = False
+    finite: bool = True
+    signal_transform: bool = False
+    quantizes_activations: bool = False
+    scope: tuple[str, ...] = ()
+    stored_bytes: int = 0
+
+    @property
+    def parameters(self) -> int:
+        """Number of weight values."""
+        return self.channels * self.elements_per_channel
+
+    @property
+    def keeps_float(self) -> bool:
+        """Whether presets leave this layer as it is."""
+        return self.read_only or not self.finite or self.signal_transform
+
+
+@dataclass(frozen=True, slots=True)
+class GraphNode:
+    """A node of the network as it is drawn; `layer` is the row it belongs to, or empty."""
+
+    name: str
+    op: str
+    inputs: tuple[int, ...]
+    """Indices of the nodes that feed it."""
+    layer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSummary:
+    """All the window needs to know of an open network."""
+
+    name: str
+    path: str
+    fingerprint: str
+    opset: int
+    ir_version: int
+    producer: str
+    parameters: int
+    file_bytes: int
+    float_bytes: int
+    """Bytes of all constants of the folded network, float32 where they are float."""
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    layers: tuple[LayerInfo, ...]
+    nodes: tuple[GraphNode, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOpened:
+    """Result of opening a network."""
+
+    summary: NetworkSummary
+
+
+# --- data --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """How pictures become the network's input; guessed, shown, corrected by the user.
+
+    ``x = (pixel / 255 * scale - mean) / std`` per channel, so ``scale`` is 1 for networks that take 0 ... 1 and 255 for
+    those that take 0 ... 255.
+    """
+
+    height: int
+    width: int
+    layout: str = "NCHW"
+    channels: int = 3
+    bgr: bool = False
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class DataSummary:
+    """All the window needs to know of open data."""
+
+    source: str
+    samples: int
+    inputs: tuple[TensorInfo, ...]
+    has_labels: bool
+    trustworthy: bool
+    """False for random numbers: ranges and quality measured on them mean little."""
+    fingerprint: str
+    image_options: ImageOptions | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DataOpened:
+    """Result of opening data."""
+
+    summary: DataSummary
+
+
+# --- tensors -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Histogram:
+    """Counts of values in bins of equal width; ``edges`` has one entry more than ``counts``."""
+
+    edges: Array
+    counts: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TensorStatistics:
+    """What is known of a tensor's values, whatever its format becomes.
+
+    The fine histogram has bins of width `bin_width` (a power of two); its first bin starts at
+    ``first_bin * bin_width``. All float64 / int64.
+    """
+
+    count: int
+    minimum: float
+    maximum: float
+    total: float
+    total_square: float
+    bin_width: float
+    first_bin: int
+    counts: Array
+    zeros: int = 0
+    non_finite: int = 0
+
+    @property
+    def edges(self) -> Array:
+        """Bin edges of the fine histogram, shape (B + 1,)."""
+        return (self.first_bin + np.arange(len(self.counts) + 1)) * self.bin_width
+
+    @property
+    def mean(self) -> float:
+        """Mean of the values."""
+        return self.total / self.count if self.count else 0.0
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the values."""
+        return float(np.sqrt(max(self.total_square / self.count - self.mean**2, 0.0))) if self.count else 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelStatistics:
+    """Per-channel values of a weight, each of shape (C,)."""
+
+    minimum: Array
+    maximum: Array
+    mean: Array
+    std: Array
+    sqnr_db: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorError:
+    """Error of a quantized tensor against the float one."""
+
+    sqnr_db: float
+    """10 log10(sum x^2 / sum (x - x')^2), larger is better; inf where equal."""
+    mse: float
+    max_abs: float
+    clipped: float
+    """Share of the values outside the range, 0 ... 1."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightView:
+    """The weights tab: everything about one layer's weight under one spec."""
+
+    layer: str
+    spec: QuantizerSpec | None
+    statistics: TensorStatistics
+    channels: ChannelStatistics
+    error: TensorError
+    quantized: Histogram
+    """Histogram of the quantized values: one thin bin per level where there are few."""
+    error_histogram: Histogram
+    scales: Array
+    """Scale of each group, shape (G,); empty for float formats."""
+    zero_points: Array
+    low: float
+    """Lower end of the widest range used."""
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class WeightErrorReady:
+    """Error of a layer's weight under `spec`, for the layers table."""
+
+    layer: str
+    spec: QuantizerSpec | None
+    error: TensorError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightViewReady:
+    """The weights tab of a layer has been computed."""
+
+    view: WeightView
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ActivationReady:
+    """Statistics of one activation tensor over all calibration samples seen so far."""
+
+    tensor: str
+    statistics: TensorStatistics
+    samples: int
+    sample_minima: Array
+    """Smallest value in each sample, shape (S,)."""
+    sample_maxima: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibrated:
+    """All activation statistics of one pass over the data."""
+
+    activations: Mapping[str, ActivationReady]
+    samples: int
+    seconds: float
+
+
+# --- quality -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Mean of a metric with its standard error over `samples` samples."""
+
+    value: float
+    stderr: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Quality of the network under a configuration.
+
+    `metric` names the headline metric; `float_score` and `quantized_score` are its values for both networks. `scores`
+    holds every metric that could be computed for the quantized network (``output_sqnr_db``, ``cosine``, ``kl``,
+    ``agreement``, ``accuracy``, ``user``).
+    """
+
+    metric: str
+    higher_is_better: bool
+    float_score: Score
+    quantized_score: Score
+    output_sqnr_db: float
+    scores: Mapping[str, Score]
+    seconds: float
+    total_samples: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether all samples have been seen."""
+        return self.quantized_score.samples >= self.total_samples
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationReady:
+    """An evaluation, partial at first: it tightens with every mini-batch."""
+
+    config: QuantConfig
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A finding about a configuration, and the configuration that mends it."""
+
+    config: QuantConfig
+    sentence: str
+    layers: tuple[str, ...]
+    proposal: QuantConfig | None
+    before: Evaluation | None = None
+    after: Evaluation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdviceReady:
+    """What the program advises on a configuration; None where there is nothing to say."""
+
+    config: QuantConfig
+    advice: Advice | None
+
+
+# --- export ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A quantized network has been written."""
+
+    path: str
+    config: QuantConfig
+    file_bytes: int
+    opset: int
+    notes: tuple[str, ...] = ()
+    """What differs from the wish, in sentences (3 bits stored as 4 ...)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDeviation:
+    """How far one layer's output in the exported file is from the simulated one."""
+
+    layer: str
+    tensor: str
+    sqnr_db: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The exported file against what the window shows."""
+
+    path: str
+    simulated: Evaluation
+    deployed: Evaluation
+    output_sqnr_db: float
+    """Deployed against simulated outputs; inf where equal."""
+    file_bytes: int
+    float_file_bytes: int
+    latency_ratio: float
+    """Median time of one sample, deployed / float."""
+    float_latency_ms: float
+    deployed_latency_ms: float
+    layers: tuple[LayerDeviation, ...] = ()
+    notes: tuple[str, ...] = field(default_factory=tuple)
+    seconds: float = 0.0
+
+
+Event = (
+    Progress
+    | NetworkOpened
+    | DataOpened
+    | WeightErrorReady
+    | WeightViewReady
+    | ActivationReady
+    | Calibrated
+    | EvaluationReady
+    | AdviceReady
+    | Exported
+    | Verification
+)

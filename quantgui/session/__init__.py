@@ -1,0 +1,1 @@
+"""The open document: configuration, undo, results. QtCore and QUndoStack, no widgets."""

@@ -1,0 +1,1 @@
+"""What the user wants: formats, granularity, ranges, layer specs, configuration, presets. Plain Python."""

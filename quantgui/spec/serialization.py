@@ -1,0 +1,237 @@
+"""Configurations as JSON: ``version`` 1, unknown keys refused, every error names the place."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, assert_never
+
+from quantgui.errors import SpecError
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.formats import IntFormat, parse_format
+from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
+from quantgui.spec.quantizer import (
+    Entropy,
+    FixedRange,
+    LayerSpec,
+    LeastSquaredError,
+    MinMax,
+    Percentile,
+    QuantizerSpec,
+    RangeEstimator,
+)
+
+VERSION = 1
+
+
+def config_to_json(config: QuantConfig) -> dict[str, Any]:
+    """Return `config` as JSON values."""
+    return {
+        "version": VERSION,
+        "name": config.name,
+        "default": layer_spec_to_json(config.default),
+        "layers": {name: layer_spec_to_json(spec) for name, spec in sorted(config.overrides.items())},
+    }
+
+
+def config_from_json(value: object) -> QuantConfig:
+    """Return the configuration that `value` describes.
+
+    Raises:
+        SpecError: a key is unknown or missing, or a value is impossible; the message names the place.
+    """
+    fields = _fields(value, "configuration", required={"version"}, optional={"name", "default", "layers"})
+    if fields["version"] != VERSION:
+        raise SpecError(f"The configuration has version {fields['version']!r}; this program reads version {VERSION}.")
+    layers = fields.get("layers", {})
+    if not isinstance(layers, Mapping):
+        raise SpecError("'layers' of the configuration must be an object from layer names to specs.")
+    return QuantConfig(
+        layer_spec_from_json(fields.get("default", {}), "default"),
+        MappingProxyType({str(n): layer_spec_from_json(v, f"layers['{n}']") for n, v in layers.items()}),
+        str(fields.get("name", "")),
+    )
+
+
+def save_config(config: QuantConfig, path: Path) -> None:
+    """Write `config` to `path`; an existing file is replaced only by a whole new one."""
+    write_text_atomically(path, json.dumps(config_to_json(config), indent=2) + "\n")
+
+
+def load_config(path: Path) -> QuantConfig:
+    """Read the configuration at `path`.
+
+    Raises:
+        SpecError: the file cannot be read, is no JSON, or describes no configuration.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"Cannot read the configuration '{path}': {error.strerror}.") from error
+    except ValueError as error:
+        raise SpecError(f"'{path.name}' is no JSON file: {error}.") from error
+    return config_from_json(value)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a file beside `path`, then put it in its place.
+
+    Raises:
+        SpecError: the folder cannot be written, or the disk is full.
+    """
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise SpecError(f"Cannot write '{path}': {error.strerror}.") from error
+
+
+def layer_spec_to_json(spec: LayerSpec) -> dict[str, Any]:
+    """Return `spec` as JSON values; ``null`` means float32."""
+    return {
+        "weights": None if spec.weights is None else quantizer_to_json(spec.weights),
+        "activations": None if spec.activations is None else quantizer_to_json(spec.activations),
+    }
+
+
+def layer_spec_from_json(value: object, place: str) -> LayerSpec:
+    """Return the layer spec that `value` describes; `place` is named in errors."""
+    fields = _fields(value, place, optional={"weights", "activations"})
+    parts = {
+        key: None if fields.get(key) is None else quantizer_from_json(fields[key], f"{place}.{key}")
+        for key in ("weights", "activations")
+    }
+    return LayerSpec(parts["weights"], parts["activations"])
+
+
+def quantizer_to_json(spec: QuantizerSpec) -> dict[str, Any]:
+    """Return `spec` as JSON values; a float format needs no other key."""
+    if not isinstance(spec.format, IntFormat):
+        return {"format": str(spec.format)}
+    value: dict[str, Any] = {
+        "format": str(spec.format),
+        "symmetric": spec.symmetric,
+        "granularity": _granularity_to_json(spec.granularity),
+        "range": _range_to_json(spec.range_estimator),
+    }
+    if spec.format.narrow_range:
+        value["narrow_range"] = True
+    if spec.full_range:
+        value["full_range"] = True
+    return value
+
+
+def quantizer_from_json(value: object, place: str) -> QuantizerSpec:
+    """Return the quantizer spec that `value` describes; `place` is named in errors."""
+    optional = {"symmetric", "granularity", "range", "narrow_range", "full_range"}
+    fields = _fields(value, place, required={"format"}, optional=optional)
+    try:
+        fmt = parse_format(str(fields["format"]))
+    except SpecError as error:
+        raise SpecError(f"In {place}: {error}") from error
+    if not isinstance(fmt, IntFormat):
+        return QuantizerSpec(fmt, granularity=PerTensor())
+    narrow = _boolean(fields, "narrow_range", place, default=False)
+    return QuantizerSpec(
+        IntFormat(fmt.bits, fmt.signed, narrow),
+        _boolean(fields, "symmetric", place, default=True),
+        _granularity_from_json(fields.get("granularity", "channel"), place),
+        _range_from_json(fields.get("range", "min-max"), place),
+        _boolean(fields, "full_range", place, default=False),
+    )
+
+
+def _granularity_to_json(granularity: Granularity) -> Any:
+    match granularity:
+        case PerTensor():
+            return "tensor"
+        case PerChannel():
+            return "channel"
+        case PerGroup(group_size):
+            return {"group_size": group_size}
+        case _:
+            assert_never(granularity)
+
+
+def _granularity_from_json(value: object, place: str) -> Granularity:
+    match value:
+        case "tensor":
+            return PerTensor()
+        case "channel":
+            return PerChannel()
+        case {"group_size": int(group_size), **rest} if not rest and not isinstance(value["group_size"], bool):  # type: ignore[index]
+            return PerGroup(group_size)
+        case _:
+            raise SpecError(
+                f"In {place}: granularity must be 'tensor', 'channel' or {{'group_size': N}}, got {value!r}."
+            )
+
+
+def _range_to_json(estimator: RangeEstimator) -> Any:
+    match estimator:
+        case MinMax():
+            return "min-max"
+        case LeastSquaredError():
+            return "least-squared-error"
+        case Entropy():
+            return "entropy"
+        case Percentile(percentile):
+            return {"percentile": percentile}
+        case FixedRange(low, high):
+            return {"low": low, "high": high}
+        case _:
+            assert_never(estimator)
+
+
+def _range_from_json(value: object, place: str) -> RangeEstimator:
+    match value:
+        case "min-max":
+            return MinMax()
+        case "least-squared-error":
+            return LeastSquaredError()
+        case "entropy":
+            return Entropy()
+        case {"percentile": int() | float() as percentile, **rest} if not rest:
+            return Percentile(float(percentile))
+        case {"low": int() | float() as low, "high": int() | float() as high, **rest} if not rest:
+            return FixedRange(float(low), float(high))
+        case _:
+            raise SpecError(
+                f"In {place}: range must be 'min-max', 'least-squared-error', 'entropy', {{'percentile': P}} or "
+                f"{{'low': A, 'high': B}}, got {value!r}."
+            )
+
+
+def _fields(
+    value: object, place: str, *, required: set[str] | None = None, optional: set[str] | None = None
+) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{place} must be an object, got {type(value).__name__}.")
+    required, optional = required or set(), optional or set()
+    if unknown := sorted(set(value) - required - optional):
+        raise SpecError(
+            f"{place} has the unknown key '{unknown[0]}'; known are {', '.join(sorted(required | optional))}."
+        )
+    if missing := sorted(required - set(value)):
+        raise SpecError(f"{place} lacks the key '{missing[0]}'.")
+    return dict(value)
+
+
+def _boolean(fields: dict[str, Any], key: str, place: str, *, default: bool) -> bool:
+    value = fields.get(key, default)
+    if not isinstance(value, bool):
+        raise SpecError(f"In {place}: '{key}' must be true or false, got {value!r}.")
+    return value

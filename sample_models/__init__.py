@@ -1,0 +1,1 @@
+"""Small trained networks, their data, and the scripts that make them."""
