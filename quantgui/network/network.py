@@ -3,8 +3,8 @@
 The skeleton is the folded ONNX graph: Constant nodes are initializers, all initializers lie in the main graph
 (nested bodies capture them by name), BatchNorm is folded into its convolution, names are unique. Every initializer
 larger than `INLINE_BYTES` is declared *external* with the location `INJECTED`, and its values are handed to ONNX
-Runtime with ``SessionOptions.add_external_initializers``. So cutting, changing and re-building a graph never copies a weight, and
-weights of any size can stay memory-mapped.
+Runtime with ``SessionOptions.add_external_initializers``. So cutting, changing and re-building a graph never copies a
+weight, and weights of any size can stay memory-mapped.
 """
 
 from __future__ import annotations
