@@ -1,0 +1,180 @@
+"""The one place where ONNX Runtime sessions are made: options, injected weights, and its errors as sentences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as _ort
+
+from quantgui.errors import NetworkError
+from quantgui.network.network import as_contiguous, injected_names
+from quantgui.results import Array
+
+RUNTIME_ERRORS: tuple[type[Exception], ...] = (
+    _ort.EPFail,
+    _ort.Fail,
+    _ort.InvalidArgument,
+    _ort.InvalidGraph,
+    _ort.InvalidProtobuf,
+    _ort.NoModel,
+    _ort.NoSuchFile,
+    _ort.NotFound,
+    _ort.NotImplemented,
+    _ort.RuntimeException,
+    RuntimeError,
+    MemoryError,
+)
+"""What ONNX Runtime raises when a network cannot be loaded or run."""
+
+_SUB_BYTE = {
+    onnx.TensorProto.INT4: 4,
+    onnx.TensorProto.UINT4: 4,
+    onnx.TensorProto.INT2: 2,
+    onnx.TensorProto.UINT2: 2,
+    onnx.TensorProto.FLOAT4E2M1: 4,
+}
+
+
+def create_session(
+    model: onnx.ModelProto,
+    constants: Mapping[str, Array],
+    *,
+    threads: int = 2,
+    simulate: bool = True,
+    optimize: bool = True,
+    disabled_optimizers: Sequence[str] = (),
+    config: Mapping[str, str] | None = None,
+) -> onnxruntime.InferenceSession:
+    """Return a session of `model`, whose injected initializers take their values from `constants` without a copy.
+
+    Args:
+        model: a skeleton (see `quantgui.network.network`).
+        constants: values of at least the injected initializers; more do not matter. They are kept alive.
+        threads: threads within an operator; sessions never spin while they wait.
+        simulate: keep Q/DQ pairs and float weights as they are written; False gives what users of the file get.
+        optimize: False turns every graph optimization off.
+        disabled_optimizers: names of further optimizers to leave out.
+        config: further session configuration entries.
+
+    Raises:
+        NetworkError: ONNX Runtime refuses the network.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    level = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    # Several sessions in one process would fight for the cores otherwise.
+    entries = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"}
+    disabled = list(disabled_optimizers)
+    if simulate:
+        entries["session.disable_quant_qdq"] = "1"
+        # It turns float weights between Q/DQ pairs into per-tensor int8 without a word.
+        disabled.append("WeightBiasQuantization")
+    for key, value in {**entries, **(config or {})}.items():
+        options.add_session_config_entry(key, value)
+    with runtime_errors("load"):
+        names = injected_names(model)
+        values = [ort_value(constants[name]) for name in names]
+        if names:
+            options.add_external_initializers(names, values)
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=disabled or None,
+        )
+    # ONNX Runtime reads the arrays in place and holds no reference to them.
+    session.injected_values = values
+    return session
+
+
+def ort_value(values: Array) -> onnxruntime.OrtValue:
+    """Return `values` as ONNX Runtime takes them, in place for every type wider than 4 bits."""
+    contiguous = as_contiguous(values)
+    if contiguous.dtype.kind in "biuf" and contiguous.dtype.isbuiltin:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(contiguous)
+    kind = onnx.helper.np_dtype_to_tensor_dtype(contiguous.dtype)
+    bits = _SUB_BYTE.get(kind)
+    if bits is None:
+        same_size = contiguous.view(f"u{contiguous.dtype.itemsize}")
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(same_size, kind)
+    # ONNX Runtime takes the shape from the array, which has to have one byte per value, and reads the packed part.
+    packed = np.zeros(contiguous.shape, np.uint8)
+    packed.reshape(-1)[: -(-contiguous.size * bits // 8)] = _pack(contiguous, bits)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(packed, kind)
+
+
+def _pack(values: Array, bits: int) -> Array:
+    """Return the values packed into bytes, the first in the lowest bits, as ONNX stores them."""
+    codes = values.view(np.uint8).reshape(-1) & np.uint8((1 << bits) - 1)
+    per_byte = 8 // bits
+    padded = np.zeros(-(-codes.size // per_byte) * per_byte, np.uint8)
+    padded[: codes.size] = codes
+    packed = np.zeros(padded.size // per_byte, np.uint8)
+    for i in range(per_byte):
+        packed |= padded[i::per_byte] << np.uint8(i * bits)
+    return packed
+
+
+@contextmanager
+def runtime_errors(action: str) -> Iterator[None]:
+    """Turn what ONNX Runtime raises inside the block into a `NetworkError` of one sentence.
+
+    Args:
+        action: what was tried, such as ``load`` or ``run``.
+    """
+    try:
+        yield
+    except RUNTIME_ERRORS as error:
+        raise NetworkError(describe_error(error, action)) from error
+
+
+_PATTERNS = (
+    (
+        r"No Op registered for (?P<op>\S+) with domain_version of (?P<version>\d+)",
+        "The network needs the operator {op}, which ONNX Runtime does not know in opset {version}.",
+    ),
+    (
+        r"Fatal error: (?P<op>[^\s:]*:?[^\s(]+)\([^)]*\) is not a registered function/op",
+        "The network needs the operator {op}, which ONNX Runtime does not know; it belongs to an extension.",
+    ),
+    (
+        r"Could not find an implementation for (?P<op>\S+?)\((?P<version>\d+)\) node with name '(?P<node>[^']*)'",
+        "ONNX Runtime cannot run the operator {op} (version {version}, node '{node}') on a processor.",
+    ),
+    (
+        r"Unsupported model IR version: (?P<version>\d+), max supported IR version: (?P<most>\d+)",
+        "The network's file format (IR version {version}) is newer than ONNX Runtime reads (up to {most}).",
+    ),
+    (
+        r"Opset (?P<version>\d+) is under development and support for this is limited",
+        "The network's opset {version} is newer than ONNX Runtime supports.",
+    ),
+    (r"must be acyclic|[Cc]ycle", "The network's graph is cyclic, so it cannot be run."),
+    (
+        r"[Ff]ailed to allocate|bad allocation|bad_alloc|out of memory|MemoryError",
+        "There is not enough memory to {action} the network.",
+    ),
+)
+
+
+def describe_error(error: Exception, action: str) -> str:
+    """Return one sentence for an error of ONNX Runtime."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    for pattern, sentence in _PATTERNS:
+        if match := re.search(pattern, text):
+            return sentence.format(action=action, **match.groupdict())
+    if isinstance(error, MemoryError):
+        return f"There is not enough memory to {action} the network."
+    detail = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
+    detail = re.sub(r"^(Load model from \S+ failed:|Exception during initialization:)\s*", "", detail)
+    detail = re.sub(r"\S*onnxruntime/\S+:\d+ \S.*? (?=[A-Z])", "", detail, count=1)
+    return f"ONNX Runtime cannot {action} the network: {detail[:300].rstrip('. ')}."

@@ -1,0 +1,96 @@
+"""Sessions are made from a skeleton and arrays, and errors become sentences."""
+
+from __future__ import annotations
+
+import gc
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from quantgui.errors import NetworkError
+from quantgui.network.network import external_tensor
+from quantgui.network.session import create_session
+
+
+def model_of(nodes, inputs, outputs, initializers=(), opset=17, domains=()):
+    graph = helper.make_graph(nodes, "g", inputs, outputs, initializers)
+    imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=10)
+
+
+def floats(name, shape):
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def test_that_injected_weights_stay_alive_as_long_as_the_session():
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((64, 32), np.float32)
+    model = model_of(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [floats("x", [1, 64])],
+        [floats("y", [1, 32])],
+        [external_tensor("w", weight)],
+    )
+    session = create_session(model, {"w": weight.copy()}, optimize=False)
+    gc.collect()
+    x = rng.standard_normal((1, 64), np.float32)
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], x @ weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "opset"),
+    [("int4", 21), ("uint4", 21), ("int2", 25), ("uint2", 25), ("int8", 13), ("float8_e4m3fn", 19)],
+)
+def test_that_narrow_integers_are_injected_with_their_values(dtype, opset):
+    low, high = {"int4": (-8, 8), "uint4": (0, 16), "int2": (-2, 2), "uint2": (0, 4)}.get(dtype, (-100, 100))
+    numpy_type = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    codes = np.arange(35 * 63).reshape(35, 63) % (high - low) + low
+    weight = codes.astype(numpy_type)
+    model = model_of(
+        [helper.make_node("DequantizeLinear", ["w", "s"], ["y"])],
+        [],
+        [floats("y", [35, 63])],
+        [external_tensor("w", weight), onnx.numpy_helper.from_array(np.float32(1.0), "s")],
+        opset,
+    )
+    got = create_session(model, {"w": weight}).run(None, {})[0]
+    np.testing.assert_array_equal(got, weight.astype(np.float32))
+
+
+def test_that_bfloat16_weights_are_injected():
+    weight = np.linspace(-3, 3, 4096, dtype=np.float32).astype(ml_dtypes.bfloat16)
+    model = model_of(
+        [helper.make_node("Cast", ["w"], ["y"], to=TensorProto.FLOAT)],
+        [],
+        [floats("y", [4096])],
+        [external_tensor("w", weight)],
+    )
+    got = create_session(model, {"w": weight}).run(None, {})[0]
+    np.testing.assert_array_equal(got, weight.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("node", "domains", "words"),
+    [
+        (helper.make_node("Frobnicate", ["x"], ["y"]), (), ["operator Frobnicate", "opset 17"]),
+        (helper.make_node("Frobnicate", ["x"], ["y"], domain="my.own"), ("my.own",), ["my.own:Frobnicate"]),
+    ],
+)
+def test_that_a_missing_operator_is_named(node, domains, words):
+    model = model_of([node], [floats("x", [1])], [floats("y", [1])], domains=domains)
+    with pytest.raises(NetworkError) as caught:
+        create_session(model, {})
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert message.count("\n") == 0
+    assert message.endswith(".")
+
+
+def test_that_a_newer_file_format_is_named():
+    model = model_of([helper.make_node("Relu", ["x"], ["y"])], [floats("x", [1])], [floats("y", [1])])
+    model.ir_version = 99
+    with pytest.raises(NetworkError, match="IR version 99"):
+        create_session(model, {})
