@@ -1,0 +1,48 @@
+# Two commands: `make run` opens the window with a sample network, `make test` runs every test.
+# Both create the environment in .venv first; nothing needs to be installed by hand.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NUMBER_OF_WORKERS ?= 2
+
+.PHONY: run test check bench screenshots samples clean
+
+run: $(VENV)/.run
+	@$(BIN)/python -m quantgui.demo
+
+test: $(VENV)/.test
+	@.ci/system-libraries test
+	$(BIN)/python -m pytest -n $(NUMBER_OF_WORKERS) --dist loadfile -m "not x11" --doctest-modules quantgui/spec quantgui/numerics tests
+	$(BIN)/python -m pytest -m x11 tests
+
+# Without the networks of packages: minutes less, for working.
+check: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(NUMBER_OF_WORKERS) --dist loadfile -m "not x11 and not network" tests
+
+bench: $(VENV)/.test
+	$(BIN)/python -m tests.benchmarks
+
+screenshots: $(VENV)/.test
+	QUANTGUI_WRITE_SCREENSHOTS=1 $(BIN)/python -m pytest -m screenshots tests
+
+samples: $(VENV)/.test
+	$(BIN)/python sample_models/make_samples.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info tests/.networks
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("quantgui needs Python 3.11 or newer; set PYTHON=... to one.") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv $(VENV) || { echo "Cannot create an environment: install Python's venv module (Debian: python3-venv)."; exit 1; }
+
+$(VENV)/.run: pyproject.toml | $(VENV)/bin/python
+	@.ci/system-libraries run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml tests/network-packages.txt | $(VENV)/bin/python
+	@.ci/system-libraries test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/network-packages.txt
+	@touch $@ $(VENV)/.run

@@ -1,0 +1,39 @@
+"""Fixtures that keep tests independent of each other and of the user's machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+sys.path.insert(0, str(Path(__file__).parent))  # builders.py and networks.py
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings, state and caches of the program go into the test's own folder."""
+    for variable in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test of the window that leaves a visible top-level widget or an engine thread behind."""
+    if "qtbot" not in request.fixturenames:
+        yield
+        return
+    from PySide6.QtCore import QEvent
+
+    app = request.getfixturevalue("qapp")
+    before = set(app.topLevelWidgets())
+    yield
+    app.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
+    left = [widget for widget in app.topLevelWidgets() if widget not in before and widget.isVisible()]
+    assert not left, f"widgets left behind: {left}"
+    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("engine")]
+    assert not threads, f"engine threads left behind: {threads}"
