@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # builders.py and networks.py
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings, state and caches of the program go into the test's own folder."""
+    """Put settings, state and caches of the program into the test's own folder."""
     for variable in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
 
