@@ -1,0 +1,67 @@
+"""Icons in the colours of the theme, drawn from the SVG files in ``resources/icons`` (Lucide)."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QByteArray, QObject, QRectF, Qt
+from PySide6.QtGui import QAction, QIcon, QPainter, QPixmap
+from PySide6.QtSvg import QSvgRenderer
+from PySide6.QtWidgets import QAbstractButton
+
+from quantgui.gui.theme import current, theme_events
+from quantgui.paths import resources
+
+_SIZES = (16, 20, 24, 32)
+_RATIOS = (1.0, 2.0)
+_DISABLED_OPACITY = 0.4
+
+
+def icon(name: str, color: str | None = None) -> QIcon:
+    """Return the icon called `name` in `color` (``#rrggbb``; the theme's text colour by default).
+
+    Raises:
+        FileNotFoundError: there is no such icon.
+    """
+    result = QIcon()
+    for size in _SIZES:
+        for ratio in _RATIOS:
+            result.addPixmap(pixmap(name, size, color, ratio))
+            result.addPixmap(pixmap(name, size, color, ratio, _DISABLED_OPACITY), QIcon.Mode.Disabled)
+    return result
+
+
+def pixmap(name: str, size: int, color: str | None = None, ratio: float = 1.0, opacity: float = 1.0) -> QPixmap:
+    """Return the icon called `name` as a picture of `size` x `size` device-independent pixels."""
+    svg = (resources() / "icons" / f"{name}.svg").read_text(encoding="utf-8")
+    renderer = QSvgRenderer(QByteArray(svg.replace("currentColor", color or current().text).encode()))
+    picture = QPixmap(round(size * ratio), round(size * ratio))
+    picture.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(picture)
+    painter.setOpacity(opacity)
+    renderer.render(painter, QRectF(0, 0, size * ratio, size * ratio))
+    painter.end()
+    picture.setDevicePixelRatio(ratio)
+    return picture
+
+
+def set_icon(target: QAction | QAbstractButton, name: str, token: str = "text") -> None:
+    """Give `target` an icon in the colour of a token, and keep that colour when the theme changes."""
+    for old in target.findChildren(_IconBinding):
+        old.setParent(None)
+        old.deleteLater()
+    _IconBinding(target, name, token)
+
+
+class _IconBinding(QObject):
+    """Re-draws the icon of its parent when the theme changes."""
+
+    def __init__(self, target: QAction | QAbstractButton, name: str, token: str) -> None:
+        super().__init__(target)
+        self._name = name
+        self._token = token
+        self.refresh()
+        theme_events().changed.connect(self.refresh)
+
+    def refresh(self) -> None:
+        target = self.parent()
+        if isinstance(target, QAction | QAbstractButton):
+            target.setIcon(icon(self._name, getattr(current(), self._token)))

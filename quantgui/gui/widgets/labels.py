@@ -1,0 +1,96 @@
+"""Labels: text that gives way when space is short, and key numbers with a caption."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from PySide6.QtCore import QSize, Qt
+from PySide6.QtGui import QPainter, QPaintEvent
+from PySide6.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
+
+Tone = Literal["text", "muted", "good", "warning", "bad", "accent", "quantized"]
+
+
+def set_style(widget: QWidget, name: str, value: str) -> None:
+    """Set a property that the style sheet selects by, and style the widget anew if it differs."""
+    if widget.property(name) != value:
+        widget.setProperty(name, value)
+        widget.style().unpolish(widget)
+        widget.style().polish(widget)
+
+
+class ElidedLabel(QLabel):
+    """One line of text that ends in "…" where it does not fit, with the whole text as tooltip.
+
+    It asks for as much width as its text needs, and can do with very little.
+    """
+
+    def __init__(self, text: str = "", parent: QWidget | None = None, *, middle: bool = False) -> None:
+        super().__init__(parent)
+        self._mode = Qt.TextElideMode.ElideMiddle if middle else Qt.TextElideMode.ElideRight
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        self.setText(text)
+
+    def setText(self, text: str) -> None:
+        super().setText(text)
+        self.setAccessibleName(text)
+        self.updateGeometry()
+        self._explain()
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(min(28, self.sizeHint().width()), super().minimumSizeHint().height())
+
+    def resizeEvent(self, event: object) -> None:
+        self._explain()
+
+    def _explain(self) -> None:
+        self.setToolTip("" if self._elided() == self.text() else self.text())
+
+    def _elided(self) -> str:
+        width = self.contentsRect().width()
+        needed = self.fontMetrics().horizontalAdvance(self.text())
+        return self.text() if needed <= width else self.fontMetrics().elidedText(self.text(), self._mode, width)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        flags = int((self.alignment() & Qt.AlignmentFlag.AlignHorizontal_Mask) | Qt.AlignmentFlag.AlignVCenter)
+        self.style().drawItemText(
+            painter, self.contentsRect(), flags, self.palette(), self.isEnabled(), self._elided(), self.foregroundRole()
+        )
+        painter.end()
+
+
+class MetricLabel(QWidget):
+    """A key number in large figures over its caption.
+
+    `help_text` gives meaning, unit and direction ("dB, larger is better") as tooltip.
+    """
+
+    def __init__(self, caption: str, help_text: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._caption = ElidedLabel(caption)
+        self._caption.setProperty("role", "note")
+        self._value = ElidedLabel()
+        self._value.setProperty("role", "metric")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(1)
+        layout.addWidget(self._value)
+        layout.addWidget(self._caption)
+        self.setToolTip(help_text)
+        self.show_value("–")
+
+    def show_value(self, text: str, tone: Tone = "text") -> None:
+        """Show the number `text` in the colour of `tone`."""
+        self._value.setText(text)
+        set_style(self._value, "tone", tone)
+        self.setAccessibleName(f"{self._caption.text()}: {text}")
+
+    def show_caption(self, text: str) -> None:
+        """Change the caption below the number."""
+        self._caption.setText(text)
+        self.setAccessibleName(f"{text}: {self._value.text()}")
+
+    def text(self) -> str:
+        """Return the number as shown."""
+        return self._value.text()

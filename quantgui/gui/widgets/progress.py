@@ -1,0 +1,84 @@
+"""A line of a running job: what, how far, how long still, and a button that stops it."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QGridLayout, QProgressBar, QSizePolicy, QToolButton, QWidget
+
+from quantgui.gui.icons import set_icon
+from quantgui.gui.widgets.labels import ElidedLabel, Tone, set_style
+
+_STEPS = 1000
+
+
+class ProgressRow(QWidget):
+    """A job with a thin bar.
+
+    Signals:
+        cancelled: the user asked to stop the job.
+    """
+
+    cancelled = Signal()
+
+    def __init__(self, label: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._label = ElidedLabel(label)
+        self._state = ElidedLabel()
+        self._state.setProperty("role", "note")
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setRange(0, _STEPS)
+        self.stop = QToolButton()
+        self.stop.setProperty("flat", "true")
+        set_icon(self.stop, "x", "muted")
+        layout = QGridLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setHorizontalSpacing(8)
+        layout.setVerticalSpacing(3)
+        layout.addWidget(self._label, 0, 0)
+        layout.addWidget(self._state, 0, 1)
+        layout.addWidget(self.stop, 0, 2, 2, 1)
+        layout.addWidget(self.bar, 1, 0, 1, 2)
+        layout.setColumnStretch(0, 1)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.stop.clicked.connect(self.cancelled)
+        self.set_label(label)
+
+    def set_label(self, label: str) -> None:
+        """Change what the job is called."""
+        self._label.setText(label)
+        self.setAccessibleName(label)
+        self.bar.setAccessibleName(label)
+        self.stop.setAccessibleName(self.tr("Stop: {job}").format(job=label))
+        self.stop.setToolTip(self.tr("Stop: {job}").format(job=label))
+
+    def show_progress(self, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
+        """Show `done` of `total` steps; 0 of 0 where the number is not known."""
+        self.bar.setRange(0, _STEPS if total else 0)
+        self.bar.setValue(round(_STEPS * min(done / total, 1.0)) if total else 0)
+        parts = [detail] if detail else []
+        if total:
+            parts.append(self.tr("{done} / {total}").format(done=f"{done:,}", total=f"{total:,}"))
+        if seconds_left is not None:
+            parts.append(self._time_left(seconds_left))
+        self._state.setText(" · ".join(parts))
+
+    def show_state(self, text: str, tone: Tone = "muted") -> None:
+        """Show that the job has ended (done, failed, cancelled): no bar in motion, nothing to stop."""
+        self._state.setText(text)
+        set_style(self._state, "tone", tone)
+        set_style(self.bar, "tone", tone)
+        self.bar.setRange(0, _STEPS)
+        self.bar.setValue(_STEPS)
+        self.stop.hide()
+
+    def text(self) -> str:
+        """Return what stands at the right."""
+        return self._state.text()
+
+    def _time_left(self, seconds: float) -> str:
+        if seconds < 1:
+            return self.tr("less than 1 s left")
+        if seconds < 90:
+            return self.tr("{seconds} s left").format(seconds=round(seconds))
+        return self.tr("{minutes} min left").format(minutes=round(seconds / 60))

@@ -1,0 +1,86 @@
+"""What a panel shows when it has nothing to show: empty, computing, failed, needs something."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QLabel, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+
+from quantgui.gui.icons import pixmap
+from quantgui.gui.theme import current, theme_events
+
+_ICON = 32
+
+
+class StatePage(QWidget):
+    """An icon, a heading, a sentence, and at most one button, in the middle.
+
+    Signals:
+        action_triggered: the button was pressed.
+    """
+
+    action_triggered = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._icon_name = "info"
+        self._token = "muted"
+        self._icon = QLabel()
+        self._heading = QLabel()
+        self._heading.setProperty("role", "title")
+        self._sentence = QLabel()
+        self._sentence.setProperty("role", "note")
+        self._sentence.setWordWrap(True)
+        self._sentence.setMaximumWidth(420)
+        self._sentence.setMinimumWidth(180)
+        self._sentence.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.MinimumExpanding)
+        self._bar = QProgressBar()
+        self._bar.setTextVisible(False)
+        self._bar.setFixedWidth(180)
+        self._button = QPushButton()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(16, 8, 16, 8)
+        layout.setSpacing(6)
+        layout.addStretch(3)
+        for widget in (self._icon, self._heading, self._sentence, self._bar, self._button):
+            layout.addWidget(widget, 0, Qt.AlignmentFlag.AlignHCenter)
+        for label in (self._icon, self._heading, self._sentence):
+            label.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        layout.addStretch(4)
+        self._button.clicked.connect(self.action_triggered)
+        theme_events().changed.connect(self._on_theme_changed)
+
+    def show_state(
+        self, icon_name: str, heading: str, sentence: str = "", *, action: str = "", token: str = "muted"
+    ) -> None:
+        """Show a state at rest; `action` is the text of the button, without it there is none."""
+        self._icon_name, self._token = icon_name, token
+        self._heading.setText(heading)
+        self._sentence.setText(sentence)
+        self._sentence.setVisible(bool(sentence))
+        self._bar.hide()
+        self._button.setText(action)
+        self._button.setAccessibleName(action)
+        self._button.setToolTip(sentence)
+        self._button.setVisible(bool(action))
+        self.setAccessibleName(f"{heading}. {sentence}".strip())
+        self._on_theme_changed(None)
+
+    def show_busy(self, icon_name: str, heading: str, sentence: str = "", done: int = 0, total: int = 0) -> None:
+        """Show that something is under way: `done` of `total`, or a moving bar where that is not known."""
+        self.show_state(icon_name, heading, sentence)
+        self._bar.setRange(0, total)
+        self._bar.setValue(done)
+        self._bar.setAccessibleName(heading)
+        self._bar.show()
+
+    def heading(self) -> str:
+        """Return the heading."""
+        return self._heading.text()
+
+    def sentence(self) -> str:
+        """Return the sentence below the heading."""
+        return self._sentence.text()
+
+    def _on_theme_changed(self, _tokens: object) -> None:
+        color = getattr(current(), self._token)
+        self._icon.setPixmap(pixmap(self._icon_name, _ICON, color, self.devicePixelRatioF()))
