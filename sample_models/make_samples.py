@@ -147,11 +147,14 @@ def lines_data() -> Data:
     }
     rows, labels = [], []
     for kind, files in folders.items():
-        lines = sorted({line.strip() for file in files for line in _readable(file) if len(line.strip()) >= 20})
+        # cut first, so that no two samples are the same bytes
+        lines = sorted({line.strip()[:LINE] for file in files for line in _readable(file) if len(line.strip()) >= 20})
         if kind == 2:
             lines = [line for line in lines if line[:1].isalpha() and line.count(" ") > 4 and ": " not in line[:25]]
         for index in rng.permutation(len(lines))[:2000]:
-            data = np.frombuffer(lines[index].encode()[:LINE], np.uint8)
+            if not lines[index].isascii():
+                continue
+            data = np.frombuffer(lines[index].encode(), np.uint8)
             rows.append(np.pad(data, (0, LINE - len(data))))
             labels.append(kind)
     order = rng.permutation(len(rows))
