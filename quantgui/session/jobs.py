@@ -1,0 +1,137 @@
+"""What the engine is doing for the open document, one row per topic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from quantgui.engine.requests import (
+    Advise,
+    Calibrate,
+    Evaluate,
+    Export,
+    OpenData,
+    OpenNetwork,
+    Request,
+    SetMetric,
+    Verify,
+    ViewWeight,
+    WeightErrors,
+)
+from quantgui.results import Progress
+
+
+class JobState(StrEnum):
+    """Life of a job; the last three end it."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request under way, or ended. `seconds` since its start; `sentence` says why it failed."""
+
+    number: int
+    topic: str
+    title: str
+    state: JobState = JobState.WAITING
+    progress: Progress = field(default_factory=lambda: Progress(0, 0))
+    seconds: float = 0.0
+    sentence: str = ""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state not in ENDED
+
+
+def title_of(request: Request) -> str:
+    """Return the words for `request` in the list of jobs."""
+    match request:
+        case OpenNetwork(path):
+            return f"Open {Path(path).name}"
+        case OpenData(source):
+            return f"Read {source if source.startswith('random:') else Path(source).name}"
+        case SetMetric(function):
+            return f"Load the metric {function.rpartition(':')[2]}" if function else "Use the automatic metric"
+        case ViewWeight(layer):
+            return f"Weights of {layer}"
+        case WeightErrors(specs):
+            return f"Weight error of {len(specs)} layer{'s' if len(specs) != 1 else ''}"
+        case Calibrate():
+            return "Calibrate activations"
+        case Evaluate(config):
+            return f"Evaluate {config.name or 'the configuration'}"
+        case Advise(config):
+            return f"Look for advice on {config.name or 'the configuration'}"
+        case Export(_, path):
+            return f"Export {Path(path).name}"
+        case Verify(_, path):
+            return f"Verify {Path(path).name}"
+
+
+class JobList:
+    """The newest job of each topic, in the order in which the topics came up."""
+
+    def __init__(self, on_change: Callable[[Job], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._on_change = on_change
+        self._clock = clock
+        self._by_topic: dict[str, Job] = {}
+        self._begun: dict[int, float] = {}
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(tuple(self._by_topic.values()))
+
+    def of_topic(self, topic: str) -> Job | None:
+        """Return the newest job of `topic`, ended or not."""
+        return self._by_topic.get(topic)
+
+    def is_active(self, topic: str) -> bool:
+        """Return whether the newest job of `topic` waits or runs."""
+        job = self._by_topic.get(topic)
+        return job is not None and job.is_active
+
+    def add(self, number: int, topic: str, request: Request) -> None:
+        """Note a job that has been sent to the engine."""
+        self._set(Job(number, topic, title_of(request)))
+
+    def start(self, number: int) -> None:
+        """Note that the engine has begun with a job."""
+        self._begun[number] = self._clock()
+        self._change(number, state=JobState.RUNNING)
+
+    def report(self, number: int, progress: Progress) -> None:
+        """Note how far a job is."""
+        self._change(number, progress=progress)
+
+    def end(self, number: int, state: JobState, sentence: str = "") -> None:
+        """Note how a job has ended."""
+        self._change(number, state=state, sentence=sentence)
+        self._begun.pop(number, None)
+
+    def clear_ended(self) -> None:
+        """Forget the jobs that have ended."""
+        self._by_topic = {topic: job for topic, job in self._by_topic.items() if job.is_active}
+
+    def _change(self, number: int, **changes: Any) -> None:
+        job = next((j for j in self._by_topic.values() if j.number == number), None)
+        if job is None:
+            return
+        begun = self._begun.get(number)
+        seconds = 0.0 if begun is None else self._clock() - begun
+        self._set(replace(job, seconds=seconds, **changes))
+
+    def _set(self, job: Job) -> None:
+        self._by_topic[job.topic] = job
+        self._on_change(job)

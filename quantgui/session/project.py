@@ -1,0 +1,124 @@
+"""The project file: what is open and the configuration, written while the user works, read after a crash.
+
+Each running program has a file of its own, ``autosave-PID.json``. It is removed when the program is closed in good
+order, so a file whose program is gone is work that was not saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantgui.errors import SpecError
+from quantgui.results import ImageOptions
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.serialization import config_from_json, config_to_json, write_text_atomically
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What is needed to open everything again. `config_path` is the user's own file of the configuration, if any."""
+
+    network: str
+    config: QuantConfig = field(default_factory=QuantConfig)
+    data: str = ""
+    image_options: ImageOptions | None = None
+    metric: str = ""
+    config_path: str = ""
+
+
+def project_to_json(project: Project) -> dict[str, Any]:
+    """Return `project` as JSON values."""
+    options = project.image_options
+    return {
+        "version": VERSION,
+        "network": project.network,
+        "data": project.data,
+        "image_options": None if options is None else {name: getattr(options, name) for name in options.__slots__},
+        "metric": project.metric,
+        "config_path": project.config_path,
+        "config": config_to_json(project.config),
+    }
+
+
+def project_from_json(value: Any) -> Project:
+    """Return the project that `value` describes.
+
+    Raises:
+        SpecError: it describes none.
+    """
+    try:
+        if value["version"] != VERSION:
+            raise SpecError(f"The project has version {value['version']!r}; this program reads version {VERSION}.")
+        options = value["image_options"]
+        if options is not None:
+            options = ImageOptions(**{**options, "mean": tuple(options["mean"]), "std": tuple(options["std"])})
+        return Project(
+            str(value["network"]),
+            config_from_json(value["config"]),
+            str(value["data"]),
+            options,
+            str(value["metric"]),
+            str(value["config_path"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise SpecError(f"This is no project file: {error}.") from error
+
+
+class Autosave:
+    """The project file of this program, and those that crashed programs have left."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / f"autosave-{os.getpid()}.json"
+
+    def write(self, project: Project) -> None:
+        """Write the project file; the old one is replaced only by a whole new one.
+
+        Raises:
+            SpecError: the folder cannot be written.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SpecError(f"Cannot create the folder '{self._folder}': {error.strerror}.") from error
+        write_text_atomically(self._path, json.dumps(project_to_json(project)))
+
+    def remove(self) -> None:
+        """Remove the project file: the work has been saved, or was given up."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def take_left_behind(self) -> Project | None:
+        """Return the newest project that a crashed program has left, and remove all of them."""
+        newest = None
+        left = [path for path in self._folder.glob("autosave-*.json") if not _is_running(path)]
+        for path in sorted(left, key=lambda p: p.stat().st_mtime):
+            # What a crash has damaged cannot be recovered; nobody is helped by an error about it.
+            with contextlib.suppress(OSError, ValueError):
+                newest = project_from_json(json.loads(path.read_text(encoding="utf-8")))
+            path.unlink(missing_ok=True)
+        return newest
+
+
+def _is_running(path: Path) -> bool:
+    digits = path.stem.removeprefix("autosave-")
+    if not digits.isdecimal():
+        return False
+    if int(digits) == os.getpid() or sys.platform == "win32":
+        # Windows has no harmless way to ask; there the file of another running program is taken for left behind.
+        return int(digits) == os.getpid()
+    try:
+        os.kill(int(digits), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

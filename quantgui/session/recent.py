@@ -1,0 +1,51 @@
+"""Which networks were opened lately, and the data that went with them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from quantgui.spec.serialization import write_text_atomically
+
+ENTRIES_KEPT = 12
+
+
+@dataclass(frozen=True, slots=True)
+class RecentFile:
+    """A network's file, with the data and the configuration last used with it (empty where there was none)."""
+
+    network: str
+    data: str = ""
+    config: str = ""
+
+
+class RecentFiles:
+    """The list, newest first, kept in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def entries(self) -> tuple[RecentFile, ...]:
+        """Return what was opened lately; files that are gone are left out. A damaged list counts as empty."""
+        try:
+            value = json.loads(self._path.read_text(encoding="utf-8"))
+            entries = [RecentFile(str(e["network"]), str(e["data"]), str(e["config"])) for e in value]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ()
+        return tuple(entry for entry in entries if Path(entry.network).is_file())
+
+    def add(self, entry: RecentFile) -> None:
+        """Put `entry` first.
+
+        Raises:
+            SpecError: the list cannot be written.
+        """
+        others = [e for e in self.entries() if e.network != entry.network]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        content = json.dumps([asdict(e) for e in (entry, *others)[:ENTRIES_KEPT]], indent=1)
+        write_text_atomically(self._path, content)
+
+    def clear(self) -> None:
+        """Forget all entries."""
+        self._path.unlink(missing_ok=True)

@@ -1,0 +1,125 @@
+"""What has been computed for the open network, under (what, spec): a result can be missing, but never stale."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from quantgui.results import ActivationReady, Advice, Evaluation, TensorError, WeightView
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
+
+VIEWS_KEPT = 64
+"""Views hold a fine histogram (up to 0.5 MB); the least recently shown ones are computed again."""
+
+ConfigKey = tuple[LayerSpec, ...]
+
+
+class ResultStore:
+    """Results of one network, of the data it is evaluated on, and of the metric in use."""
+
+    def __init__(self, layers: Iterable[str] = ()) -> None:
+        self._layers = tuple(layers)
+        self._views: OrderedDict[tuple[str, QuantizerSpec | None], WeightView] = OrderedDict()
+        self._errors: dict[tuple[str, QuantizerSpec | None], TensorError] = {}
+        self._activations: dict[str, ActivationReady] = {}
+        self._evaluations: dict[ConfigKey, Evaluation] = {}
+        self._evaluated: set[ConfigKey] = set()
+        self._advice: dict[ConfigKey, Advice | None] = {}
+        self.calibrated = False
+        """Whether one whole calibration pass over the open data has ended."""
+
+    def key(self, config: QuantConfig) -> ConfigKey:
+        """Return what `config` means for this network; the same for two ways of writing the same."""
+        return tuple(config.spec_for(layer) for layer in self._layers)
+
+    # --- weights -------------------------------------------------------------------------------------------------
+
+    def put_view(self, view: WeightView) -> None:
+        """Keep `view` and its error; the float statistics of a layer are kept once."""
+        known = next((v for (layer, _), v in self._views.items() if layer == view.layer), None)
+        if known is not None:
+            view = replace(view, statistics=known.statistics)
+        self._views[view.layer, view.spec] = view
+        self._views.move_to_end((view.layer, view.spec))
+        self.put_error(view.layer, view.spec, view.error)
+        while len(self._views) > VIEWS_KEPT:
+            self._views.popitem(last=False)
+
+    def view(self, layer: str, spec: QuantizerSpec | None) -> WeightView | None:
+        """Return the weights tab of `layer` under `spec`, or None while unknown."""
+        if (layer, spec) in self._views:
+            self._views.move_to_end((layer, spec))
+        return self._views.get((layer, spec))
+
+    def put_error(self, layer: str, spec: QuantizerSpec | None, error: TensorError) -> None:
+        """Keep the weight error of `layer` under `spec`."""
+        self._errors[layer, spec] = error
+
+    def error(self, layer: str, spec: QuantizerSpec | None) -> TensorError | None:
+        """Return the weight error of `layer` under `spec`, or None while unknown."""
+        return self._errors.get((layer, spec))
+
+    # --- activations ---------------------------------------------------------------------------------------------
+
+    def put_activation(self, activation: ActivationReady) -> None:
+        """Keep the statistics of an activation tensor."""
+        self._activations[activation.tensor] = activation
+
+    def activation(self, tensor: str) -> ActivationReady | None:
+        """Return the statistics of an activation tensor, or None while unknown."""
+        return self._activations.get(tensor)
+
+    @property
+    def activations(self) -> Mapping[str, ActivationReady]:
+        """All known activation statistics by tensor name."""
+        return self._activations
+
+    # --- quality -------------------------------------------------------------------------------------------------
+
+    def put_evaluation(self, config: QuantConfig, evaluation: Evaluation) -> None:
+        """Keep an evaluation unless one over more samples is known."""
+        key = self.key(config)
+        known = self._evaluations.get(key)
+        if known is None or evaluation.quantized_score.samples >= known.quantized_score.samples:
+            self._evaluations[key] = evaluation
+
+    def evaluation(self, config: QuantConfig) -> Evaluation | None:
+        """Return the quality under `config`, perhaps over some samples only, or None while unknown."""
+        return self._evaluations.get(self.key(config))
+
+    def mark_evaluated(self, config: QuantConfig) -> None:
+        """Note that the evaluation of `config` has ended; it may have stopped before the last sample."""
+        if self.key(config) in self._evaluations:
+            self._evaluated.add(self.key(config))
+
+    def is_evaluated(self, config: QuantConfig) -> bool:
+        """Return whether nothing is left to be evaluated for `config`."""
+        return self.key(config) in self._evaluated
+
+    def put_advice(self, config: QuantConfig, advice: Advice | None) -> None:
+        """Keep what is advised on `config`; None says that there is nothing to say."""
+        self._advice[self.key(config)] = advice
+
+    def has_advice(self, config: QuantConfig) -> bool:
+        """Return whether the question has been answered for `config`."""
+        return self.key(config) in self._advice
+
+    def advice(self, config: QuantConfig) -> Advice | None:
+        """Return what is advised on `config`."""
+        return self._advice.get(self.key(config))
+
+    # --- forgetting ----------------------------------------------------------------------------------------------
+
+    def forget_quality(self) -> None:
+        """Drop what depends on the metric."""
+        self._evaluations.clear()
+        self._evaluated.clear()
+        self._advice.clear()
+
+    def forget_data(self) -> None:
+        """Drop what depends on the open data."""
+        self.forget_quality()
+        self._activations.clear()
+        self.calibrated = False

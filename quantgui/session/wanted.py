@@ -1,0 +1,104 @@
+"""Which results are missing for what the user sees: a pure function, so that it can be tested without an engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quantgui.engine.requests import (
+    Advise,
+    Calibrate,
+    Evaluate,
+    Priority,
+    Request,
+    ViewWeight,
+    WeightErrors,
+)
+from quantgui.results import LayerInfo, NetworkSummary
+from quantgui.session.results_store import ResultStore
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.quantizer import LayerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request to be sent, unless the job of its topic is busy with the same."""
+
+    topic: str
+    request: Request
+    priority: Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What decides on which results are wanted."""
+
+    summary: NetworkSummary
+    config: QuantConfig
+    current: LayerInfo | None
+    has_data: bool
+    shows_activations: bool
+    evaluates: bool
+
+
+def wanted_requests(situation: Situation, store: ResultStore) -> tuple[Wanted, ...]:
+    """Return what is missing, at most one request per topic."""
+    found = [
+        _look(situation, store),
+        _table(situation, store),
+        _calibrate(situation, store),
+        _evaluate(situation, store),
+        _advise(situation, store),
+    ]
+    return tuple(wanted for wanted in found if wanted is not None)
+
+
+def _look(situation: Situation, store: ResultStore) -> Wanted | None:
+    layer = situation.current
+    if layer is None or layer.read_only or not layer.finite:
+        return None
+    spec = situation.config.spec_for(layer.name).weights
+    if store.view(layer.name, spec) is not None:
+        return None
+    return Wanted("look", ViewWeight(layer.name, spec), Priority.LOOK)
+
+
+def _table(situation: Situation, store: ResultStore) -> Wanted | None:
+    missing = {}
+    for layer in situation.summary.layers:
+        spec = situation.config.spec_for(layer.name).weights
+        editable = layer.finite and not layer.read_only
+        if editable and spec is not None and store.error(layer.name, spec) is None:
+            missing[layer.name] = spec
+    return Wanted("table", WeightErrors(missing), Priority.TABLE) if missing else None
+
+
+def _quantizes_activations(spec: LayerSpec) -> bool:
+    return spec.activations is not None
+
+
+def _calibrate(situation: Situation, store: ResultStore) -> Wanted | None:
+    if not situation.has_data or store.calibrated:
+        return None
+    used = any(
+        layer.quantizes_activations and _quantizes_activations(situation.config.spec_for(layer.name))
+        for layer in situation.summary.layers
+    )
+    return Wanted("calibrate", Calibrate(), Priority.CALIBRATE) if used or situation.shows_activations else None
+
+
+def _evaluate(situation: Situation, store: ResultStore) -> Wanted | None:
+    if not situation.has_data or not situation.evaluates:
+        return None
+    if store.is_evaluated(situation.config):
+        return None
+    return Wanted("evaluate", Evaluate(situation.config), Priority.EVALUATE)
+
+
+def _advise(situation: Situation, store: ResultStore) -> Wanted | None:
+    if not store.is_evaluated(situation.config) or store.has_advice(situation.config):
+        return None
+    specs = {situation.config.spec_for(layer.name) for layer in situation.summary.layers}
+    if not situation.evaluates or all(spec.weights is None and spec.activations is None for spec in specs):
+        return None
+    # After the table: advice must not delay what is on the screen.
+    return Wanted("advise", Advise(situation.config), Priority.CALIBRATE)
