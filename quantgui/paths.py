@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -20,3 +22,17 @@ def resources() -> Path:
 def sample_models() -> Path:
     """Return the folder of sample networks and their data."""
     return _folder("sample_models")
+
+
+def state_folder() -> Path:
+    """Return the folder for logs and recovery files of this user; it need not exist."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "quantgui"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "quantgui"
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "quantgui"
+
+
+def engine_log() -> Path:
+    """Return the file into which the engine process writes its warnings and errors."""
+    return state_folder() / "engine.log"

@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Protocol
+
+from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import FloatFormat, IntFormat
 from quantgui.spec.granularity import group_count
 from quantgui.spec.quantizer import QuantizerSpec
 
 SCALE_BYTES = 4
 """Scales are float32."""
+
+
+class WeightTraits(Protocol):
+    """What the size of a layer depends on; `results.LayerInfo` has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def elements_per_channel(self) -> int: ...
+    @property
+    def read_only(self) -> bool: ...
+    @property
+    def finite(self) -> bool: ...
+
+
+def network_bytes(
+    float_bytes: int, layers: Iterable[WeightTraits], config: QuantConfig, *, stored: bool = False
+) -> int:
+    """Return the bytes of all constants under `config`: weights as `weight_bytes` counts them, all else as it is.
+
+    `float_bytes` are those of all constants without quantization. Layers that are quantized in the file already, or
+    hold values that are not finite, stay as they are whatever `config` says.
+    """
+    changed = ((layer, config.spec_for(layer.name).weights) for layer in layers if layer.finite and not layer.read_only)
+    return float_bytes - sum(
+        weight_bytes(layer.channels, layer.elements_per_channel, None)
+        - weight_bytes(layer.channels, layer.elements_per_channel, spec, stored=stored)
+        for layer, spec in changed
+    )
 
 
 def weight_bytes(channels: int, elements_per_channel: int, spec: QuantizerSpec | None, *, stored: bool = False) -> int:
