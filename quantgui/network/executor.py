@@ -1,0 +1,347 @@
+"""Runs the network, float or simulated, as a chain of segments with a cache of what crosses the cuts.
+
+A tensor at a cut is named by a hash of everything it depends on: the batch, and the overrides and quantizers of the
+segments before it. So a change of one layer runs its own segment and those that depend on it; everything before it, and
+every configuration seen before, comes from the cache as far as the byte budget allows. Float sessions are shared by all
+simulations; a segment with changes gets its own session, built when it is needed.
+
+A cut tensor is kept as float; each segment that reads it quantizes it for its own nodes. Fetched tensors are float, as
+they are before quantization. A network output is returned quantized where a quantizer without named consumers stands at
+it. Sessions that return internal tensors may fuse less, which can change the last bit: what they make is never cached,
+so a result does not depend on what was looked at before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import ChainMap
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnxruntime
+
+from quantgui.errors import DataError
+from quantgui.network.batch import Batch, carry
+from quantgui.network.cache import ByteCache
+from quantgui.network.network import Network, injected_names
+from quantgui.network.segments import (
+    Segment,
+    TensorType,
+    build_segment,
+    check_traced,
+    choose_cuts,
+    split,
+    tensor_types,
+    traced_shapes,
+)
+from quantgui.network.session import create_session, runtime_errors
+from quantgui.network.simulation import FLOAT_SIMULATION, Override, Simulation, TensorQuantizer
+from quantgui.results import Array
+
+_SESSION_BYTES = 2**20
+_LEAST_SESSION_BUDGET, _MOST_SESSION_BUDGET = 64 * 2**20, 2**30
+
+Quantizers = Mapping[str, tuple[TensorQuantizer, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Variant:
+    """One segment under one simulation: the part of the simulation that matters to it."""
+
+    segment: Segment
+    overrides: Mapping[str, Override]
+    quantizers: Quantizers
+    identity: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """A session of a variant; `quantized` maps network outputs to their quantized form."""
+
+    session: onnxruntime.InferenceSession
+    outputs: tuple[str, ...]
+    quantized: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """A variant that has to run for a request.
+
+    `digest` names what it makes; None where that must not be cached.
+    """
+
+    variant: _Variant
+    fetch: tuple[str, ...]
+    digest: str | None
+
+
+class Executor:
+    """Runs one network. Not to be used by two threads at once."""
+
+    def __init__(
+        self, network: Network, *, cache_bytes: int = 512 * 2**20, threads: int = 2, segmented: bool = True
+    ) -> None:
+        self.network = network
+        self.threads = threads
+        self.cache: ByteCache[Array] = ByteCache(cache_bytes)
+        graph = network.skeleton.graph
+        self._inputs = tuple(value.name for value in graph.input)
+        self._outputs = tuple(value.name for value in graph.output)
+        self._initializers = {tensor.name for tensor in graph.initializer}
+        self._injected = frozenset(injected_names(network.skeleton))
+        weights = sum(values.nbytes for values in network.constants.values())
+        self._sessions: ByteCache[_Ready] = ByteCache(
+            2 * weights + max(_LEAST_SESSION_BUDGET, min(2 * weights, _MOST_SESSION_BUDGET))
+        )
+        self._identities: dict[Hashable, int] = {}
+        self._segments: tuple[Segment, ...] | None = None if segmented else split(network, ())
+        self._borders: Mapping[str, TensorType] = {}
+        self.sessions_built = 0
+        self.segments_run = 0
+
+    # --- what can be asked ---------------------------------------------------------------------------------------
+
+    def fetchable(self, name: str) -> bool:
+        """Return whether the tensor `name` can be fetched; those inside of If and Loop bodies cannot be."""
+        return name in self._types or name in self._initializers
+
+    @property
+    def segment_count(self) -> int:
+        """Number of segments; 0 before the first run."""
+        return len(self._segments or ())
+
+    def run(
+        self, batch: Batch, simulation: Simulation = FLOAT_SIMULATION, fetch: Sequence[str] = ()
+    ) -> dict[str, Array]:
+        """Return the network's outputs and the tensors `fetch`, by name; not to be written to.
+
+        Raises:
+            DataError: the batch lacks an input.
+            NetworkError: ONNX Runtime cannot run the network on this batch.
+        """
+        results = dict(self._results(batch, simulation, tuple(fetch), self._outputs))
+        return {name: results[name] for name in dict.fromkeys((*self._outputs, *fetch))}
+
+    def stream(self, batch: Batch, simulation: Simulation, fetch: Sequence[str]) -> Iterator[tuple[str, Array]]:
+        """Yield the tensors `fetch` one by one, segment by segment; segments behind the last of them do not run."""
+        yield from self._results(batch, simulation, tuple(fetch), ())
+
+    def run_sequence(
+        self, batches: Iterable[Batch], simulation: Simulation = FLOAT_SIMULATION, fetch: Sequence[str] = ()
+    ) -> Iterator[tuple[Batch, dict[str, Array]]]:
+        """Yield each batch with what `run` returns for it; recurrent state flows from batch to batch."""
+        outputs: dict[str, Array] | None = None
+        for batch in batches:
+            stated = carry(batch, outputs)
+            outputs = self.run(stated, simulation, fetch)
+            yield stated, outputs
+
+    # --- planning ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _types(self) -> Mapping[str, TensorType]:
+        return tensor_types(self.network)
+
+    def _plan(self, batch: Batch) -> tuple[Segment, ...]:
+        """Cut the network, on the first batch: its sizes decide where."""
+        if self._segments is None:
+            shapes = traced_shapes(self.network, self._types, self._feeds(batch), threads=self.threads)
+            rows = batch.rows or batch.samples if batch.batched else 1
+            self._segments = split(self.network, choose_cuts(self.network, self._types, shapes, rows))
+            self._borders = check_traced(self._types, shapes)
+        return self._segments
+
+    def _feeds(self, batch: Batch) -> dict[str, Array]:
+        missing = [n for n in self._inputs if n not in batch.inputs and n not in self._initializers]
+        if missing:
+            raise DataError(f"The data lacks the network's input '{missing[0]}'.")
+        return {name: batch.inputs[name] for name in self._inputs if name in batch.inputs}
+
+    def _variant(self, segment: Segment, simulation: Simulation) -> _Variant:
+        overrides = {n: o for n, o in simulation.weights.items() if n in segment.initializers}
+        quantizers = _relevant(segment, simulation.quantizers, self._outputs)
+        key = (
+            segment.index,
+            frozenset((name, override.key) for name, override in overrides.items()),
+            frozenset(quantizers.items()),
+        )
+        identity = self._identities.setdefault(key, len(self._identities))
+        return _Variant(segment, overrides, quantizers, identity)
+
+    # --- running -------------------------------------------------------------------------------------------------
+
+    def _results(
+        self, batch: Batch, simulation: Simulation, fetch: tuple[str, ...], outputs: tuple[str, ...]
+    ) -> Iterator[tuple[str, Array]]:
+        """Yield `outputs` (quantized where the simulation says so) and `fetch`, as soon as they are known."""
+        feeds = self._feeds(batch)
+        wanted = dict.fromkeys((*outputs, *fetch))
+        for name in wanted:
+            if name in feeds:
+                yield name, feeds[name]
+            elif name in self._initializers:
+                yield name, self._constant(name, simulation)
+        segments = self._plan(batch)
+        made = {name for segment in segments for name in segment.produced}
+        pending = {name for name in wanted if name in made}
+        steps, values = self._steps(batch, segments, simulation, pending, frozenset(outputs))
+        for name in [name for name in pending if _Slot(name, quantized=name in outputs) in values]:
+            yield name, values[_Slot(name, quantized=name in outputs)]
+            pending.discard(name)
+        for position, step in enumerate(steps):
+            for slot, value in self._run_step(step, feeds, values).items():
+                values[slot] = value
+                if slot.name in pending and slot.quantized == (slot.name in outputs):
+                    pending.discard(slot.name)
+                    yield slot.name, value
+            later = {name for rest in steps[position + 1 :] for name in rest.variant.segment.inputs}
+            for slot in [slot for slot in values if slot.quantized or slot.name not in later]:
+                del values[slot]
+
+    def _constant(self, name: str, simulation: Simulation) -> Array:
+        override = simulation.weights.get(name)
+        return self.network.constants[name] if override is None else override.load()
+
+    def _steps(
+        self,
+        batch: Batch,
+        segments: Sequence[Segment],
+        simulation: Simulation,
+        wanted: set[str],
+        outputs: frozenset[str],
+    ) -> tuple[list[_Step], dict[_Slot, Array]]:
+        """Return the variants that must run, in order, and the cached tensors they or the caller need."""
+        steps = self._all_steps(batch, segments, simulation, wanted - outputs)
+        needed = {_Slot(name, quantized=name in outputs) for name in wanted}
+        values: dict[_Slot, Array] = {}
+        chosen: list[_Step] = []
+        for step in reversed(steps):
+            segment = step.variant.segment
+            own = {slot for slot in needed if slot.name in segment.produced}
+            cached = {slot: self._cached(step, slot) for slot in own}
+            if all(value is not None for value in cached.values()):
+                values.update({slot: value for slot, value in cached.items() if value is not None})
+                continue
+            chosen.append(step)
+            needed |= {_Slot(name, quantized=False) for name in segment.inputs if name not in batch.inputs}
+        chosen.reverse()
+        return chosen, values
+
+    def _all_steps(
+        self, batch: Batch, segments: Sequence[Segment], simulation: Simulation, fetch: set[str]
+    ) -> list[_Step]:
+        """Return one step per segment, with the hash of what it makes."""
+        digests: dict[str, str | None] = {
+            name: f"{batch.key}:{name}:{batch.state_keys.get(name, '')}" for name in batch.inputs
+        }
+        steps = []
+        for segment in segments:
+            variant = self._variant(segment, simulation)
+            inner = tuple(sorted(fetch & segment.produced - set(segment.outputs)))
+            parts = [digests[name] for name in segment.inputs]
+            digest = None
+            if not inner and None not in parts:
+                text = f"{variant.identity}|" + "|".join(str(part) for part in parts)
+                digest = hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
+            steps.append(_Step(variant, inner, digest))
+            for name in segment.outputs:
+                digests[name] = None if digest is None else f"{digest}:{name}"
+        return steps
+
+    def _cached(self, step: _Step, slot: _Slot) -> Array | None:
+        if step.digest is None:
+            return None
+        quantized = slot.quantized and _default(step.variant.quantizers.get(slot.name, ()))
+        return self.cache.get((step.digest, slot.name, quantized))
+
+    def _run_step(self, step: _Step, feeds: Mapping[str, Array], values: Mapping[_Slot, Array]) -> dict[_Slot, Array]:
+        ready = self._session(step.variant, step.fetch)
+        inputs = {
+            name: feeds[name] if name in feeds else values[_Slot(name, quantized=False)]
+            for name in step.variant.segment.inputs
+        }
+        with runtime_errors("run"):
+            results = ready.session.run([*ready.outputs, *ready.quantized.values()], inputs)
+        self.segments_run += 1
+        made: dict[_Slot, Array] = {}
+        for (name, quantized), value in zip(
+            [*((n, False) for n in ready.outputs), *((n, True) for n in ready.quantized)], results, strict=True
+        ):
+            made[_Slot(name, quantized=quantized)] = value
+            if step.digest is not None and isinstance(value, np.ndarray):
+                value.flags.writeable = False
+                self.cache.put((step.digest, name, quantized), value, value.nbytes)
+        for name in self._outputs:
+            # An output without a quantizer of its own is returned as it is.
+            if _Slot(name, quantized=False) in made:
+                made.setdefault(_Slot(name, quantized=True), made[_Slot(name, quantized=False)])
+        return made
+
+    def _session(self, variant: _Variant, fetch: tuple[str, ...]) -> _Ready:
+        key = (variant.identity, fetch)
+        ready = self._sessions.get(key)
+        if ready is None:
+            ready = self._build(variant, fetch)
+            names = variant.segment.initializers
+            size = _SESSION_BYTES + 2 * sum(self.network.constants[name].nbytes for name in names)
+            self._sessions.put(key, ready, size)
+        return ready
+
+    def _build(self, variant: _Variant, fetch: tuple[str, ...]) -> _Ready:
+        segment = variant.segment
+        values = {name: self._loaded(name, override) for name, override in variant.overrides.items()}
+        outputs = (*segment.outputs, *fetch)
+        built = build_segment(
+            self.network,
+            segment,
+            self._borders or self._types,
+            outputs=outputs,
+            quantized_outputs=[name for name in segment.outputs if name in self._outputs],
+            quantizers=variant.quantizers,
+            inline={name: value for name, value in values.items() if name not in self._injected},
+        )
+        constants = ChainMap(values, dict(self.network.constants))
+        self.sessions_built += 1
+        session = create_session(built.model, constants, threads=self.threads)
+        return _Ready(session, outputs, built.quantized)
+
+    def _loaded(self, name: str, override: Override) -> Array:
+        """Return the override's values in the dtype of the initializer they replace."""
+        original = self.network.constants[name]
+        values = override.load()
+        if values.shape != original.shape:
+            raise ValueError(f"override of {name} has shape {values.shape}, not {original.shape}")
+        return values.astype(original.dtype, copy=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """A tensor, or its default quantized form as the network's output."""
+
+    name: str
+    quantized: bool
+
+
+def _default(quantizers: Sequence[TensorQuantizer]) -> bool:
+    return any(quantizer.consumers is None for quantizer in quantizers)
+
+
+def _relevant(segment: Segment, quantizers: Quantizers, outputs: Sequence[str]) -> Quantizers:
+    """Return the quantizers that change what `segment` computes."""
+    relevant: dict[str, tuple[TensorQuantizer, ...]] = {}
+    for tensor in segment.tensors & quantizers.keys():
+        returned = tensor in outputs and tensor in segment.produced
+        kept = tuple(
+            quantizer
+            for quantizer in quantizers[tensor]
+            if (quantizer.consumers is None and (returned or tensor in segment.read))
+            or (quantizer.consumers is not None and quantizer.consumers & segment.node_names)
+        )
+        if kept:
+            relevant[tensor] = kept
+    return relevant
+
+
+__all__ = ["FLOAT_SIMULATION", "Executor", "Override", "Simulation", "TensorQuantizer"]
