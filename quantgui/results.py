@@ -203,7 +203,8 @@ class TensorStatistics:
     """What is known of a tensor's values, whatever its format becomes.
 
     The fine histogram has bins of width `bin_width` (a power of two); its first bin starts at
-    ``first_bin * bin_width``. All float64 / int64.
+    ``first_bin * bin_width``. All float64 / int64. Values too far out for the bins are kept one by one in `outliers`,
+    sorted, so the bins and the outliers together hold `count` values; `numerics.statistics.rebin` draws both.
     """
 
     count: int
@@ -216,6 +217,7 @@ class TensorStatistics:
     counts: Array
     zeros: int = 0
     non_finite: int = 0
+    outliers: Array = field(default_factory=lambda: np.empty(0))
 
     @property
     def edges(self) -> Array:
@@ -342,6 +344,8 @@ class Evaluation:
     scores: Mapping[str, Score]
     seconds: float
     total_samples: int
+    notes: tuple[str, ...] = ()
+    """What is wrong with the outputs, in sentences (not finite, of another shape)."""
 
     @property
     def complete(self) -> bool:

@@ -1,0 +1,220 @@
+"""Which elements share a scale, as views: one vectorised kernel serves every granularity and memory order.
+
+A weight of any shape is seen as a box (A, C, B): the axes before the channel axis, the channels, and the axes behind
+it. The box is walked in pieces that fit the processor's cache; each piece is a view with a shape to which the scales
+of its groups broadcast, so a weight whose channels lie last is never transposed in memory.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from quantgui.results import Array
+from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
+
+CHUNK = 1 << 16
+"""Elements per piece: 256 KiB of float32, so that a piece and its temporaries stay in the second-level cache."""
+
+PARALLEL = 1 << 20
+"""Smallest number of elements for which threads pay."""
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a box (A, C, B) with whole or partial groups.
+
+    Attributes:
+        slices: where it lies in the box.
+        shape: shape of the piece's view, to which `spread` scales broadcast.
+        grid: where its groups lie in the grid of scales (C, groups per channel).
+        axes: axes of the view along which a group extends.
+        transposed: whether the view holds the group's number before the channel.
+    """
+
+    slices: tuple[slice, slice, slice]
+    shape: tuple[int, int, int]
+    grid: tuple[slice, slice]
+    axes: tuple[int, ...]
+    transposed: bool = False
+
+    def take(self, box: Array) -> Array:
+        """Return the piece of `box` as a view; what is written to it is written to the box."""
+        part = box[self.slices]
+        return part if part.shape == self.shape else part.reshape(self.shape, copy=False)
+
+    def spread(self, grid: Array) -> Array:
+        """Return the values of `grid` (C, groups per channel) in a shape that broadcasts to the piece."""
+        part = grid[self.grid]
+        return np.expand_dims(part.T if self.transposed else part, self.axes).reshape(self._spread_shape)
+
+    def gather(self, reduced: Array) -> Array:
+        """Return values reduced along `axes` in the shape of the piece's part of the grid."""
+        rows, columns = (s.stop - s.start for s in self.grid)
+        return reduced.reshape(columns, rows).T if self.transposed else reduced.reshape(rows, columns)
+
+    @property
+    def _spread_shape(self) -> tuple[int, ...]:
+        return tuple(1 if axis in self.axes else size for axis, size in enumerate(self.shape))
+
+
+def as_matrix(x: Array, channel_axis: int) -> Array:
+    """Return `x` as a matrix (C, K), channels by elements per channel; a view where memory order allows."""
+    channels = x.shape[channel_axis]
+    return np.moveaxis(x, channel_axis, 0).reshape(channels, elements_per_channel(x.shape, channel_axis))
+
+
+def from_matrix(matrix: Array, shape: tuple[int, ...], channel_axis: int) -> Array:
+    """Return a matrix (C, K) in the `shape` it had before `as_matrix`; a view where memory order allows."""
+    axis = channel_axis % len(shape)
+    moved = (shape[axis], *shape[:axis], *shape[axis + 1 :])
+    return np.moveaxis(matrix.reshape(moved), 0, axis)
+
+
+def as_float32(part: Array) -> Array:
+    """Return `part` as float32, itself if it is."""
+    if part.dtype == np.float32:
+        return part
+    with np.errstate(over="ignore", under="ignore"):
+        return part.astype(np.float32)
+
+
+def elements_per_channel(shape: tuple[int, ...], channel_axis: int) -> int:
+    """Return K.
+
+    >>> elements_per_channel((8, 3, 5, 5), 0)
+    75
+    """
+    axis = channel_axis % len(shape)
+    return math.prod(shape[:axis]) * math.prod(shape[axis + 1 :])
+
+
+def grid_shape(shape: tuple[int, ...], channel_axis: int, granularity: Granularity) -> tuple[int, int]:
+    """Return the shape of the scales: (C, groups per channel), (1, 1) per tensor.
+
+    >>> grid_shape((10, 70), 0, PerGroup(32))
+    (10, 3)
+    """
+    match granularity:
+        case PerTensor():
+            return 1, 1
+        case PerChannel():
+            return shape[channel_axis], 1
+        case PerGroup(group_size):
+            return shape[channel_axis], -(-elements_per_channel(shape, channel_axis) // group_size)
+
+
+def as_box(x: Array, channel_axis: int) -> Array:
+    """Return `x` as a box (A, C, B); a view unless `x` has a memory order in which axes cannot be joined."""
+    axis = channel_axis % x.ndim
+    return x.reshape(math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :]))
+
+
+def needs_reordering(shape: tuple[int, ...], channel_axis: int, granularity: Granularity) -> bool:
+    """Return whether a group spans both sides of the channel axis, so that no view holds it in one piece."""
+    axis = channel_axis % len(shape)
+    return isinstance(granularity, PerGroup) and math.prod(shape[:axis]) > 1 and math.prod(shape[axis + 1 :]) > 1
+
+
+def pieces(box_shape: tuple[int, int, int], granularity: Granularity, chunk: int = CHUNK) -> Iterator[Piece]:
+    """Yield the pieces of a box (A, C, B), each of about `chunk` elements, in a fixed order.
+
+    A piece holds whole groups `PerGroup`, but may hold a part of a channel or tensor.
+    """
+    before, channels, behind = box_shape
+    if 0 in box_shape:
+        return
+    match granularity:
+        case PerTensor():
+            for part in _blocks(box_shape, chunk):
+                yield Piece(part, _shape(part), (slice(0, 1), slice(0, 1)), (0, 1, 2))
+        case PerChannel():
+            for part in _blocks(box_shape, chunk):
+                yield Piece(part, _shape(part), (part[1], slice(0, 1)), (0, 2))
+        case PerGroup(group_size):
+            if before > 1 and behind > 1:
+                raise ValueError("A group spans both sides of the channel axis; reorder the weight first.")
+            if behind > 1 or before == 1:
+                yield from _row_groups(channels, behind, group_size, chunk)
+            else:
+                yield from _column_groups(before, channels, group_size, chunk)
+
+
+def _blocks(box_shape: tuple[int, int, int], chunk: int) -> Iterator[tuple[slice, slice, slice]]:
+    before, channels, behind = box_shape
+    width = min(behind, chunk)
+    height = min(channels, max(1, chunk // width))
+    depth = min(before, max(1, chunk // (width * height)))
+    for a in _steps(before, depth):
+        for c in _steps(channels, height):
+            for b in _steps(behind, width):
+                yield a, c, b
+
+
+def _row_groups(channels: int, elements: int, size: int, chunk: int) -> Iterator[Piece]:
+    whole, rest = divmod(elements, size)
+    width = min(max(whole, 1), max(1, chunk // size))
+    height = min(channels, max(1, chunk // (width * size)))
+    for c in _steps(channels, height):
+        rows = c.stop - c.start
+        for g in _steps(whole, width):
+            part = (slice(0, 1), c, slice(g.start * size, g.stop * size))
+            yield Piece(part, (rows, g.stop - g.start, size), (c, g), (2,))
+        if rest:
+            part = (slice(0, 1), c, slice(whole * size, elements))
+            yield Piece(part, (rows, 1, rest), (c, slice(whole, whole + 1)), (2,))
+
+
+def _column_groups(elements: int, channels: int, size: int, chunk: int) -> Iterator[Piece]:
+    whole, rest = divmod(elements, size)
+    width = min(channels, max(1, chunk // size))
+    depth = min(max(whole, 1), max(1, chunk // (width * size)))
+    for c in _steps(channels, width):
+        columns = c.stop - c.start
+        for g in _steps(whole, depth):
+            part = (slice(g.start * size, g.stop * size), c, slice(0, 1))
+            yield Piece(part, (g.stop - g.start, size, columns), (c, g), (1,), transposed=True)
+        if rest:
+            part = (slice(whole * size, elements), c, slice(0, 1))
+            yield Piece(part, (1, rest, columns), (c, slice(whole, whole + 1)), (1,), transposed=True)
+
+
+def _steps(total: int, step: int) -> Iterator[slice]:
+    for start in range(0, total, step):
+        yield slice(start, min(start + step, total))
+
+
+def _shape(part: tuple[slice, slice, slice]) -> tuple[int, int, int]:
+    a, c, b = part
+    return a.stop - a.start, c.stop - c.start, b.stop - b.start
+
+
+def compute_each(
+    compute: Callable[[Part], Result], parts: Iterable[Part], elements: int, *, single: bool = False
+) -> list[Result]:
+    """Return ``compute(part)`` for each part, in order; in threads where `elements` are many.
+
+    numpy releases the interpreter's lock inside its loops. The result does not depend on the number of threads.
+    """
+    threads = 1 if single or elements < PARALLEL else min(4, _processors())
+    if threads == 1:
+        return [compute(part) for part in parts]
+    items = list(parts)
+    # A few large runs of parts rather than one task per part: the hand-over costs as much as a small piece.
+    run = max(1, len(items) // (8 * threads))
+    runs = [items[start : start + run] for start in range(0, len(items), run)]
+    with ThreadPoolExecutor(threads) as pool:
+        return [result for results in pool.map(lambda part: [compute(p) for p in part], runs) for result in results]
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

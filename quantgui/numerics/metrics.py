@@ -1,0 +1,85 @@
+"""How close two outputs of a network are: one number per sample, the first axis counts samples; reference first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quantgui.numerics.statistics import decibels
+from quantgui.results import Array
+
+
+def energies(reference: Array, output: Array) -> tuple[Array, Array]:
+    """Return the energy of the reference and of the difference in each sample, both float64 (S,)."""
+    signal, other = _rows(reference), _rows(output)
+    difference = signal - other
+    return np.einsum("sn,sn->s", signal, signal), np.einsum("sn,sn->s", difference, difference)
+
+
+def sqnr_db(reference: Array, output: Array) -> float:
+    """Return 10 log10(sum x^2 / sum (x - x')^2) over all values, dB, larger is better; inf where equal."""
+    signal, noise = energies(reference.reshape(1, -1), output.reshape(1, -1))
+    return decibels(float(signal[0]), float(noise[0]))
+
+
+def sample_sqnr_db(reference: Array, output: Array) -> Array:
+    """Return the `sqnr_db` of each sample, (S,)."""
+    pairs = zip(*energies(reference, output), strict=True)
+    return np.array([decibels(float(signal), float(noise)) for signal, noise in pairs])
+
+
+def cosine(reference: Array, output: Array) -> Array:
+    """Return the cosine of the angle between reference and output of each sample, (S,); 1 where both are 0."""
+    a, b = _rows(reference), _rows(output)
+    lengths = np.sqrt(np.einsum("sn,sn->s", a, a)) * np.sqrt(np.einsum("sn,sn->s", b, b))
+    product = np.einsum("sn,sn->s", a, b)
+    equal = (a == b).all(axis=1)
+    ratio = np.divide(product, lengths, out=np.zeros_like(product), where=lengths > 0)
+    return np.where(equal, 1.0, np.clip(ratio, -1.0, 1.0))
+
+
+def looks_like_probabilities(output: Array) -> bool:
+    """Return whether the last axis holds probabilities: none negative, with sum 1."""
+    if output.ndim < 2 or output.shape[-1] < 2 or output.size == 0 or not np.issubdtype(output.dtype, np.floating):
+        return False
+    return bool(output.min() >= 0.0 and np.allclose(output.sum(axis=-1, dtype=np.float64), 1.0, atol=1e-3))
+
+
+def looks_like_classes(output: Array) -> bool:
+    """Return whether an output looks like one score per class and sample: (S, classes), at least 2 classes."""
+    return output.ndim == 2 and output.shape[1] >= 2 and np.issubdtype(output.dtype, np.floating)
+
+
+def kl(reference: Array, output: Array) -> Array:
+    """Return the KL divergence of the class probabilities of each sample, nats, (S,); smaller is better.
+
+    The last axis holds the classes, as probabilities if the reference looks like them, else as logits; positions of a
+    sequence are averaged.
+    """
+    if looks_like_probabilities(reference):
+        p, q = (np.log(np.maximum(x.astype(np.float64), 1e-12)) for x in (reference, output))
+    else:
+        p, q = _log_softmax(reference), _log_softmax(output)
+    divergence = (np.exp(p) * (p - q)).sum(axis=-1)
+    return np.asarray(np.maximum(divergence.reshape(len(reference), -1).mean(axis=1), 0.0))
+
+
+def agreement(reference: Array, output: Array) -> Array:
+    """Return for each sample the share of positions where both have the same top class (last axis), (S,)."""
+    same = reference.argmax(axis=-1) == output.argmax(axis=-1)
+    return np.asarray(same.reshape(len(reference), -1).mean(axis=1))
+
+
+def accuracy(output: Array, labels: Array) -> Array:
+    """Return for each sample the share of positions whose top class (last axis) is the label, (S,)."""
+    top = output.argmax(axis=-1)
+    return np.asarray((top == labels.reshape(top.shape)).reshape(len(output), -1).mean(axis=1))
+
+
+def _rows(x: Array) -> Array:
+    return x.reshape(len(x), -1).astype(np.float64) if x.size else np.zeros((len(x), 0))
+
+
+def _log_softmax(x: Array) -> Array:
+    shifted = x.astype(np.float64) - x.max(axis=-1, keepdims=True)
+    result: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
