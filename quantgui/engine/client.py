@@ -37,8 +37,8 @@ from quantgui.engine.messages import (
     JobFailed,
     JobStarted,
     Submit,
-    encode,
     read_message,
+    write_message,
 )
 from quantgui.engine.requests import OpenData, OpenNetwork, Priority, Request, SetMetric
 from quantgui.paths import engine_log
@@ -322,8 +322,7 @@ def _write(stdin: IO[bytes], outbox: queue.SimpleQueue[Command | None]) -> None:
     """Send commands until there is None; a thread of its own, so that no caller ever waits for a full pipe."""
     with contextlib.suppress(BrokenPipeError, OSError), stdin:
         while (command := outbox.get()) is not None:
-            stdin.write(encode(command))
-            stdin.flush()
+            write_message(stdin, command)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

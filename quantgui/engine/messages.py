@@ -1,6 +1,6 @@
 """What travels between the window's process and the engine process, and how it is framed.
 
-Commands go down, events come up; both are pickled values with their length in front. The peer is always the
+Commands go down, events come up; both are pickled values with their lengths in front. The peer is always the
 program itself (a child process on private pipes), so pickle is safe here.
 """
 
@@ -14,7 +14,7 @@ from typing import IO, Any
 from quantgui.engine.requests import Priority, Request
 from quantgui.results import Event
 
-_LENGTH = struct.Struct("<Q")
+_NUMBER = struct.Struct("<Q")
 
 
 # --- events: what the caller of the engine hears ------------------------------------------------------------------
@@ -109,10 +109,19 @@ Command = Submit | Cancel
 # --- framing ------------------------------------------------------------------------------------------------------
 
 
-def encode(message: object) -> bytes:
-    """Return `message` as one frame."""
-    body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    return _LENGTH.pack(len(body)) + body
+def write_message(stream: IO[bytes], message: object) -> None:
+    """Write `message` to `stream` and flush it.
+
+    Arrays are sent beside the pickle: neither side copies them, and reading a large one does not hold the interpreter
+    (and with it the window) for longer than a small one.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    body = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
+    parts = [memoryview(body), *(buffer.raw() for buffer in buffers)]
+    stream.write(b"".join(_NUMBER.pack(number) for number in (len(parts), *(part.nbytes for part in parts))))
+    for part in parts:
+        stream.write(part)
+    stream.flush()
 
 
 def read_message(stream: IO[bytes]) -> Any:
@@ -121,12 +130,18 @@ def read_message(stream: IO[bytes]) -> Any:
     Raises:
         EOFError: the other side has closed the stream, or died in the middle of a message.
     """
-    (length,) = _LENGTH.unpack(_read(stream, _LENGTH.size))
-    return pickle.loads(_read(stream, length))
+    (count,) = _NUMBER.unpack(_read(stream, _NUMBER.size))
+    sizes = [_NUMBER.unpack(_read(stream, _NUMBER.size))[0] for _ in range(count)]
+    body, *buffers = [_read(stream, size) for size in sizes]
+    return pickle.loads(body, buffers=buffers)
 
 
-def _read(stream: IO[bytes], count: int) -> bytes:
-    content = stream.read(count)
-    if len(content) < count:
-        raise EOFError
+def _read(stream: IO[bytes], size: int) -> bytearray:
+    content = bytearray(size)
+    unread = memoryview(content)
+    while unread:
+        count = stream.readinto(unread)  # type: ignore[attr-defined]  # streams of pipes have it
+        if not count:
+            raise EOFError
+        unread = unread[count:]
     return content

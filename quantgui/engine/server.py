@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from quantgui.engine.messages import Command, EngineEvent, EngineReady, encode, read_message
+from quantgui.engine.messages import Command, EngineEvent, EngineReady, read_message, write_message
 from quantgui.engine.requests import Request
 from quantgui.engine.scheduler import Scheduler
 from quantgui.results import Event
@@ -68,8 +68,7 @@ def _bench() -> Handle:
 
 def _serve(handle: Handle, inbox: queue.SimpleQueue[Command | None], events: BinaryIO) -> None:
     def report(event: EngineEvent) -> None:
-        events.write(encode(event))
-        events.flush()
+        write_message(events, event)
 
     # All modules loaded so far stay for good: the collector need not walk through them again and again.
     gc.collect()
