@@ -62,12 +62,12 @@ from quantgui.session.jobs import Job, JobList, JobState
 from quantgui.session.project import Autosave, Project
 from quantgui.session.recent import RecentFile, RecentFiles
 from quantgui.session.results_store import ResultStore
-from quantgui.session.sizes import network_bytes
 from quantgui.session.undo import SetConfig
 from quantgui.session.wanted import Situation, Wanted, wanted_requests
 from quantgui.spec.config import QuantConfig, UnknownName, changed_layers, unknown_names
 from quantgui.spec.quantizer import LayerSpec
 from quantgui.spec.serialization import load_config, save_config
+from quantgui.spec.size import network_bytes
 
 _LOG = logging.getLogger(__name__)
 
@@ -256,7 +256,9 @@ class Session(QObject):
 
     def size(self, config: QuantConfig | None = None) -> int:
         """Return the bytes of the network under `config`, or under the current one."""
-        return 0 if self._summary is None else network_bytes(self._summary, config or self._config)
+        if self._summary is None:
+            return 0
+        return network_bytes(self._summary.float_bytes, self._summary.layers, config or self._config)
 
     def current_tried(self) -> int | None:
         """Return the place of the current configuration in `tried`."""

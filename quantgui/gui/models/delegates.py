@@ -1,0 +1,163 @@
+"""How cells are drawn: formats as chips that open a list when clicked, dB as a bar."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from PySide6.QtCore import (
+    QAbstractItemModel,
+    QEvent,
+    QModelIndex,
+    QObject,
+    QPersistentModelIndex,
+    QRect,
+    QRectF,
+    QSize,
+    Qt,
+)
+from PySide6.QtGui import QColor, QPainter, QPixmap, QPixmapCache
+from PySide6.QtWidgets import QComboBox, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
+
+from quantgui.gui.icons import pixmap
+from quantgui.gui.models.layers import ROLE_VALUE, format_text, format_words
+from quantgui.gui.theme import current, mono_font
+from quantgui.spec.formats import Format, IntFormat
+
+Index = QModelIndex | QPersistentModelIndex
+SQNR_FULL_BAR_DB = 60.0
+SQNR_GOOD_DB, SQNR_POOR_DB = 30.0, 15.0
+"""Where the bar changes its colour: about 5 and 2.5 effective bits."""
+
+
+def bits_token(chosen: Format | None) -> str:
+    """Return the colour token of a format: the fewer bits, the warmer."""
+    if not isinstance(chosen, IntFormat):
+        return "muted"
+    return "bad" if chosen.bits <= 3 else "quantized" if chosen.bits <= 7 else "float_"
+
+
+def sqnr_token(sqnr_db: float) -> str:
+    """Return the colour token of an SQNR in dB."""
+    return "good" if sqnr_db >= SQNR_GOOD_DB else "warning" if sqnr_db >= SQNR_POOR_DB else "bad"
+
+
+def _draw_background(option: QStyleOptionViewItem, painter: QPainter) -> None:
+    option.widget.style().drawPrimitive(QStyle.PrimitiveElement.PE_PanelItemViewItem, option, painter, option.widget)
+
+
+class BitsDelegate(QStyledItemDelegate):
+    """A chip with the format; a click opens the list of `choices`."""
+
+    def __init__(self, choices: tuple[Format | None, ...], name: str, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._choices = choices
+        self._name = name
+
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
+        _draw_background(option, painter)
+        text = str(index.data(Qt.ItemDataRole.DisplayRole) or "")
+        editable = bool(index.flags() & Qt.ItemFlag.ItemIsEditable)
+        chosen = index.data(ROLE_VALUE) if editable else None
+        tokens, token = current(), bits_token(chosen)
+        rect = self._chip(option.rect)
+        painter.save()
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setFont(mono_font())
+        if editable:
+            painter.setPen(tokens.color(token, 0.55) if chosen is not None else tokens.color("border"))
+            painter.setBrush(tokens.color(token, 0.16) if chosen is not None else QColor(Qt.GlobalColor.transparent))
+            painter.drawRoundedRect(QRectF(rect).adjusted(0.5, 0.5, -0.5, -0.5), 4.5, 4.5)
+            ratio = painter.device().devicePixelRatio()
+            arrow = pixmap_cached("chevron-down", 11, getattr(tokens, token), ratio)
+            painter.drawPixmap(rect.right() - 14, rect.center().y() - 5, arrow)
+            room = rect.adjusted(7, 0, -14, 0)
+        else:
+            room = rect.adjusted(2, 0, 0, 0)
+        painter.setPen(tokens.color(token if editable else "muted"))
+        elided = painter.fontMetrics().elidedText(text, Qt.TextElideMode.ElideRight, room.width())
+        painter.drawText(room, int(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft), elided)
+        painter.restore()
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:
+        return QSize(62, 26)
+
+    def createEditor(self, parent: QWidget, option: QStyleOptionViewItem, index: Index) -> QWidget:
+        editor = QComboBox(parent)
+        editor.setAccessibleName(self._name)
+        editor.setToolTip(self._name)
+        for choice in self._choices:
+            editor.addItem(format_text(choice), choice)
+            editor.setItemData(editor.count() - 1, format_words(choice), Qt.ItemDataRole.ToolTipRole)
+        editor.view().setMinimumWidth(84)
+        editor.activated.connect(lambda: self._commit(editor))
+        return editor
+
+    def setEditorData(self, editor: QWidget, index: Index) -> None:
+        if isinstance(editor, QComboBox):
+            editor.setCurrentText(str(index.data(Qt.ItemDataRole.DisplayRole)))
+            editor.showPopup()
+
+    def setModelData(self, editor: QWidget, model: QAbstractItemModel, index: Index) -> None:
+        if isinstance(editor, QComboBox):
+            chosen = self._choices[editor.currentIndex()] if editor.currentIndex() >= 0 else index.data(ROLE_VALUE)
+            if format_text(chosen) != index.data(Qt.ItemDataRole.DisplayRole):
+                model.setData(index, chosen)
+
+    def updateEditorGeometry(self, editor: QWidget, option: QStyleOptionViewItem, index: Index) -> None:
+        editor.setGeometry(self._chip(option.rect))
+
+    def eventFilter(self, editor: QObject, event: QEvent) -> bool:
+        # The popup of the list takes the focus; that is no reason to close the editor.
+        if event.type() == QEvent.Type.FocusOut and isinstance(editor, QComboBox) and editor.view().isVisible():
+            return False
+        return super().eventFilter(editor, event)
+
+    def _commit(self, editor: QComboBox) -> None:
+        self.commitData.emit(editor)
+        self.closeEditor.emit(editor, QStyledItemDelegate.EndEditHint.NoHint)
+
+    def _chip(self, cell: QRect) -> QRect:
+        return cell.adjusted(3, 3, -3, -3)
+
+
+class BarDelegate(QStyledItemDelegate):
+    """A number, and a bar whose length and colour say how good it is."""
+
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
+        _draw_background(option, painter)
+        value: Any = index.data(ROLE_VALUE)
+        text = str(index.data(Qt.ItemDataRole.DisplayRole) or "")
+        if not text or not isinstance(value, float):
+            return
+        tokens = current()
+        rect: QRect = option.rect.adjusted(5, 0, -6, 0)
+        painter.save()
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setFont(option.font)
+        painter.setPen(tokens.color("text"))
+        number = QRect(rect.left(), rect.top(), 34, rect.height())
+        painter.drawText(number, int(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignRight), text)
+        bar = QRectF(number.right() + 8, rect.center().y() - 2, rect.right() - number.right() - 8, 5)
+        if bar.width() > 8:
+            painter.setPen(Qt.PenStyle.NoPen)
+            painter.setBrush(tokens.color("border"))
+            painter.drawRoundedRect(bar, 2.5, 2.5)
+            share = 1.0 if math.isinf(value) else min(max(value / SQNR_FULL_BAR_DB, 0.03), 1.0)
+            bar.setWidth(max(bar.width() * share, 5.0))
+            painter.setBrush(tokens.color(sqnr_token(value)))
+            painter.drawRoundedRect(bar, 2.5, 2.5)
+        painter.restore()
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:
+        return QSize(104, 26)
+
+
+def pixmap_cached(name: str, size: int, color: str, ratio: float) -> QPixmap:
+    """Return an icon as a picture, drawn once for each size and colour."""
+    key = f"icon {name} {size} {color} {ratio}"
+    found = QPixmap()
+    if not QPixmapCache.find(key, found):
+        found = pixmap(name, size, color, ratio)
+        QPixmapCache.insert(key, found)
+    return found

@@ -1,0 +1,86 @@
+"""What the program advises on the current configuration, with the button that does it."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from quantgui.gui.icons import pixmap
+from quantgui.gui.theme import current, theme_events
+from quantgui.results import Advice, Evaluation
+
+
+class AdviceCard(QFrame):
+    """A sentence, what it would bring, and at most one button; hidden where there is nothing to say.
+
+    Signals:
+        accepted: the user wants the proposed configuration.
+    """
+
+    accepted = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("advice")
+        self._icon = QLabel()
+        self._title = QLabel(self.tr("Advice"))
+        self._title.setProperty("role", "title")
+        self._sentence = QLabel()
+        self._sentence.setWordWrap(True)
+        self._sentence.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self._gain = QLabel()
+        self._gain.setWordWrap(True)
+        self._gain.setProperty("role", "note")
+        self.button = QPushButton()
+        head = QHBoxLayout()
+        head.addWidget(self._icon)
+        head.addWidget(self._title, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(10, 8, 10, 10)
+        layout.setSpacing(6)
+        layout.addLayout(head)
+        layout.addWidget(self._sentence)
+        layout.addWidget(self._gain)
+        layout.addWidget(self.button)
+        self.button.clicked.connect(self.accepted)
+        theme_events().changed.connect(self._paint_anew)
+        self._paint_anew(None)
+        self.hide()
+
+    def show_advice(self, advice: Advice | None) -> None:
+        """Show `advice`, or nothing."""
+        self.setVisible(advice is not None)
+        if advice is None:
+            return
+        self._sentence.setText(advice.sentence)
+        self.setAccessibleName(advice.sentence)
+        self._gain.setText(self._gain_text(advice.before, advice.after))
+        self._gain.setVisible(bool(self._gain.text()))
+        words = self.tr("Keep float activations in {n} layers").format(n=len(advice.layers))
+        self.button.setText(words)
+        self.button.setAccessibleName(words)
+        self.button.setToolTip(
+            self.tr("Take over the proposed configuration in one undo step: {layers}").format(
+                layers=", ".join(advice.layers[:12]) + (" …" if len(advice.layers) > 12 else "")
+            )
+        )
+        self.button.setVisible(advice.proposal is not None)
+
+    def sentence(self) -> str:
+        """Return the sentence, empty where none is shown."""
+        return "" if self.isHidden() else self._sentence.text()
+
+    def _gain_text(self, before: Evaluation | None, after: Evaluation | None) -> str:
+        if before is None or after is None:
+            return ""
+        return self.tr("{metric}: {before} now, {after} then").format(
+            metric=after.metric,
+            before=f"{before.quantized_score.value:.4g}",
+            after=f"{after.quantized_score.value:.4g}",
+        )
+
+    def _paint_anew(self, _: object) -> None:
+        tokens = current()
+        self._icon.setPixmap(pixmap("lightbulb", 16, tokens.warning, self.devicePixelRatioF()))
+        ground, edge = tokens.mixed("warning", "panel", 0.09), tokens.mixed("warning", "panel", 0.45)
+        self.setStyleSheet(f"#advice {{ background: {ground}; border: 1px solid {edge}; border-radius: 7px; }}")

@@ -1,0 +1,489 @@
+"""The inspector: what happens to the selected layers, editable; facts about them; advice on the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from quantgui.gui import numbers
+from quantgui.gui.models.delegates import sqnr_token
+from quantgui.gui.models.layers import (
+    ACTIVATION_CHOICES,
+    WEIGHT_CHOICES,
+    describe_layers,
+    format_text,
+    format_words,
+    why_fixed,
+)
+from quantgui.gui.panels.advice import AdviceCard
+from quantgui.gui.panels.range_editor import MIXED, Choice, RangeEditor
+from quantgui.gui.widgets.card import Card, Pages
+from quantgui.gui.widgets.labels import MetricLabel
+from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
+from quantgui.gui.widgets.state_page import StatePage
+from quantgui.results import LayerInfo, TensorError, WeightView
+from quantgui.session.edits import (
+    SpecEdit,
+    fitting,
+    with_activation_bits,
+    with_activations,
+    with_narrow_range,
+    with_weight_format,
+    with_weights,
+)
+from quantgui.session.sizes import layer_bytes
+from quantgui.spec.formats import Format, IntFormat
+from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
+from quantgui.spec.presets import PRESETS, Preset
+from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
+
+GROUP_SIZES = (2, 4096)
+DEFAULT_GROUP_SIZE = 32
+_LABEL_WIDTH = 78
+
+
+class InspectorPanel(Card):
+    """Specs, facts and advice for the selected layers.
+
+    Signals:
+        specs_edited: dict of layer name to new `LayerSpec`, words for the undo step, merge key.
+        apply_to_similar: the user wants the current layer's spec for all layers of its operator.
+        proposal_accepted: the user takes the advice.
+    """
+
+    specs_edited = Signal(object, str, str)
+    apply_to_similar = Signal()
+    proposal_accepted = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__("", parent)
+        self.set_title(self.tr("Inspector"))
+        self._layers: tuple[LayerInfo, ...] = ()
+        self._specs: tuple[LayerSpec, ...] = ()
+        self._empty = StatePage()
+        self._empty.show_state(
+            "sliders-horizontal", self.tr("No layer selected"), self.tr("Select layers in the table to change them.")
+        )
+        self._content = QWidget()
+        self._pages = Pages(self._empty, self._content)
+        self.body.addWidget(self._pages)
+        self._make_controls()
+        self._lay_out()
+
+    # --- in ------------------------------------------------------------------------------------------------------
+
+    def show_layers(
+        self,
+        layers: Sequence[LayerInfo],
+        specs: Sequence[LayerSpec],
+        *,
+        similar: int = 0,
+        view: WeightView | None = None,
+    ) -> None:
+        """Show the specs of the selected layers; `similar` counts all layers of the first one's operator."""
+        self._layers, self._specs = tuple(layers), tuple(specs)
+        self._pages.show_page(self._content if layers else self._empty)
+        if not layers:
+            self.set_note("")
+            return
+        self.set_note(layers[0].name if len(layers) == 1 else self.tr("{n} layers").format(n=len(layers)))
+        self._show_reason()
+        self._show_weights(view)
+        self._show_activations()
+        self._show_facts(view.error if view is not None else None)
+        op = layers[0].op
+        self.similar.setText(self.tr("Apply to all {n} {op}").format(n=similar, op=op))
+        self.similar.setAccessibleName(self.similar.text())
+        possible = similar > 1 and self._editable() and len(layers) == 1
+        self.similar.setEnabled(possible)
+        self.similar.setToolTip(
+            self.tr("Give every {op} layer the settings of this layer.").format(op=op)
+            if possible
+            else self.tr("Select one layer that can be changed and has others of its operator.")
+        )
+
+    def show_error(self, error: TensorError | None) -> None:
+        """Show the weight error of the only selected layer."""
+        self._show_facts(error)
+
+    # --- making --------------------------------------------------------------------------------------------------
+
+    def _make_controls(self) -> None:
+        self.preset = QComboBox()
+        self.preset.setAccessibleName(self.tr("Preset for the selected layers"))
+        self.preset.setToolTip(self.tr("A usual recipe for the selected layers."))
+        self.preset.setPlaceholderText(self.tr("Choose a preset …"))
+        for preset in PRESETS:
+            self.preset.addItem(preset.name, preset)
+            self.preset.setItemData(self.preset.count() - 1, preset.help, Qt.ItemDataRole.ToolTipRole)
+        self.preset.setCurrentIndex(-1)
+        self.preset.activated.connect(self._on_preset)
+
+        integers = [Segment(c, format_text(c), format_words(c)) for c in WEIGHT_CHOICES if isinstance(c, IntFormat)]
+        floats = [Segment(c, format_text(c), format_words(c)) for c in WEIGHT_CHOICES if not isinstance(c, IntFormat)]
+        self.bits = SegmentedButtons(self.tr("Bits of the weights"), integers, stretch=True)
+        self.floats = SegmentedButtons(self.tr("Float format of the weights"), floats, stretch=True)
+        self.bits.chosen.connect(self._on_weight_format)
+        self.floats.chosen.connect(self._on_weight_format)
+        self.symmetry = self._symmetry(self.tr("Symmetry of the weights"))
+        self.symmetry.activated.connect(lambda: self._on_symmetry(self.symmetry, with_weights))
+        self.granularity = Choice(
+            self.tr("Granularity"),
+            self.tr("Which values share one scale: finer is more exact and takes more bytes."),
+            (
+                (PerTensor, self.tr("Per tensor"), self.tr("One scale for the whole weight.")),
+                (PerChannel, self.tr("Per channel"), self.tr("One scale for each output channel.")),
+                (PerGroup, self.tr("Groups of"), self.tr("One scale for some neighbours within a channel.")),
+            ),
+        )
+        self.granularity.activated.connect(self._on_granularity)
+        self.group_size = QSpinBox()
+        self.group_size.setRange(*GROUP_SIZES)
+        self.group_size.setValue(DEFAULT_GROUP_SIZE)
+        self.group_size.setKeyboardTracking(False)
+        self.group_size.setFixedWidth(68)
+        self.group_size.setAccessibleName(self.tr("Group size"))
+        self.group_size.setToolTip(self.tr("Number of neighbours that share a scale; smaller is more exact."))
+        self.group_size.valueChanged.connect(self._on_group_size)
+        self.range = RangeEditor(self.tr("weights"))
+        self.range.edited.connect(lambda change, text, merge: self._edit_quantizer(with_weights, change, text, merge))
+        self.full_range = QCheckBox(self.tr("Full range"))
+        self.full_range.setToolTip(
+            self.tr("Symmetric scale that uses the lowest code too: 1.4 dB better at 2 bits, nothing at 8.")
+        )
+        self.full_range.clicked.connect(self._on_full_range)
+        self.narrow_range = QCheckBox(self.tr("Narrow range"))
+        self.narrow_range.setToolTip(self.tr("Leave the lowest code out, as some accelerators need."))
+        self.narrow_range.clicked.connect(self._on_narrow_range)
+        for box in (self.full_range, self.narrow_range):
+            box.setAccessibleName(box.text())
+
+        choices = [
+            Segment(None if c is None else c.bits, "Float" if c is None else str(c.bits)) for c in ACTIVATION_CHOICES
+        ]
+        helped = [replace(s, help=self._activation_help(s.value)) for s in choices]
+        self.activation_bits = SegmentedButtons(self.tr("Bits of the activations"), helped, stretch=True)
+        self.activation_bits.chosen.connect(self._on_activation_bits)
+        self.activation_symmetry = self._symmetry(self.tr("Symmetry of the activations"))
+        self.activation_symmetry.activated.connect(
+            lambda: self._on_symmetry(self.activation_symmetry, with_activations)
+        )
+        self.activation_range = RangeEditor(self.tr("activations"))
+        self.activation_range.edited.connect(
+            lambda change, text, merge: self._edit_quantizer(with_activations, change, text, merge)
+        )
+
+        self.sqnr = MetricLabel(self.tr("Weight SQNR"), self.tr("dB, larger is better; 6 dB are one bit."))
+        self.bytes = MetricLabel(self.tr("Size"), self.tr("Packed values, scales and zero points."))
+        self.ratio = MetricLabel(self.tr("Of float size"), self.tr("Size against float32; smaller is better."))
+        self.macs = MetricLabel(self.tr("MACs / sample"), self.tr("Multiply-accumulates for one sample."))
+        self.similar = QPushButton()
+        self.similar.setProperty("primary", "true")
+        self.similar.clicked.connect(self.apply_to_similar)
+        self.reset = QPushButton(self.tr("Float"))
+        self.reset.setAccessibleName(self.tr("Keep the selected layers float"))
+        self.reset.clicked.connect(self._on_reset)
+        self.advice = AdviceCard()
+        self.advice.accepted.connect(self.proposal_accepted)
+        self.reason = QLabel()
+        self.reason.setProperty("role", "note")
+        self.reason.setProperty("tone", "warning")
+        self.reason.setWordWrap(True)
+
+    def _activation_help(self, bits: object) -> str:
+        if bits is None:
+            return self.tr("Activations stay float32.")
+        return self.tr("Activations of {bits} bits; needs data for calibration.").format(bits=bits)
+
+    def _symmetry(self, name: str) -> Choice:
+        return Choice(
+            name,
+            self.tr("Whether the grid is centred on zero."),
+            (
+                (True, self.tr("Symmetric"), self.tr("Zero point 0: fastest everywhere.")),
+                (False, self.tr("Asymmetric"), self.tr("The grid follows the range: better for one-sided values.")),
+            ),
+        )
+
+    def _lay_out(self) -> None:
+        inner = QWidget()
+        column = QVBoxLayout(inner)
+        column.setContentsMargins(3, 0, 8, 0)
+        column.setSpacing(7)
+        column.addWidget(self.reason)
+        column.addWidget(self.preset)
+        self.weights_title = self._section(self.tr("Weights"))
+        column.addWidget(self.weights_title)
+        column.addWidget(self.bits)
+        column.addWidget(self.floats)
+        grouping = QWidget()
+        row = QHBoxLayout(grouping)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(5)
+        row.addWidget(self.granularity, 1)
+        row.addWidget(self.group_size)
+        boxes = QWidget()
+        row = QHBoxLayout(boxes)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.full_range)
+        row.addWidget(self.narrow_range)
+        row.addStretch(1)
+        self._weight_form = self._form(
+            (self.tr("S&ymmetry"), self.symmetry),
+            (self.tr("&Granularity"), grouping),
+            (self.tr("&Range"), self.range),
+            ("", boxes),
+        )
+        column.addWidget(self._weight_form)
+        self.activations_title = self._section(self.tr("Activations"))
+        column.addWidget(self.activations_title)
+        column.addWidget(self.activation_bits)
+        self._activation_form = self._form(
+            (self.tr("Symmetry"), self.activation_symmetry), (self.tr("Range"), self.activation_range)
+        )
+        column.addWidget(self._activation_form)
+        facts = QGridLayout()
+        facts.setContentsMargins(0, 6, 0, 0)
+        facts.setVerticalSpacing(7)
+        for place, metric in enumerate((self.sqnr, self.bytes, self.ratio, self.macs)):
+            facts.addWidget(metric, place // 2, place % 2)
+        column.addLayout(facts)
+        column.addWidget(self.advice)
+        column.addStretch(1)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        area.setWidget(inner)
+        buttons = QHBoxLayout()
+        buttons.setContentsMargins(3, 0, 0, 0)
+        buttons.addWidget(self.reset)
+        buttons.addWidget(self.similar, 1)
+        outer = QVBoxLayout(self._content)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.setSpacing(7)
+        outer.addWidget(area, 1)
+        outer.addLayout(buttons)
+
+    def _section(self, text: str) -> QLabel:
+        label = QLabel(text)
+        label.setProperty("role", "title")
+        label.setContentsMargins(0, 5, 0, 0)
+        return label
+
+    def _form(self, *rows: tuple[str, QWidget]) -> QWidget:
+        widget = QWidget()
+        form = QFormLayout(widget)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setHorizontalSpacing(8)
+        form.setVerticalSpacing(6)
+        form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for text, field in rows:
+            label = QLabel(text)
+            label.setProperty("role", "note")
+            label.setMinimumWidth(_LABEL_WIDTH)
+            label.setMinimumHeight(26)
+            label.setBuddy(field.kind if isinstance(field, RangeEditor) else field)
+            form.addRow(label, field)
+        return widget
+
+    # --- showing -------------------------------------------------------------------------------------------------
+
+    def _editable(self) -> bool:
+        return any(layer.finite and not layer.read_only for layer in self._layers)
+
+    def _show_reason(self) -> None:
+        reasons = {why_fixed(layer, self.tr) for layer in self._layers}
+        self.reason.setText(next(iter(reasons)) if len(reasons) == 1 else "")
+        self.reason.setVisible(bool(self.reason.text()))
+        editable = self._editable()
+        tip = "" if editable else self.reason.text()
+        for widget in (self.preset, self.reset):
+            widget.setEnabled(editable)
+        self.preset.setToolTip(tip or self.tr("A usual recipe for the selected layers."))
+        self.reset.setToolTip(tip or self.tr("Weights and activations of the selected layers stay float32 (F)."))
+
+    def _show_weights(self, view: WeightView | None) -> None:
+        specs = [spec.weights for spec in self._specs]
+        formats = {None if spec is None else _plain(spec.format) for spec in specs}
+        common: object = next(iter(formats)) if len(formats) == 1 else MIXED
+        self.bits.set_value(common)
+        self.floats.set_value(common)
+        mixed = self.tr("Weights · mixed") if len(formats) > 1 else self.tr("Weights")
+        self.weights_title.setText(mixed)
+        editable = self._editable()
+        self.bits.setEnabled(editable)
+        self.floats.setEnabled(editable)
+        integers = [spec for spec in specs if spec is not None and spec.is_integer]
+        self._weight_form.setVisible(bool(integers))
+        self._weight_form.setEnabled(editable)
+        if not integers:
+            return
+        self.symmetry.show_value(_common({spec.symmetric for spec in integers}))
+        self._show_granularity({spec.granularity for spec in integers})
+        limits = None if view is None else (view.low, view.high)
+        self.range.show_range({spec.range_estimator for spec in integers}, limits)
+        _show_box(self.full_range, {spec.full_range for spec in integers})
+        _show_box(
+            self.narrow_range, {spec.format.narrow_range for spec in integers if isinstance(spec.format, IntFormat)}
+        )
+        symmetric = any(spec.symmetric for spec in integers)
+        self.full_range.setEnabled(symmetric)
+        self.full_range.setToolTip(
+            self.tr("Symmetric scale that uses the lowest code too: 1.4 dB better at 2 bits, nothing at 8.")
+            if symmetric
+            else self.tr("Only symmetric grids have a choice of scale.")
+        )
+
+    def _show_granularity(self, granularities: set[Granularity]) -> None:
+        kinds = {type(granularity) for granularity in granularities}
+        self.granularity.show_value(_common(kinds))
+        sizes = {granularity.group_size for granularity in granularities if isinstance(granularity, PerGroup)}
+        self.group_size.setVisible(kinds == {PerGroup})
+        if len(sizes) == 1:
+            self.group_size.blockSignals(True)
+            self.group_size.setValue(next(iter(sizes)))
+            self.group_size.blockSignals(False)
+
+    def _show_activations(self) -> None:
+        able = [i for i, layer in enumerate(self._layers) if layer.quantizes_activations]
+        specs = [self._specs[i].activations for i in able]
+        bits = {None if spec is None else spec.bits for spec in specs}
+        self.activation_bits.set_value(_common(bits))
+        self.activation_bits.setEnabled(bool(able) and self._editable())
+        self.activation_bits.setToolTip(
+            "" if able else self.tr("The activations of {op} layers are not quantized.").format(op=self._layers[0].op)
+        )
+        title = self.tr("Activations · mixed") if len(bits) > 1 else self.tr("Activations")
+        self.activations_title.setText(title)
+        integers = [spec for spec in specs if spec is not None and spec.is_integer]
+        self._activation_form.setVisible(bool(integers))
+        if integers:
+            self.activation_symmetry.show_value(_common({spec.symmetric for spec in integers}))
+            self.activation_range.show_range({spec.range_estimator for spec in integers}, None)
+
+    def _show_facts(self, error: TensorError | None) -> None:
+        if not self._layers:
+            return
+        pairs = list(zip(self._layers, self._specs, strict=True))
+        size = sum(layer_bytes(layer, spec.weights) for layer, spec in pairs)
+        full = sum(4 * layer.parameters for layer in self._layers)
+        self.bytes.show_value(numbers.data_size(size))
+        self.ratio.show_value(numbers.percent(size / full) if full else "–")
+        macs = sum(layer.macs for layer in self._layers)
+        self.macs.show_value(numbers.amount(macs) if macs else "–")
+        single = len(self._layers) == 1 and self._specs[0].weights is not None
+        if error is None or not single:
+            self.sqnr.show_value("–", "muted")
+        else:
+            token = sqnr_token(error.sqnr_db)
+            self.sqnr.show_value(
+                numbers.decibel(error.sqnr_db),
+                "good" if token == "good" else "warning" if token == "warning" else "bad",
+            )
+
+    # --- edits ---------------------------------------------------------------------------------------------------
+
+    def _edit(self, edit: SpecEdit, text: str, merge: str = "") -> None:
+        new = {layer.name: fitting(layer, edit(spec)) for layer, spec in zip(self._layers, self._specs, strict=True)}
+        names = [layer.name for layer in self._layers]
+        words = text.format(layers=describe_layers(names))
+        self.specs_edited.emit(new, words, f"{merge}:{'|'.join(names)}" if merge else "")
+
+    def _edit_quantizer(
+        self,
+        where: Callable[[LayerSpec, Callable[[QuantizerSpec], QuantizerSpec]], LayerSpec],
+        change: Callable[[QuantizerSpec], QuantizerSpec],
+        text: str,
+        merge: str = "",
+    ) -> None:
+        self._edit(
+            lambda spec: where(spec, change), text + self.tr(" in {layers}"), merge and f"{merge} {where.__name__}"
+        )
+
+    def _on_preset(self) -> None:
+        preset = self.preset.currentData()
+        self.preset.setCurrentIndex(-1)
+        if isinstance(preset, Preset):
+            self._edit(lambda _: preset.spec, self.tr("Preset {name} for").format(name=preset.name) + " {layers}")
+
+    def _on_weight_format(self, chosen: Format | None) -> None:
+        self._edit(
+            lambda spec: with_weight_format(spec, chosen),
+            self.tr("Set {layers} to {format}").replace("{format}", format_words(chosen)),
+        )
+
+    def _on_symmetry(
+        self, combo: QComboBox, where: Callable[[LayerSpec, Callable[[QuantizerSpec], QuantizerSpec]], LayerSpec]
+    ) -> None:
+        symmetric = combo.currentData()
+        if isinstance(symmetric, bool):
+            self._edit_quantizer(where, lambda q: replace(q, symmetric=symmetric), combo.currentText())
+
+    def _on_granularity(self) -> None:
+        kind = self.granularity.currentData()
+        if kind is PerGroup:
+            self._set_granularity(PerGroup(self.group_size.value()))
+        elif kind is not None:
+            self._set_granularity(kind())
+
+    def _on_group_size(self, size: int) -> None:
+        self._set_granularity(PerGroup(size), merge="group size")
+
+    def _set_granularity(self, granularity: Granularity, merge: str = "") -> None:
+        self._edit_quantizer(
+            with_weights, lambda q: replace(q, granularity=granularity), self.tr("Set granularity"), merge
+        )
+
+    def _on_full_range(self) -> None:
+        on = self.full_range.checkState() == Qt.CheckState.Checked
+        self._edit_quantizer(with_weights, lambda q: replace(q, full_range=on), self.tr("Full range"))
+
+    def _on_narrow_range(self) -> None:
+        on = self.narrow_range.checkState() == Qt.CheckState.Checked
+        self._edit_quantizer(with_weights, lambda q: with_narrow_range(q, narrow=on), self.tr("Narrow range"))
+
+    def _on_activation_bits(self, bits: int | None) -> None:
+        words = self.tr("float32") if bits is None else self.tr("{bits} bits").format(bits=bits)
+        self._edit(
+            lambda spec: with_activation_bits(spec, bits),
+            self.tr("Set activations of {layers} to {format}").replace("{format}", words),
+        )
+
+    def _on_reset(self) -> None:
+        self._edit(lambda _: LayerSpec(), self.tr("Keep {layers} float"))
+
+
+def _plain(chosen: Format) -> Format:
+    """Return the format as it stands on a button: bits alone matter."""
+    return IntFormat(chosen.bits) if isinstance(chosen, IntFormat) else chosen
+
+
+def _common(values: set[object] | set[bool] | set[int | None] | set[type]) -> object:
+    return next(iter(values)) if len(values) == 1 else MIXED
+
+
+def _show_box(box: QCheckBox, values: set[bool]) -> None:
+    box.setTristate(len(values) > 1)
+    if len(values) > 1:
+        box.setCheckState(Qt.CheckState.PartiallyChecked)
+    else:
+        box.setChecked(values == {True})

@@ -1,0 +1,272 @@
+"""The layers table with its filter; keys set the bits of the selected layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PySide6.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, QPoint, Qt, Signal
+from PySide6.QtGui import QAction, QKeyEvent, QResizeEvent
+from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QLabel, QLineEdit, QMenu, QTableView, QVBoxLayout, QWidget
+
+from quantgui.errors import SpecError
+from quantgui.gui import numbers
+from quantgui.gui.icons import set_icon
+from quantgui.gui.models.delegates import BarDelegate, BitsDelegate
+from quantgui.gui.models.layers import ACTIVATION_CHOICES, WEIGHT_CHOICES, Column, LayersModel
+from quantgui.gui.widgets.card import Card
+from quantgui.results import NetworkSummary
+from quantgui.spec.formats import Format, IntFormat
+
+ROW_HEIGHT = 26
+_WIDTHS = {
+    Column.OP: 62,
+    Column.SHAPE: 96,
+    Column.PARAMETERS: 58,
+    Column.WEIGHT_BITS: 66,
+    Column.ACTIVATION_BITS: 66,
+    Column.SCHEME: 92,
+    Column.SQNR: 96,
+}
+_NAME_WIDTH = 118
+_OPTIONAL = (Column.SCHEME, Column.SHAPE, Column.OP)
+"""Columns that give way when the table is narrow, the last one longest."""
+
+
+class LayersTable(QTableView):
+    """The table itself.
+
+    Signals:
+        format_keyed: a key chose a weight format for the selected layers; None is float32.
+    """
+
+    format_keyed = Signal(object)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        plain = event.modifiers() in (Qt.KeyboardModifier.NoModifier, Qt.KeyboardModifier.KeypadModifier)
+        if plain and event.text() in tuple("2345678"):
+            self.format_keyed.emit(IntFormat(int(event.text())))
+        elif plain and event.text().lower() == "f":
+            self.format_keyed.emit(None)
+        elif event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and self.currentIndex().isValid():
+            self.edit(self.currentIndex().siblingAtColumn(Column.WEIGHT_BITS))
+        else:
+            super().keyPressEvent(event)
+
+    def keyboardSearch(self, search: str) -> None:
+        """Do nothing: typing digits sets bits, and names are sought with the filter."""
+
+
+class LayersPanel(Card):
+    """Filter and table of all layers.
+
+    Signals:
+        layers_selected: names of the selected layers; the first is the one under the cursor.
+        format_chosen: a key chose a weight format (None: float32) for the selected layers.
+    """
+
+    layers_selected = Signal(object)
+    format_chosen = Signal(object)
+
+    def __init__(self, model: LayersModel, parent: QWidget | None = None) -> None:
+        super().__init__("", parent)
+        self.set_title(self.tr("Layers"))
+        self._model = model
+        self._total = ""
+        self._syncing = False
+        self._chosen_columns: dict[Column, bool] = {}
+        self.filter = QLineEdit()
+        self.table = LayersTable()
+        self._error = QLabel()
+        self._make_filter()
+        self._make_table()
+        self.body.addWidget(self.filter)
+        self.body.addWidget(self._error)
+        self.body.addWidget(self.table, 1)
+        layout = self.layout()
+        assert isinstance(layout, QVBoxLayout)
+        layout.setContentsMargins(8, 7, 1, 1)
+        self.header.setContentsMargins(3, 0, 8, 0)
+        model.rows_changed.connect(self._on_rows_changed)
+        model.modelAboutToBeReset.connect(self._on_about_to_reset)
+        model.modelReset.connect(self._on_reset)
+        self._selected: tuple[str, ...] = ()
+
+    # --- in ------------------------------------------------------------------------------------------------------
+
+    def show_network(self, summary: NetworkSummary | None) -> None:
+        """Show how much there is to see; the rows come from the item model."""
+        self._total = ""
+        if summary is not None:
+            values = numbers.amount(summary.parameters)
+            self._total = self.tr("{layers} layers · {values} parameters").format(
+                layers=len(summary.layers), values=values
+            )
+        self.filter.clear()
+        self._on_rows_changed()
+
+    def show_selection(self, names: Sequence[str]) -> None:
+        """Select these layers; those hidden by the filter are left out."""
+        self._selected = tuple(names)
+        rows = [row for name in names if (row := self._model.row_of(name)) is not None]
+        selection = QItemSelection()
+        last = self._model.columnCount() - 1
+        for row in rows:
+            selection.select(self._model.index(row, 0), self._model.index(row, last))
+        flag = QItemSelectionModel.SelectionFlag
+        self._syncing = True
+        chosen = self.table.selectionModel()
+        current = self._model.index(rows[0], Column.NAME) if rows else self._model.index(-1, -1)
+        chosen.setCurrentIndex(current, flag.NoUpdate)
+        chosen.select(selection, flag.ClearAndSelect)
+        self._syncing = False
+        if rows:
+            self.table.scrollTo(current)
+
+    def focus_filter(self) -> None:
+        """Put the cursor into the filter."""
+        self.filter.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        self.filter.selectAll()
+
+    # --- parts ---------------------------------------------------------------------------------------------------
+
+    def _make_filter(self) -> None:
+        self.filter.setPlaceholderText(self.tr("Filter: conv bits>4 sqnr<20"))
+        self.filter.setAccessibleName(self.tr("Filter layers"))
+        self.filter.setToolTip(
+            self.tr(
+                "Words must occur in name or operator, -word must not. Compare bits, abits, sqnr (dB), params, macs, "
+                "bytes with a number, as in bits>4 sqnr<20 params>=10k; op=conv and format=int4 compare text."
+            )
+        )
+        self.filter.setClearButtonEnabled(True)
+        action = QAction(self)
+        set_icon(action, "filter", "muted")
+        self.filter.addAction(action, QLineEdit.ActionPosition.LeadingPosition)
+        self.filter.textChanged.connect(self._on_filter_changed)
+        self.filter.returnPressed.connect(self.table.setFocus)
+        self._error.setProperty("role", "note")
+        self._error.setProperty("tone", "bad")
+        self._error.setWordWrap(True)
+        self._error.hide()
+
+    def _make_table(self) -> None:
+        table = self.table
+        table.setModel(self._model)
+        table.setAccessibleName(self.tr("Layers"))
+        table.setToolTip("")
+        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        table.setShowGrid(False)
+        table.setWordWrap(False)
+        table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        table.setTabKeyNavigation(False)
+        table.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        table.verticalHeader().setVisible(False)
+        table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+        table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        header = table.horizontalHeader()
+        header.setHighlightSections(False)
+        header.setSortIndicatorClearable(True)
+        header.setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
+        header.setSectionResizeMode(Column.NAME, QHeaderView.ResizeMode.Stretch)
+        header.setMinimumSectionSize(40)
+        header.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        header.customContextMenuRequested.connect(self._on_header_menu)
+        for column, width in _WIDTHS.items():
+            table.setColumnWidth(column, width)
+        table.setSortingEnabled(True)
+        table.setItemDelegateForColumn(
+            Column.WEIGHT_BITS, BitsDelegate(WEIGHT_CHOICES, self.tr("Format of the weights"), table)
+        )
+        table.setItemDelegateForColumn(
+            Column.ACTIVATION_BITS, BitsDelegate(ACTIVATION_CHOICES, self.tr("Format of the activations"), table)
+        )
+        table.setItemDelegateForColumn(Column.SQNR, BarDelegate(table))
+        table.selectionModel().selectionChanged.connect(self._on_selection_changed)
+        table.clicked.connect(self._on_clicked)
+        table.format_keyed.connect(self._on_format_keyed)
+
+    # --- out -----------------------------------------------------------------------------------------------------
+
+    def _on_selection_changed(self) -> None:
+        if self._syncing:
+            return
+        chosen = self.table.selectionModel()
+        rows = sorted(index.row() for index in chosen.selectedRows())
+        current = chosen.currentIndex().row()
+        if current in rows:
+            rows.remove(current)
+            rows.insert(0, current)
+        names = tuple(self._model.layer(row).name for row in rows)
+        if names:
+            self._selected = names
+            self.layers_selected.emit(names)
+
+    def _on_clicked(self, index: QModelIndex) -> None:
+        if self._model.flags(index) & Qt.ItemFlag.ItemIsEditable:
+            self.table.edit(index)
+
+    def _on_format_keyed(self, chosen: Format | None) -> None:
+        self.format_chosen.emit(chosen)
+
+    def _on_filter_changed(self, text: str) -> None:
+        try:
+            self._model.set_filter(text)
+        except SpecError as error:
+            self._error.setText(str(error))
+            self._error.show()
+        else:
+            self._error.hide()
+
+    # --- rows and columns ----------------------------------------------------------------------------------------
+
+    def _on_rows_changed(self) -> None:
+        shown = self._model.rowCount()
+        if self.filter.text() and self._total:
+            self.set_note(self.tr("{shown} shown · {total}").format(shown=shown, total=self._total))
+        else:
+            self.set_note(self._total)
+
+    def _on_about_to_reset(self) -> None:
+        self._syncing = True
+
+    def _on_reset(self) -> None:
+        self._syncing = False
+        self.show_selection(self._selected)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit_columns()
+
+    def _fit_columns(self) -> None:
+        """Hide the columns that do not fit, unless the user has asked for them."""
+        room = self.width() - 24
+        wanted = dict.fromkeys(Column, True) | self._chosen_columns
+        needed = _NAME_WIDTH + sum(self.table.columnWidth(c) or w for c, w in _WIDTHS.items() if wanted[c])
+        for column in _OPTIONAL:
+            if wanted[column] and column not in self._chosen_columns and needed > room:
+                wanted[column] = False
+                needed -= _WIDTHS[column]
+        for column in Column:
+            self.table.setColumnHidden(column, not wanted[column])
+
+    def _on_header_menu(self, position: QPoint) -> None:
+        menu = QMenu(self)
+        for column in Column:
+            if column is Column.NAME:
+                continue
+            action = menu.addAction(str(self._model.headerData(column, Qt.Orientation.Horizontal)))
+            action.setCheckable(True)
+            action.setChecked(not self.table.isColumnHidden(column))
+            action.setData(int(column))
+        chosen = menu.exec(self.table.horizontalHeader().mapToGlobal(position))
+        if chosen is not None:
+            self.set_column_visible(Column(chosen.data()), visible=chosen.isChecked())
+        menu.deleteLater()
+
+    def set_column_visible(self, column: Column, *, visible: bool) -> None:
+        """Show or hide a column for good."""
+        self._chosen_columns[column] = visible
+        self._fit_columns()

@@ -1,0 +1,152 @@
+"""How clipping limits are found: a list of estimators, with the parameters of the chosen one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
+
+from quantgui.spec.quantizer import (
+    Entropy,
+    FixedRange,
+    LeastSquaredError,
+    MinMax,
+    Percentile,
+    QuantizerSpec,
+    RangeEstimator,
+)
+
+MIXED: Final = object()
+"""Stands for "the layers differ" where a single value is shown."""
+
+
+class Choice(QComboBox):
+    """A combo box over values that can show that the layers differ."""
+
+    def __init__(self, name: str, help_text: str, choices: Sequence[tuple[object, str, str]]) -> None:
+        super().__init__()
+        self.setAccessibleName(name)
+        self.setToolTip(help_text)
+        self.setPlaceholderText(self.tr("mixed"))
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(8)
+        for value, text, explanation in choices:
+            self.addItem(text, value)
+            self.setItemData(self.count() - 1, explanation, Qt.ItemDataRole.ToolTipRole)
+
+    def show_value(self, value: object) -> None:
+        index = next((i for i in range(self.count()) if self.itemData(i) == value), -1)
+        self.setCurrentIndex(index)
+
+
+class RangeEditor(QWidget):
+    """Range estimator with its parameters.
+
+    Signals:
+        edited: a function from the old to the new `QuantizerSpec`, words for the undo step, and a merge key.
+    """
+
+    edited = Signal(object, str, str)
+
+    def __init__(self, name: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._name = name
+        self.kind = Choice(
+            self.tr("Range of the {name}").format(name=name),
+            self.tr("How the clipping limits are found."),
+            (
+                (MinMax, self.tr("Min–max"), self.tr("Smallest and largest value: nothing is clipped.")),
+                (Percentile, self.tr("Percentile"), self.tr("Between which the central share of all values lies.")),
+                (LeastSquaredError, self.tr("Least squared error"), self.tr("Searched in each group.")),
+                (Entropy, self.tr("Entropy"), self.tr("Least KL divergence of the histogram.")),
+                (FixedRange, self.tr("Fixed"), self.tr("Set by hand; dragging the limits does the same.")),
+            ),
+        )
+        self.percentile = self._spin(self.tr("Percentile"), 50.0, 100.0, 4, 0.01, " %")
+        self.percentile.setToolTip(self.tr("Share of the values inside the limits, 50 to 100 %."))
+        self.low = self._spin(self.tr("Lower limit"), -1e9, 0.0, 5, 0.01)
+        self.low.setToolTip(self.tr("Lower clipping limit, in units of the values; at most 0."))
+        self.high = self._spin(self.tr("Upper limit"), 0.0, 1e9, 5, 0.01)
+        self.high.setToolTip(self.tr("Upper clipping limit, in units of the values; at least 0."))
+        self._limits = QWidget()
+        limits = QHBoxLayout(self._limits)
+        limits.setContentsMargins(0, 0, 0, 0)
+        limits.setSpacing(5)
+        limits.addWidget(self.low)
+        limits.addWidget(self.high)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(5)
+        for widget in (self.kind, self.percentile, self._limits):
+            layout.addWidget(widget)
+        self._view_range: tuple[float, float] = (-1.0, 1.0)
+        self.kind.activated.connect(self._on_kind)
+        self.percentile.valueChanged.connect(self._on_percentile)
+        self.low.editingFinished.connect(self._on_limits)
+        self.high.editingFinished.connect(self._on_limits)
+        self._shown: RangeEstimator | None = None
+
+    def show_range(self, estimators: set[RangeEstimator], view_range: tuple[float, float] | None) -> None:
+        """Show the common estimator, or that they differ; `view_range` is where a fixed range would start."""
+        if view_range is not None:
+            self._view_range = view_range
+        kinds = {type(estimator) for estimator in estimators}
+        self.kind.show_value(next(iter(kinds)) if len(kinds) == 1 else MIXED)
+        self._shown = next(iter(estimators)) if len(estimators) == 1 else None
+        self.percentile.setVisible(kinds == {Percentile})
+        self._limits.setVisible(kinds == {FixedRange})
+        if isinstance(self._shown, Percentile):
+            self._set(self.percentile, self._shown.percentile)
+        if isinstance(self._shown, FixedRange):
+            self._set(self.low, self._shown.low)
+            self._set(self.high, self._shown.high)
+
+    def _spin(self, name: str, low: float, high: float, decimals: int, step: float, suffix: str = "") -> QDoubleSpinBox:
+        spin = QDoubleSpinBox()
+        spin.setRange(low, high)
+        spin.setDecimals(decimals)
+        spin.setSingleStep(step)
+        spin.setSuffix(suffix)
+        spin.setStepType(QDoubleSpinBox.StepType.DefaultStepType)
+        spin.setKeyboardTracking(False)
+        spin.setAccessibleName(f"{name}: {self._name}")
+        spin.setMinimumWidth(60)
+        spin.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        return spin
+
+    def _set(self, spin: QDoubleSpinBox, value: float) -> None:
+        spin.blockSignals(True)
+        spin.setValue(value)
+        spin.blockSignals(False)
+
+    def _on_kind(self) -> None:
+        kind = self.kind.currentData()
+        if kind is None or kind is type(self._shown):
+            return
+        low, high = self._view_range
+        estimator = FixedRange(min(low, 0.0), max(high, 0.0)) if kind is FixedRange else kind()
+        self._emit(estimator, self.kind.currentText(), "")
+
+    def _on_percentile(self, value: float) -> None:
+        self._emit(Percentile(value), f"{value:g} %", "percentile")
+
+    def _on_limits(self) -> None:
+        chosen = FixedRange(self.low.value(), self.high.value())
+        if isinstance(self._shown, FixedRange):
+            # The boxes show rounded limits; only what the user typed may change.
+            if abs(chosen.low - self._shown.low) < 0.6e-5:
+                chosen = replace(chosen, low=self._shown.low)
+            if abs(chosen.high - self._shown.high) < 0.6e-5:
+                chosen = replace(chosen, high=self._shown.high)
+        if chosen != self._shown:
+            self._emit(chosen, self.tr("a fixed range"), "")
+
+    def _emit(self, estimator: RangeEstimator, words: str, merge: str) -> None:
+        def change(spec: QuantizerSpec) -> QuantizerSpec:
+            return replace(spec, range_estimator=estimator)
+
+        text = self.tr("Set range of {name} to {range}").format(name=self._name, range=words)
+        self.edited.emit(change, text, merge)
