@@ -271,7 +271,7 @@ QWidget { color: $text; font-size: 13px; }
 QMainWindow, QDialog { background: $window; }
 QToolTip { background: $raised; color: $text; border: 1px solid $border; padding: 5px 7px; font-size: 12px; }
 
-Card { background: $panel; border: 1px solid $border; border-radius: 7px; }
+Card, StatePage[framed="true"] { background: $panel; border: 1px solid $border; border-radius: 7px; }
 QLabel { background: transparent; }
 *[role="title"] { font-weight: 600; }
 *[role="heading"] { font-size: 17px; font-weight: 600; }
@@ -349,7 +349,8 @@ QComboBox::down-arrow { image: url("$icons/down-$shade.svg"); width: 13px; heigh
 QComboBox QAbstractItemView { background: $raised; border: 1px solid $border; padding: 3px; outline: 0; }
 QComboBox QAbstractItemView::item { min-height: 25px; padding: 0 7px; border-radius: 4px; }
 QComboBox QAbstractItemView::item:selected { background: $selected; color: $text; }
-QSpinBox, QDoubleSpinBox { padding: 3px 2px 3px 5px; }
+QAbstractSpinBox QLineEdit { border: none; background: transparent; padding: 0 5px; min-height: 0; }
+QSpinBox, QDoubleSpinBox { padding: 3px 2px; }
 QSpinBox::up-button, QDoubleSpinBox::up-button { border: none; width: 18px; subcontrol-position: top right; }
 QSpinBox::down-button, QDoubleSpinBox::down-button { border: none; width: 18px; subcontrol-position: bottom right; }
 QSpinBox::up-arrow, QDoubleSpinBox::up-arrow { image: url("$icons/up-$shade.svg"); width: 10px; height: 10px; }

@@ -27,6 +27,7 @@ class ElidedLabel(QLabel):
 
     def __init__(self, text: str = "", parent: QWidget | None = None, *, middle: bool = False) -> None:
         super().__init__(parent)
+        self._help = ""
         self._mode = Qt.TextElideMode.ElideMiddle if middle else Qt.TextElideMode.ElideRight
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self.setText(text)
@@ -37,6 +38,11 @@ class ElidedLabel(QLabel):
         self.updateGeometry()
         self._explain()
 
+    def set_help(self, text: str) -> None:
+        """Set a tooltip that says more than the text."""
+        self._help = text
+        self._explain()
+
     def minimumSizeHint(self) -> QSize:
         return QSize(min(28, self.sizeHint().width()), super().minimumSizeHint().height())
 
@@ -44,7 +50,8 @@ class ElidedLabel(QLabel):
         self._explain()
 
     def _explain(self) -> None:
-        self.setToolTip("" if self._elided() == self.text() else self.text())
+        parts = [] if self._elided() == self.text() else [self.text()]
+        self.setToolTip("\n".join([*parts, self._help] if self._help else parts))
 
     def _elided(self) -> str:
         width = self.contentsRect().width()

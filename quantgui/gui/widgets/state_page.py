@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QLabel, QProgressBar, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from quantgui.gui.icons import pixmap
 from quantgui.gui.theme import current, theme_events
@@ -20,32 +20,38 @@ class StatePage(QWidget):
 
     action_triggered = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, parent: QWidget | None = None, *, framed: bool = False) -> None:
         super().__init__(parent)
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        self.setProperty("framed", "true" if framed else "false")
         self._icon_name = "info"
         self._token = "muted"
         self._icon = QLabel()
         self._heading = QLabel()
         self._heading.setProperty("role", "title")
+        self._heading.setWordWrap(True)
         self._sentence = QLabel()
         self._sentence.setProperty("role", "note")
         self._sentence.setWordWrap(True)
-        self._sentence.setMaximumWidth(420)
-        self._sentence.setMinimumWidth(180)
-        self._sentence.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.MinimumExpanding)
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
         self._bar.setFixedWidth(180)
         self._button = QPushButton()
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(16, 8, 16, 8)
-        layout.setSpacing(6)
-        layout.addStretch(3)
-        for widget in (self._icon, self._heading, self._sentence, self._bar, self._button):
-            layout.addWidget(widget, 0, Qt.AlignmentFlag.AlignHCenter)
+        column = QVBoxLayout()
+        column.setSpacing(6)
+        column.addStretch(3)
         for label in (self._icon, self._heading, self._sentence):
             label.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        layout.addStretch(4)
+            column.addWidget(label)  # no alignment here: a wrapped label then gets the height it needs
+        column.addSpacing(2)
+        column.addWidget(self._bar, 0, Qt.AlignmentFlag.AlignHCenter)
+        column.addWidget(self._button, 0, Qt.AlignmentFlag.AlignHCenter)
+        column.addStretch(4)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(16, 8, 16, 8)
+        layout.addStretch(1)
+        layout.addLayout(column, 6)
+        layout.addStretch(1)
         self._button.clicked.connect(self.action_triggered)
         theme_events().changed.connect(self._on_theme_changed)
 

@@ -1,0 +1,395 @@
+"""Weights of one layer: float and quantized values on one axis, the grid, limits that can be dragged, the error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QSplitter, QVBoxLayout, QWidget
+
+from quantgui.gui.numbers import count, decibel, percent, short
+from quantgui.gui.plots.error import ErrorPlot
+from quantgui.gui.plots.histogram import HistogramPlot
+from quantgui.gui.widgets.card import Card, Pages
+from quantgui.gui.widgets.labels import ElidedLabel, MetricLabel, Tone
+from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
+from quantgui.gui.widgets.state_page import StatePage
+from quantgui.gui.widgets.zoom_buttons import ZoomButtons
+from quantgui.numerics.qparams import QParams, choose_qparams
+from quantgui.numerics.statistics import (
+    estimate_error_histogram,
+    estimate_error_with,
+    quantized_levels_histogram,
+    rebin,
+)
+from quantgui.results import Array, Histogram, LayerInfo, TensorError, WeightView
+from quantgui.spec.formats import IntFormat
+from quantgui.spec.granularity import PerChannel, PerGroup
+from quantgui.spec.quantizer import QuantizerSpec
+
+BINS = 256
+MOST_LEVELS = 1024
+"""Grids of more levels are not drawn: they would be a grey area."""
+
+GOOD_DB, BAD_DB = 30.0, 15.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Quantized:
+    """What the panel draws of a quantized weight, exact or estimated."""
+
+    histogram: Histogram | None
+    error_histogram: Histogram | None
+    error: TensorError
+    low: float
+    high: float
+    scales: Array
+    levels: Array
+    step: float | None
+    """The scale, where there is one for all values."""
+    exact: bool
+
+
+class WeightsPanel(QWidget):
+    """The weights tab.
+
+    Signals:
+        limits_dragged: low and high of the range, while the user moves a limit.
+        limits_chosen: low and high, when the user has let it go.
+        retry_requested: the user wants a failed computation repeated.
+    """
+
+    limits_dragged = Signal(float, float)
+    limits_chosen = Signal(float, float)
+    retry_requested = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("weights")
+        self.setAccessibleName(self.tr("Weights"))
+        self._layer: LayerInfo | None = None
+        self._view: WeightView | None = None
+        self._pending: WeightView | None = None
+        self.histogram = HistogramPlot(self.tr("Histogram of the weights"), self.tr("weight"), self.tr("count"))
+        self.histogram.setToolTip(
+            self.tr(
+                "Float weights (curve, per bin) and quantized weights (bars, per level).\n"
+                "Drag a dashed limit to set the range by hand, or press Shift + arrows for the lower and Ctrl + arrows "
+                "for the upper one.\nWheel: zoom. Drag: pan. Double click: show everything."
+            )
+        )
+        self.error = ErrorPlot(self.tr("Histogram of the quantization error"), self.tr("error"), self.tr("count"))
+        self.error.setToolTip(
+            self.tr(
+                "Float weight minus quantized weight. Shaded: half a step to either side, what rounding alone can do; "
+                "beyond it lies what clipping does."
+            )
+        )
+        self.state = StatePage(framed=True)
+        self._content = QWidget()
+        self._pages = Pages(self._content, self.state)
+        self._build()
+        self.histogram.limits_dragged.connect(self._on_limits_dragged)
+        self.histogram.limits_chosen.connect(self._on_limits_chosen)
+        self.histogram.zoomed.connect(self._on_zoomed)
+        self.scale_buttons.chosen.connect(self._on_scale_chosen)
+        self.zoom_buttons.zoomed.connect(self.histogram.zoom)
+        self.zoom_buttons.reset.connect(self.histogram.reset_view)
+        self.state.action_triggered.connect(self.retry_requested)
+        for chip in (self._float_chip, self._quantized_chip, self._grid_chip):
+            chip.toggled.connect(self._on_series_toggled)
+        self.show_layer(None)
+
+    def _build(self) -> None:
+        self.weights_card = Card(self.tr("Weights"))
+        self._float_chip = self.weights_card.add_chip("float_", self.tr("float32"), switchable=True)
+        self._quantized_chip = self.weights_card.add_chip("quantized", self.tr("quantized"), switchable=True)
+        self._grid_chip = self.weights_card.add_chip("muted", self.tr("grid"), switchable=True)
+        self._explanation = ElidedLabel()
+        self._explanation.setProperty("role", "note")
+        self.scale_buttons = SegmentedButtons(
+            self.tr("Count scale"),
+            (
+                Segment(True, self.tr("Log"), self.tr("Count logarithmically: rare values stay visible")),
+                Segment(False, self.tr("Linear"), self.tr("Count linearly: heights are in proportion")),
+            ),
+        )
+        self.scale_buttons.set_value(True)
+        self.zoom_buttons = ZoomButtons()
+        tools = QHBoxLayout()
+        tools.setContentsMargins(3, 0, 0, 0)
+        tools.setSpacing(8)
+        tools.addWidget(self._explanation, 1)
+        tools.addWidget(self.scale_buttons)
+        tools.addWidget(self.zoom_buttons)
+        self.weights_card.body.addLayout(tools)
+        self.weights_card.body.addWidget(self.histogram, 1)
+
+        self.error_card = Card(self.tr("Quantization error"))
+        self.error_card.body.addWidget(self.error, 1)
+        self.numbers_card = Card(self.tr("Key numbers"))
+        self._add_metrics()
+        below = QWidget()
+        row = QHBoxLayout(below)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(8)
+        row.addWidget(self.error_card, 3)
+        row.addWidget(self.numbers_card, 2)
+        splitter = QSplitter(Qt.Orientation.Vertical)
+        splitter.setChildrenCollapsible(False)
+        splitter.addWidget(self.weights_card)
+        splitter.addWidget(below)
+        splitter.setStretchFactor(0, 3)
+        splitter.setStretchFactor(1, 2)
+        splitter.setSizes([340, 220])
+        inner = QVBoxLayout(self._content)
+        inner.setContentsMargins(0, 0, 0, 0)
+        inner.addWidget(splitter)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self._pages)
+
+    def _add_metrics(self) -> None:
+        self.sqnr = MetricLabel(
+            self.tr("SQNR"),
+            self.tr(
+                "Signal to quantization noise ratio in dB, larger is better; 6 dB more halve the error.\n"
+                "Green from 30 dB, red below 15 dB."
+            ),
+        )
+        self.mse = MetricLabel(self.tr("MSE"), self.tr("Mean of the squared error, smaller is better."))
+        self.largest = MetricLabel(
+            self.tr("Max error"), self.tr("Largest absolute error of a single weight, smaller is better.")
+        )
+        self.clipped = MetricLabel(
+            self.tr("Clipped"), self.tr("Share of the weights outside the grid, moved to its end.")
+        )
+        self.scale = MetricLabel(
+            self.tr("Scale"), self.tr("Distance of two neighbouring levels; of the widest grid if there are several.")
+        )
+        self.range = MetricLabel(self.tr("Range"), self.tr("Lower and upper limit; of the widest grid if several."))
+        grid = QGridLayout()
+        grid.setContentsMargins(3, 0, 0, 0)
+        grid.setHorizontalSpacing(10)
+        grid.setVerticalSpacing(8)
+        metrics = (self.sqnr, self.mse, self.largest, self.clipped, self.scale, self.range)
+        for index, metric in enumerate(metrics):
+            grid.addWidget(metric, index // 2, index % 2)
+        grid.setColumnStretch(0, 1)
+        grid.setColumnStretch(1, 1)
+        self.numbers_card.body.addLayout(grid)
+        self.numbers_card.body.addStretch(1)
+
+    # --- values in ---
+
+    def show_layer(self, layer: LayerInfo | None) -> None:
+        """Show which layer is looked at; None if there is none."""
+        self._layer = layer
+        self._pending = None
+        if layer is None:
+            self._view = None
+            self.state.show_state(
+                "layers", self.tr("No layer selected"), self.tr("Select a layer in the table to see its weights.")
+            )
+            self._pages.show_page(self.state)
+            return
+        self.weights_card.set_title(layer.name)
+        shape = " × ".join(str(size) for size in layer.shape)
+        self.weights_card.set_note(
+            self.tr("{shape} · {number} weights").format(shape=shape, number=count(layer.parameters))
+        )
+        if self._view is None or self._view.layer != layer.name:
+            self._view = None
+            self.show_computing()
+
+    def show_computing(self) -> None:
+        """Show that the view of the current layer is being computed; what is drawn stays until it comes."""
+        if self._view is not None:
+            self.numbers_card.set_note(self.tr("updating …"))
+            return
+        name = self._layer.name if self._layer else ""
+        self.state.show_busy("loader", self.tr("Computing"), name)
+        self._pages.show_page(self.state)
+
+    def show_failure(self, sentence: str) -> None:
+        """Show why there is nothing to show."""
+        self._view = None
+        self.state.show_state(
+            "circle-alert",
+            self.tr("The weights could not be computed"),
+            sentence,
+            action=self.tr("Try again"),
+            token="bad",
+        )
+        self._pages.show_page(self.state)
+
+    def show_view(self, view: WeightView) -> None:
+        """Show the weight of the current layer under its spec."""
+        if self._layer is not None and view.layer != self._layer.name:
+            return
+        if self.histogram.is_dragging():
+            self._pending = view
+            return
+        same = self._view is not None and self._view.layer == view.layer
+        self._view = view
+        self._pending = None
+        self.histogram.show_float(rebin(view.statistics, BINS))
+        self._draw(_exact(view), fit=True, keep_zoom=same)
+        self._explanation.setText(self._explain(view))
+        self._explanation.set_help(self._explain_dragging(view))
+        self._quantized_chip.set_text(str(view.spec) if view.spec else self.tr("quantized"))
+        self._quantized_chip.setEnabled(view.spec is not None)
+        self._quantized_chip.setVisible(view.spec is not None)
+        self._grid_chip.setVisible(view.spec is not None and view.spec.is_integer)
+        self._pages.show_page(self._content)
+
+    # --- drawing ---
+
+    def _draw(self, quantized: _Quantized, *, fit: bool, keep_zoom: bool) -> None:
+        view = self._view
+        assert view is not None
+        self.histogram.show_quantized(quantized.histogram)
+        self.histogram.show_levels(quantized.levels)
+        self.error.show_error(quantized.error_histogram, quantized.step)
+        if fit:
+            if len(quantized.scales) and view.spec is not None:
+                movable = self._layer is not None and not self._layer.read_only
+                self.histogram.show_limits(
+                    quantized.low, quantized.high, symmetric=view.spec.symmetric, movable=movable
+                )
+            else:
+                self.histogram.hide_limits()
+            self.histogram.fit(keep_zoom=keep_zoom)
+        else:
+            self.histogram.fit_height()
+        self._show_numbers(quantized)
+
+    def _show_numbers(self, quantized: _Quantized) -> None:
+        error = quantized.error
+        about = "" if quantized.exact else "≈ "
+        tone: Tone = "good" if error.sqnr_db >= GOOD_DB else "bad" if error.sqnr_db < BAD_DB else "warning"
+        self.sqnr.show_value(about + decibel(error.sqnr_db), tone)
+        self.mse.show_value(about + short(error.mse))
+        self.largest.show_value(about + short(error.max_abs))
+        self.clipped.show_value(about + percent(error.clipped))
+        has_scale = len(quantized.scales) > 0
+        self.scale.show_value(short(float(quantized.scales.max())) if has_scale else "–")
+        low, high = quantized.low, quantized.high
+        self.range.show_value(f"{short(low, 2)} … {short(high, 2)}" if has_scale else "–")
+        self.numbers_card.set_note("" if quantized.exact else self.tr("estimate"))
+        self.error_card.set_note(
+            self.tr("RMSE {rmse}").format(rmse=short(float(np.sqrt(error.mse)))) if error.mse else self.tr("no error")
+        )
+
+    def _explain(self, view: WeightView) -> str:
+        spec = view.spec
+        if spec is None:
+            return self.tr("The layer stays float32.")
+        if not spec.is_integer:
+            return self.tr("{format} needs no scale; its steps are finer near 0.").format(format=spec)
+        widest = int(np.argmax(view.scales))
+        ratio = float(view.scales.max() / view.scales.min())
+        match spec.granularity:
+            case PerChannel():
+                text = self.tr("Grid of the widest of {number} channels, no. {index}; the finest is {ratio}× finer")
+            case PerGroup():
+                text = self.tr("Grid of the widest of {number} groups; the finest is {ratio}× finer")
+            case _:
+                text = self.tr("One grid for all weights, zero point {zero_point}")
+        return text.format(
+            index=widest,
+            number=count(len(view.scales)),
+            ratio=short(ratio, 2),
+            zero_point=int(view.zero_points[0]) if len(view.zero_points) else 0,
+        )
+
+    def _explain_dragging(self, view: WeightView) -> str:
+        if view.spec is None or not view.spec.is_integer:
+            return ""
+        if len(view.scales) == 1:
+            return self.tr("Drag a dashed limit to set the range by hand.")
+        return self.tr(
+            "Every channel or group has its own grid; the dotted lines and the dashed limits are those of the widest.\n"
+            "Dragging a limit sets one range for all of them."
+        )
+
+    # --- what the user does ---
+
+    def _on_limits_dragged(self, low: float, high: float) -> None:
+        view = self._view
+        if view is not None and view.spec is not None:
+            self._draw(_estimate(view, view.spec, low, high), fit=False, keep_zoom=True)
+        self.limits_dragged.emit(low, high)
+
+    def _on_limits_chosen(self, low: float, high: float) -> None:
+        self.limits_chosen.emit(low, high)
+        pending, self._pending = self._pending, None
+        if pending is not None and np.allclose((pending.low, pending.high), (low, high), rtol=1e-6, atol=0):
+            self.show_view(pending)
+
+    def _on_zoomed(self, low: float, high: float) -> None:
+        if self._view is None:
+            return
+        statistics = self._view.statistics
+        if self.histogram.is_zoomed():
+            low, high = max(low, statistics.minimum), min(high, statistics.maximum)
+            if low < high:
+                self.histogram.show_detail(rebin(statistics, BINS, low, high))
+        else:
+            self.histogram.show_detail(rebin(statistics, BINS))
+
+    def _on_scale_chosen(self, log: object) -> None:
+        self.histogram.set_log(bool(log))
+        self.error.set_log(bool(log))
+
+    def _on_series_toggled(self, _shown: object) -> None:
+        self.histogram.set_series_visible(
+            float_=self._float_chip.isChecked(),
+            quantized=self._quantized_chip.isChecked(),
+            grid=self._grid_chip.isChecked(),
+        )
+
+
+def grid_levels(fmt: IntFormat, scale: float, zero_point: int) -> Array:
+    """Return the values of one group's grid, shape (levels,); empty where they are too many to draw."""
+    if fmt.quant_max - fmt.quant_min >= MOST_LEVELS:
+        return np.zeros(0)
+    return (np.arange(fmt.quant_min, fmt.quant_max + 1) - zero_point) * scale
+
+
+def _exact(view: WeightView) -> _Quantized:
+    spec = view.spec
+    levels, step = np.zeros(0), None
+    if spec is not None and isinstance(spec.format, IntFormat) and len(view.scales):
+        widest = int(np.argmax(view.scales))
+        levels = grid_levels(spec.format, float(view.scales[widest]), int(view.zero_points[widest]))
+        step = float(view.scales[0]) if len(view.scales) == 1 else None
+    return _Quantized(
+        view.quantized if spec is not None else None,
+        view.error_histogram if spec is not None else None,
+        view.error,
+        view.low,
+        view.high,
+        view.scales,
+        levels,
+        step,
+        exact=True,
+    )
+
+
+def _estimate(view: WeightView, spec: QuantizerSpec, low: float, high: float) -> _Quantized:
+    """Return what a range set by hand would give, from the statistics alone; the same range for every group."""
+    assert isinstance(spec.format, IntFormat)
+    qparams: QParams = choose_qparams(low, high, spec.format, symmetric=spec.symmetric, full_range=spec.full_range)
+    return _Quantized(
+        quantized_levels_histogram(view.statistics, qparams, spec.format),
+        estimate_error_histogram(view.statistics, qparams, spec.format),
+        estimate_error_with(view.statistics, qparams, spec.format),
+        low,
+        high,
+        qparams.scale,
+        grid_levels(spec.format, float(qparams.scale[0]), int(qparams.zero_point[0])),
+        float(qparams.scale[0]),
+        exact=False,
+    )

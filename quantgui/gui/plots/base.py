@@ -1,0 +1,269 @@
+"""What all plots share: look, axes with readable numbers, zoom and pan by mouse and keyboard, a live theme."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pyqtgraph as pg
+from PySide6.QtCore import QPointF, Qt, Signal
+from PySide6.QtGui import QColor, QKeyEvent, QPen
+from PySide6.QtWidgets import QWidget
+
+from quantgui.gui.numbers import MINUS
+from quantgui.gui.theme import AXIS_PIXELS, Tokens, current, theme_events, ui_font
+
+pg.setConfigOptions(antialias=True)
+
+_BOTTOM_WITH_LABEL, _BOTTOM, _LEFT = 38, 21, 54
+ZOOM_STEP = 1.25
+PAN_STEP = 0.1
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_LARGEST_PLAIN = 1e5
+_SMALLEST_PLAIN = 1e-4
+
+
+def tick_text(value: float, spacing: float) -> str:
+    """Return `value` with as many decimals as ticks `spacing` apart need.
+
+    >>> tick_text(-0.15, 0.05), tick_text(2.0, 1.0), tick_text(3e-6, 1e-6), tick_text(250000.0, 50000.0)
+    ('−0.15', '2', '3e−6', '2.5e5')
+    """
+    if abs(value) < spacing * 1e-6:
+        return "0"
+    if spacing < _SMALLEST_PLAIN or abs(value) >= _LARGEST_PLAIN:
+        digits = max(math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(spacing) + 1e-9), 0)
+        mantissa, power = f"{value:.{digits}e}".split("e")
+        if "." in mantissa:
+            mantissa = mantissa.rstrip("0").rstrip(".")
+        return f"{mantissa}e{int(power)}".replace("-", MINUS)
+    decimals = max(0, math.ceil(-math.log10(spacing) - 1e-9))
+    return f"{value:.{decimals}f}".replace("-", MINUS)
+
+
+class NumberAxis(pg.AxisItem):
+    """An axis that writes numbers out instead of scaling them by a factor named in the label."""
+
+    def __init__(self, orientation: str) -> None:
+        super().__init__(orientation)
+        self.enableAutoSIPrefix(False)
+        self.setStyle(tickFont=ui_font(AXIS_PIXELS), tickLength=-4, tickTextOffset=5)
+        self.setTickDensity(1.3)
+        if orientation == "bottom":
+            self.setStyle(autoExpandTextSpace=False, tickTextHeight=14)
+            self.setHeight(_BOTTOM_WITH_LABEL)
+        else:
+            # One width for all plots, so that plots above each other share their left edge.
+            self.setStyle(autoExpandTextSpace=False, tickTextWidth=_LEFT - 20)
+            self.setWidth(_LEFT)
+
+    def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
+        result: list[tuple[float, list[float]]] = super().tickValues(low, high, size)
+        return result[:1]
+
+    def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
+        return [tick_text(value * scale, spacing * scale) for value in values]
+
+
+class CountAxis(NumberAxis):
+    """An axis of counts; in log mode the values are decimal logarithms and the ticks powers of ten.
+
+    Attributes:
+        log: whether values are logarithms.
+    """
+
+    def __init__(self, orientation: str) -> None:
+        super().__init__(orientation)
+        self.log = True
+
+    def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
+        if not self.log:
+            return super().tickValues(low, high, size)
+        first, last = max(math.ceil(low - 1e-9), 0), math.floor(high + 1e-9)
+        room = max(1, int(size // 24))
+        step = max(1, math.ceil((last - first + 1) / room))
+        return [(float(step), [float(power) for power in range(first, last + 1, step)])]
+
+    def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
+        if not self.log:
+            return super().tickStrings(values, scale, spacing)
+        return [_power_of_ten(round(value)) for value in values]
+
+
+def _power_of_ten(power: int) -> str:
+    return {0: "1", 1: "10"}.get(power, f"10{str(power).translate(_SUPERSCRIPTS)}")
+
+
+class Plot(pg.PlotWidget):
+    """A plot that follows the theme.
+
+    The wheel zooms along x around the pointer, dragging pans, a double click or the key 0 shows everything; plus,
+    minus and the arrow keys do the same.
+
+    Signals:
+        hovered: x and y of the pointer in the plot's own units, or None when it has left.
+        clicked: x and y of a click with the left button.
+    """
+
+    hovered = Signal(object)
+    clicked = Signal(object)
+
+    def __init__(
+        self,
+        name: str,
+        x_label: str,
+        y_label: str,
+        parent: QWidget | None = None,
+        *,
+        x_axis: pg.AxisItem | None = None,
+        y_axis: pg.AxisItem | None = None,
+    ) -> None:
+        axes = {"bottom": x_axis or NumberAxis("bottom"), "left": y_axis or NumberAxis("left")}
+        super().__init__(parent, background=None, axisItems=axes, enableMenu=False)
+        self.setAccessibleName(name)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setMinimumSize(120, 90)
+        self._labels = {"bottom": x_label, "left": y_label}
+        self._home: tuple[float, float, float, float] | None = None
+        self.view = self.getViewBox()
+        self.view.setMouseEnabled(x=True, y=False)
+        self.view.setDefaultPadding(0)
+        self.view.disableAutoRange()
+        self.plotItem.hideButtons()
+        self.plotItem.setMenuEnabled(False)
+        self.plotItem.layout.setContentsMargins(0, 2, 4, 0)
+        self.scene().sigMouseMoved.connect(self._on_moved)
+        self.scene().sigMouseClicked.connect(self._on_clicked)
+        theme_events().changed.connect(self.restyle)
+
+    # --- look ---
+
+    def restyle(self, tokens: Tokens) -> None:
+        """Give everything in the plot the colours of `tokens`."""
+        self.setBackground(tokens.panel)
+        for side, text in self._labels.items():
+            axis = self.getAxis(side)
+            axis.setPen(pg.mkPen(tokens.border))
+            axis.setTextPen(pg.mkPen(tokens.muted))
+            axis.setTickPen(pg.mkPen(tokens.color("muted", 0.5)))
+            self.set_label(side, text)
+        self.view.setBorder(None)
+        self.paint_items(tokens)
+
+    def paint_items(self, tokens: Tokens) -> None:
+        """Give the plot's own items the colours of `tokens`."""
+
+    def set_label(self, side: str, text: str) -> None:
+        """Change the label of the axis at `side` (``bottom``, ``left``)."""
+        self._labels[side] = text
+        axis = self.getAxis(side)
+        axis.setLabel(text or None, color=current().muted, **{"font-size": f"{AXIS_PIXELS}px"})
+        axis.label.setFont(ui_font(AXIS_PIXELS))
+        axis.showLabel(bool(text))
+        if side == "bottom":
+            axis.setHeight(_BOTTOM_WITH_LABEL if text else _BOTTOM)
+
+    # --- view ---
+
+    def set_home(self, x_low: float, x_high: float, y_low: float, y_high: float, *, keep_zoom: bool = False) -> None:
+        """Set what the whole plot is; it is shown unless `keep_zoom` and the user has zoomed."""
+        if x_high <= x_low:
+            x_low, x_high = x_low - 0.5, x_high + 0.5
+        if y_high <= y_low:
+            y_high = y_low + 1.0
+        zoomed = keep_zoom and self.is_zoomed()
+        self._home = (x_low, x_high, y_low, y_high)
+        self.view.setLimits(xMin=x_low, xMax=x_high, minXRange=(x_high - x_low) * 1e-5)
+        if not zoomed:
+            self.view.setXRange(x_low, x_high, padding=0)
+        self.view.setYRange(y_low, y_high, padding=0)
+
+    def is_zoomed(self) -> bool:
+        """Return whether less than the whole plot is seen."""
+        if self._home is None:
+            return False
+        low, high = self.view.viewRange()[0]
+        return bool(high - low < 0.999 * (self._home[1] - self._home[0]))
+
+    def zoom(self, factor: float) -> None:
+        """Show `factor` times less (or more, below 1) along x, around the middle."""
+        self.view.scaleBy(x=1 / factor)
+
+    def reset_view(self) -> None:
+        """Show the whole plot."""
+        if self._home is not None:
+            self.view.setRange(xRange=self._home[:2], yRange=self._home[2:], padding=0)
+
+    def pan(self, share: float) -> None:
+        """Move by `share` of the visible width."""
+        low, high = self.view.viewRange()[0]
+        self.view.translateBy(x=share * (high - low))
+
+    def value_per_pixel(self) -> float:
+        """Return how far apart two pixels are in x."""
+        return float(self.view.viewPixelSize()[0])
+
+    # --- input ---
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        match event.key():
+            case Qt.Key.Key_Plus | Qt.Key.Key_Equal:
+                self.zoom(ZOOM_STEP)
+            case Qt.Key.Key_Minus:
+                self.zoom(1 / ZOOM_STEP)
+            case Qt.Key.Key_0 | Qt.Key.Key_Home:
+                self.reset_view()
+            case Qt.Key.Key_Left:
+                self.pan(-PAN_STEP)
+            case Qt.Key.Key_Right:
+                self.pan(PAN_STEP)
+            case _:
+                event.ignore()
+                return
+        event.accept()
+
+    def leaveEvent(self, event: Any) -> None:
+        super().leaveEvent(event)
+        self.hovered.emit(None)
+
+    def focusInEvent(self, event: Any) -> None:
+        super().focusInEvent(event)
+        self._show_focus()
+
+    def focusOutEvent(self, event: Any) -> None:
+        super().focusOutEvent(event)
+        self._show_focus()
+
+    def _show_focus(self) -> None:
+        tokens = current()
+        pen = pg.mkPen(tokens.accent if self.hasFocus() else tokens.border)
+        for side in self._labels:
+            self.getAxis(side).setPen(pen)
+
+    def _on_moved(self, position: QPointF) -> None:
+        if not self.view.sceneBoundingRect().contains(position):
+            self.hovered.emit(None)
+            return
+        point = self.view.mapSceneToView(position)
+        self.hovered.emit((point.x(), point.y()))
+
+    def _on_clicked(self, event: Any) -> None:
+        if event.button() != Qt.MouseButton.LeftButton:
+            return
+        if event.double():
+            self.reset_view()
+        elif self.view.sceneBoundingRect().contains(event.scenePos()):
+            point = self.view.mapSceneToView(event.scenePos())
+            self.clicked.emit((point.x(), point.y()))
+
+
+def pen(color: QColor | str, width: float = 1.0, style: Qt.PenStyle = Qt.PenStyle.SolidLine) -> QPen:
+    """Return a pen whose width does not grow with the zoom."""
+    result: QPen = pg.mkPen(color, width=width, style=style)
+    return result
+
+
+def rounded_up(value: float) -> float:
+    """Return `value` with some air above it, for the upper end of an axis."""
+    return value * 1.06 if value > 0 else 1.0
