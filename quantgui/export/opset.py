@@ -7,8 +7,7 @@ from onnx import version_converter
 
 from quantgui.errors import ExportError
 from quantgui.network.surgery import opset_of, subgraphs
-from quantgui.spec.formats import FloatFormat, IntFormat
-from quantgui.spec.quantizer import QuantizerSpec
+from quantgui.spec.formats import FloatFormat, Format, IntFormat
 
 QUANTIZE_LINEAR = 10
 """Q/DQ with one scale per tensor, 8 bits; int32 for biases."""
@@ -24,9 +23,9 @@ _IR_FLOOR = 8
 """The converter wants initializers that are no inputs of the graph, and ONNX Runtime reads every version since."""
 
 
-def opset_for_activations(spec: QuantizerSpec) -> int:
-    """Return the oldest opset that has standard operators for activations quantized by `spec`."""
-    match spec.format:
+def opset_for_activations(fmt: Format) -> int:
+    """Return the oldest opset that has standard operators for activations of format `fmt`."""
+    match fmt:
         case FloatFormat(name):
             return PER_CHANNEL if name == "bfloat16" else 1
         case IntFormat(bits):

@@ -51,7 +51,7 @@ def test_that_an_invalid_network_leaves_the_old_file_alone(tmp_path: Path) -> No
     path = tmp_path / "out.onnx"
     path.write_bytes(b"old")
     model, initializers = network()
-    with pytest.raises(ExportError, match="no valid ONNX network|was not written"):
+    with pytest.raises(ExportError, match=r"no valid ONNX network|was not written"):
         write_network(path, model, initializers[:1])
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["out.onnx"]

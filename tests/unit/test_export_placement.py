@@ -9,7 +9,6 @@ from quantgui.errors import ExportError
 from quantgui.export.opset import opset_for_activations, raise_opset
 from quantgui.export.placement import insert_makers
 from quantgui.spec.formats import FloatFormat, Format, IntFormat
-from quantgui.spec.quantizer import QuantizerSpec
 
 
 def info(name: str, shape: list[object], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
@@ -122,4 +121,4 @@ def test_that_an_operator_without_a_newer_form_is_named() -> None:
     ids=str,
 )
 def test_that_activations_ask_for_no_newer_opset_than_needed(fmt: Format, opset: int) -> None:
-    assert opset_for_activations(QuantizerSpec(fmt)) == opset
+    assert opset_for_activations(fmt) == opset

@@ -1,0 +1,289 @@
+"""The quantized network as an ONNX file: what `analysis.simulation` computes, written with Q/DQ operators.
+
+Weights lie in the file as integers; DequantizeLinear makes floats of them under the weight's own name. Activations go
+through the same nodes as in the simulation. So the file, run without fusing anything, gives the simulated values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from quantgui import __version__
+from quantgui.analysis.simulation import (
+    BiasPlan,
+    encode_bias,
+    encode_layer,
+    plan_biases,
+    quantizers_for,
+    unreached_tensors,
+    weight_spec,
+)
+from quantgui.errors import DataError, ExportError, NetworkError
+from quantgui.export.files import refuse_source, write_network
+from quantgui.export.opset import PER_CHANNEL, QUANTIZE_LINEAR, opset_for_activations, raise_opset
+from quantgui.export.placement import insert_makers
+from quantgui.export.weights import Initializer, Part, StoredWeight, initializer, store_weight
+from quantgui.network.datasets import open_dataset
+from quantgui.network.network import Network
+from quantgui.network.segments import tensor_types
+from quantgui.network.session import create_session, runtime_errors
+from quantgui.network.simulation import TensorQuantizer
+from quantgui.network.surgery import all_names, insert_quantizers, opset_of
+from quantgui.numerics.affine import to_bfloat16, to_float16
+from quantgui.results import ActivationReady, Array, Event, Exported, LayerInfo, Progress
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.formats import FloatFormat, IntFormat
+from quantgui.spec.quantizer import QuantizerSpec
+from quantgui.spec.serialization import config_to_json
+
+_BFLOAT16 = helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
+CONFIG_KEY, VERSION_KEY = "quantgui.config", "quantgui.version"
+_CHECKED_BYTES = 1 << 29
+"""Networks up to this size are run before and after their opset is raised."""
+_RAISED_TOLERANCE = 1e-4
+
+
+def export_qdq(
+    network: Network, config: QuantConfig, activations: Mapping[str, ActivationReady], path: Path | str
+) -> Iterator[Event]:
+    """Write the network quantized by `config` to `path`: yields Progress ... and Exported.
+
+    Raises:
+        ExportError: the formats need operators that this network cannot have, or the file cannot be written.
+        DataError: `config` quantizes an activation that `activations` does not hold.
+    """
+    path = Path(path)
+    refuse_source(path, Path(network.summary.path))
+    quantizers = quantizers_for(network, config, activations)
+    biases = plan_biases(network, config, quantizers)
+    names = _Names(network.skeleton)
+    weights = _by_weight(network)
+    quantized = [name for name in weights if any(weight_spec(layer, config) for layer in weights[name])]
+    total = len(quantized) + len(biases) + 2
+    stored: dict[str, StoredWeight] = {}
+    for done, name in enumerate(quantized):
+        yield Progress(done, total, "Quantizing weights")
+        stored[name] = _store(network, name, weights[name], config, names)
+    for name, plan in biases.items():
+        yield Progress(len(stored), total, "Quantizing biases")
+        stored[name] = _store_bias(network, plan, names)
+    opset = max([each.opset for each in stored.values()] + [_opset_of_quantizers(quantizers)], default=1)
+    yield Progress(total - 2, total, "Building the network")
+    model = raise_opset(network.skeleton, opset)
+    if opset_of(model) > network.summary.opset:
+        _check_raised(network, model)
+    if quantizers:
+        insert_quantizers(model, quantizers, types={n: each.kind for n, each in tensor_types(network).items()})
+    insert_makers(model, {name: each.nodes for name, each in stored.items()})
+    written = _take_initializers(model, network.constants, stored)
+    _sign(model, config)
+    yield Progress(total - 1, total, "Writing the file")
+    size = write_network(path, model, written)
+    notes = _notes(network, config, activations, opset_of(model))
+    yield Exported(str(path), config, size, opset_of(model), notes)
+
+
+class _Names:
+    """Makes names that the network does not have yet."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._taken = set(all_names(model.graph))
+
+    def __call__(self, wish: str) -> str:
+        name, number = wish, 1
+        while name in self._taken:
+            name, number = f"{wish}_{number}", number + 1
+        self._taken.add(name)
+        return name
+
+
+# --- weights and biases ------------------------------------------------------------------------------------------
+
+
+def _by_weight(network: Network) -> dict[str, list[LayerInfo]]:
+    weights: dict[str, list[LayerInfo]] = {}
+    for layer in network.summary.layers:
+        weights.setdefault(layer.weight, []).append(layer)
+    return weights
+
+
+def _store(
+    network: Network, name: str, layers: Sequence[LayerInfo], config: QuantConfig, names: _Names
+) -> StoredWeight:
+    values = network.constants[name]
+    parts = []
+    row = 0
+    for layer in sorted(layers, key=lambda layer: layer.rows or (0, 0)):
+        start, stop = layer.rows or (0, 0)
+        if row < start:
+            parts.append(Part(None, _rows(values, row, start), 0))
+        parts.append(_part(network, layer, weight_spec(layer, config)))
+        row = stop
+    if row and row < values.size // values.shape[-1]:
+        parts.append(Part(None, _rows(values, row, None), 0))
+    multiplied = any(layer.op == "MatMul" for layer in layers)
+    return store_weight(name, parts, values.shape, values.dtype, names, multiplied=multiplied)
+
+
+def _rows(values: Array, start: int, stop: int | None) -> Array:
+    return values.reshape(-1, values.shape[-1])[start:stop]
+
+
+def _part(network: Network, layer: LayerInfo, spec: QuantizerSpec | None) -> Part:
+    values = network.weight(layer)
+    if spec is None:
+        return Part(None, values, layer.channel_axis)
+    if isinstance(spec.format, FloatFormat):
+        if spec.format.name == "float16":
+            return Part(spec, to_float16(values), layer.channel_axis)
+        return Part(spec, to_bfloat16(values).view(_BFLOAT16), layer.channel_axis)
+    encoded = encode_layer(network, layer, spec)
+    scale, zero_point = (x.reshape(encoded.scale_shape) for x in (encoded.qparams.scale, encoded.qparams.zero_point))
+    return Part(spec, encoded.codes, layer.channel_axis, scale, zero_point)
+
+
+def _store_bias(network: Network, plan: BiasPlan, names: _Names) -> StoredWeight:
+    encoding = encode_bias(network, plan)
+    single = encoding.scale.size == 1
+    scale = encoding.scale.reshape(() if single else -1)
+    codes = initializer(names(f"{plan.bias}_quantized"), encoding.codes)
+    scales = initializer(names(f"{plan.bias}_scale"), scale.astype(np.float32))
+    inputs = [codes.tensor.name, scales.tensor.name]
+    attributes: dict[str, Any] = {} if single else {"axis": 0}
+    dtype = network.constants[plan.bias].dtype
+    name = names(f"{plan.bias}_DequantizeLinear")
+    output = plan.bias if dtype == np.float32 else name
+    nodes = [helper.make_node("DequantizeLinear", inputs, [output], name=name, **attributes)]
+    if dtype != np.float32:
+        cast = names(f"{plan.bias}_Cast")
+        kind = helper.np_dtype_to_tensor_dtype(dtype)
+        nodes.append(helper.make_node("Cast", [output], [plan.bias], name=cast, to=kind))
+    return StoredWeight(tuple(nodes), (codes, scales), QUANTIZE_LINEAR if single else PER_CHANNEL)
+
+
+def _opset_of_quantizers(quantizers: Mapping[str, Sequence[TensorQuantizer]]) -> int:
+    formats = {quantizer.format for each in quantizers.values() for quantizer in each}
+    return max((opset_for_activations(fmt) for fmt in formats), default=1)
+
+
+def _take_initializers(
+    model: onnx.ModelProto, constants: Mapping[str, Array], stored: Mapping[str, StoredWeight]
+) -> list[Initializer]:
+    """Remove the initializers of `model` that are replaced or injected; return all that the file needs beside it."""
+    inline, written = [], []
+    for tensor in model.graph.initializer:
+        if tensor.name in stored:
+            continue
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            written.append(initializer(tensor.name, constants[tensor.name]))
+        else:
+            inline.append(tensor)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(inline)
+    return written + [each for weight in stored.values() for each in weight.initializers]
+
+
+# --- the graph ---------------------------------------------------------------------------------------------------
+
+
+def _check_raised(network: Network, raised: onnx.ModelProto) -> None:
+    """Run the float network in both opsets on random input.
+
+    Raises:
+        ExportError: the answers differ.
+    """
+    if network.summary.float_bytes > _CHECKED_BYTES:
+        return
+    try:
+        data = open_dataset("random:1", network.summary.inputs, network.summary, network=network)
+        inputs = dict(next(data.batches()).inputs)
+    except DataError:
+        return  # nothing that the network runs on could be guessed
+    outputs = []
+    for model in (network.skeleton, raised):
+        try:
+            session = create_session(model, network.constants)
+            with runtime_errors("run"):
+                outputs.append(session.run(None, inputs))
+        except NetworkError as error:
+            raise ExportError(
+                f"The chosen formats need opset {opset_of(raised)}, and the network does not run in it: {error}"
+            ) from error
+    names = [output.name for output in network.skeleton.graph.output]
+    for name, before, after in zip(names, *outputs, strict=True):
+        if isinstance(before, np.ndarray) and before.dtype.kind == "f" and not _equal(before, after):
+            raise ExportError(
+                f"The chosen formats need opset {opset_of(raised)}, but conversion to it changes the output '{name}'; "
+                "choose 8-bit formats, or export the network again with a newer opset."
+            )
+
+
+def _equal(before: Array, after: Array) -> bool:
+    if before.shape != after.shape:
+        return False
+    size = float(np.abs(before[np.isfinite(before)], dtype=np.float64).max(initial=0.0))
+    return np.allclose(before, after, rtol=_RAISED_TOLERANCE, atol=_RAISED_TOLERANCE * size, equal_nan=True)
+
+
+def _sign(model: onnx.ModelProto, config: QuantConfig) -> None:
+    """Record in `model` what made it."""
+    model.producer_name, model.producer_version = "quantgui", __version__
+    entries = {VERSION_KEY: __version__, CONFIG_KEY: json.dumps(config_to_json(config), separators=(",", ":"))}
+    kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key not in entries]
+    del model.metadata_props[:]
+    for key, value in (*kept, *entries.items()):
+        model.metadata_props.add(key=key, value=value)
+
+
+# --- what differs from the wish ----------------------------------------------------------------------------------
+
+
+def _notes(
+    network: Network, config: QuantConfig, activations: Mapping[str, ActivationReady], opset: int
+) -> tuple[str, ...]:
+    notes = []
+    if opset > network.summary.opset:
+        notes.append(f"The opset was raised from {network.summary.opset} to {opset}, which the chosen formats need.")
+    widths: dict[tuple[int, int], int] = {}
+    narrow: dict[int, int] = {}
+    kept = []
+    for layer in network.summary.layers:
+        wanted, spec = config.spec_for(layer.name), weight_spec(layer, config)
+        if wanted.weights is not None and spec is None and not layer.read_only:
+            kept.append(layer.name)
+        if spec is not None and isinstance(spec.format, IntFormat) and spec.format.bits != spec.format.storage_bits:
+            key = (spec.format.bits, spec.format.storage_bits)
+            widths[key] = widths.get(key, 0) + 1
+        fmt = wanted.activations.format if wanted.activations and layer.quantizes_activations else None
+        if isinstance(fmt, IntFormat) and fmt.bits not in (8, 16):
+            narrow[fmt.bits] = narrow.get(fmt.bits, 0) + 1
+    for (bits, storage), count in sorted(widths.items()):
+        notes.append(
+            f"{bits}-bit weights ({_layers(count)}) are stored as {storage}-bit integers, the next width of ONNX."
+        )
+    for bits, count in sorted(narrow.items()):
+        notes.append(
+            f"{bits}-bit activations ({_layers(count)}) are clipped to their range and carried as "
+            f"{8 if bits < 8 else 16}-bit integers."
+        )
+    if kept:
+        notes.append(f"These layers stay float, as they hold values that are not finite: {_listed(kept)}.")
+    if unreached := unreached_tensors(network, config, activations):
+        notes.append(f"These activations stay float, as no sample of the data reached them: {_listed(unreached)}.")
+    return tuple(notes)
+
+
+def _layers(count: int) -> str:
+    return "1 layer" if count == 1 else f"{count} layers"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
