@@ -1,0 +1,111 @@
+"""Run data through the float network once and keep the statistics of activations, whatever the number of samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from quantgui.errors import DataError
+from quantgui.network.batch import Batch, carry
+from quantgui.network.simulation import FLOAT_SIMULATION, Simulation
+from quantgui.numerics.statistics import collect, merge
+from quantgui.results import ActivationReady, Array, Calibrated, DataSummary, Event, Progress, TensorStatistics
+
+_REPORT_SECONDS = 0.1
+_PARTIAL_SECONDS = 2.0
+
+
+class Streamer(Protocol):
+    """What calibration needs of `network.executor.Executor`."""
+
+    def stream(self, batch: Batch, simulation: Simulation, fetch: Collection[str]) -> Iterator[tuple[str, Array]]: ...
+
+
+class Samples(Protocol):
+    """What calibration needs of `network.datasets.Dataset`."""
+
+    @property
+    def summary(self) -> DataSummary: ...
+    def batches(self, batch_size: int | None = None, samples: int | None = None) -> Iterator[Batch]: ...
+
+
+def calibrate(
+    executor: Streamer,
+    dataset: Samples,
+    tensors: Collection[str],
+    *,
+    samples: int | None = None,
+    batch_size: int | None = None,
+) -> Iterator[Event]:
+    """Yield Progress, now and then the ActivationReady so far of every tensor, and at the end Calibrated.
+
+    A tensor that no sample reaches (in a branch that is never taken) ends with empty statistics.
+
+    Raises:
+        DataError: the data holds no sample.
+        NetworkError: the network cannot be run.
+    """
+    total = dataset.summary.samples if samples is None else min(samples, dataset.summary.samples)
+    started = reported = told = time.perf_counter()
+    partial_after = 0.0
+    seen: dict[str, _Seen] = {name: _Seen() for name in tensors}
+    done = 0
+    states: Mapping[str, Array] | None = None
+    yield Progress(0, total, "Calibrating")
+    for batch in dataset.batches(batch_size, samples):
+        carried = set(batch.carried.values())
+        arrived: dict[str, Array] = {}
+        for name, values in executor.stream(carry(batch, states), FLOAT_SIMULATION, sorted({*seen, *carried})):
+            if name in carried:
+                arrived[name] = values
+            if name in seen:
+                seen[name].add(batch.split(values))
+            if time.perf_counter() - reported > _REPORT_SECONDS:
+                reported = time.perf_counter()
+                yield Progress(done, total, "Calibrating", _seconds_left(reported - started, done, total))
+        states = arrived
+        done += batch.samples
+        now = reported = time.perf_counter()
+        yield Progress(done, total, "Calibrating", _seconds_left(now - started, done, total))
+        if done < total and now - told >= partial_after:
+            # The first batch at once, later ones seldom: each event carries a fine histogram.
+            told, partial_after = now, max(_PARTIAL_SECONDS, 2 * partial_after)
+            for name, state in seen.items():
+                yield state.ready(name, done)
+    if done == 0:
+        raise DataError(f"The data '{dataset.summary.source}' holds no sample to calibrate with.")
+    ready = {name: state.ready(name, done) for name, state in seen.items()}
+    yield Calibrated(ready, done, time.perf_counter() - started)
+
+
+@dataclass(eq=False)
+class _Seen:
+    """What is known of one tensor so far."""
+
+    statistics: TensorStatistics = field(default_factory=lambda: collect(np.empty(0, np.float32)))
+    minima: list[Array] = field(default_factory=list)
+    maxima: list[Array] = field(default_factory=list)
+
+    def add(self, values: Array) -> None:
+        """Add the values of one batch, shape (S, ...)."""
+        if values.size == 0:
+            return
+        self.statistics = merge(self.statistics, collect(values))
+        rows = values.reshape(len(values), -1)
+        self.minima.append(rows.min(1).astype(np.float32))
+        self.maxima.append(rows.max(1).astype(np.float32))
+
+    def ready(self, name: str, samples: int) -> ActivationReady:
+        return ActivationReady(name, self.statistics, samples, _joined(self.minima), _joined(self.maxima))
+
+
+def _joined(parts: list[Array]) -> Array:
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def _seconds_left(elapsed: float, done: int, total: int) -> float | None:
+    return elapsed / done * (total - done) if done else None

@@ -1,0 +1,337 @@
+"""Quality of the quantized network against the float one, from the first mini-batch on, as mean and standard error.
+
+Each metric is a mean over samples. Output SQNR is the exception, because a mean of dB hides the bad samples: it is
+10 log10(sum of squares of the float output / sum of squares of the difference) over all samples, the mean of it over
+the float outputs; its standard error follows from each sample's influence. Recurrent states are no outputs here.
+
+What counts as lost: a sample whose quantized output is not finite where the float one is, or has another shape. Its
+noise is as large as its signal, its cosine and its agreement are 0. Places where the float output itself is not finite
+are left out. Both are told in `Evaluation.notes`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from quantgui.analysis.metric_function import Metric, batch_scores
+from quantgui.analysis.output_roles import OutputRole, fits_labels, label_shape, recognise_outputs
+from quantgui.analysis.simulation import build_simulation
+from quantgui.network.batch import Batch, carry
+from quantgui.network.network import Network
+from quantgui.network.simulation import FLOAT_SIMULATION, Simulation
+from quantgui.numerics.metrics import cosine, energies
+from quantgui.results import (
+    ActivationReady,
+    Array,
+    DataSummary,
+    Evaluation,
+    EvaluationReady,
+    Event,
+    Progress,
+    Score,
+)
+from quantgui.spec.config import QuantConfig
+
+EXACT_DB = 150.0
+"""What an output without any difference counts where others differ: float32 itself ends there (24 bits)."""
+_TINY = 1e-12
+
+
+class Runner(Protocol):
+    """What evaluation needs of `network.executor.Executor`."""
+
+    @property
+    def network(self) -> Network: ...
+    def run(self, batch: Batch, simulation: Simulation) -> Mapping[str, Array]: ...
+
+
+class Samples(Protocol):
+    """What evaluation needs of `network.datasets.Dataset`."""
+
+    @property
+    def summary(self) -> DataSummary: ...
+    def batches(self, batch_size: int | None = None, samples: int | None = None) -> Iterator[Batch]: ...
+
+
+def evaluate(
+    executor: Runner,
+    dataset: Samples,
+    config: QuantConfig,
+    activations: Mapping[str, ActivationReady],
+    metric: Metric | None = None,
+    *,
+    samples: int | None = None,
+    batch_size: int | None = None,
+) -> Iterator[Event]:
+    """Yield an EvaluationReady after each mini-batch; the last one is complete.
+
+    Raises:
+        DataError: `config` quantizes an activation that `activations` does not know.
+        MetricError: the user's metric fails.
+        NetworkError: the network cannot be run.
+    """
+    simulation = build_simulation(executor.network, config, activations)
+    total = dataset.summary.samples if samples is None else min(samples, dataset.summary.samples)
+    tally = Tally(executor.network, total, metric)
+    started = time.perf_counter()
+    float_outputs: Mapping[str, Array] | None = None
+    outputs: Mapping[str, Array] | None = None
+    for batch in dataset.batches(batch_size, samples):
+        float_outputs = executor.run(carry(batch, float_outputs), FLOAT_SIMULATION)
+        yield Progress(batch.first, total, "Evaluating")
+        outputs = executor.run(carry(batch, outputs), simulation)
+        tally.add(batch, float_outputs, outputs)
+        yield EvaluationReady(config, tally.evaluation(time.perf_counter() - started))
+
+
+class Tally:
+    """Scores of the samples seen so far; `add` takes the next batch, `evaluation` tells the state.
+
+    Whoever runs two networks over the same batches can use it: the simulated network here, an exported file when it is
+    verified.
+    """
+
+    def __init__(self, network: Network, total_samples: int, metric: Metric | None = None) -> None:
+        self._network = network
+        self._total = total_samples
+        self._metric = metric
+        self._roles: dict[str, OutputRole] | None = None
+        self._labelled: tuple[str, OutputRole] | None = None
+        self._samples = 0
+        self._energy: dict[str, list[tuple[Array, Array]]] = {}
+        self._scores: dict[str, list[tuple[Array, Array]]] = {}
+        self._notes: Counter[str] = Counter()
+
+    def add(self, batch: Batch, float_outputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        """Compare the `outputs` of one batch with the outputs of the float network.
+
+        Raises:
+            MetricError: the user's metric fails.
+        """
+        states = set(batch.carried.values())
+        references = {name: batch.split(x) for name, x in float_outputs.items() if name not in states}
+        answers = {name: batch.split(outputs[name]) for name in references}
+        if self._roles is None:
+            self._roles = recognise_outputs(self._network.skeleton, references, batch.labels)
+            self._labelled = _labelled_output(self._roles, references, batch.labels)
+        self._samples += batch.samples
+        self._add_distances(references, answers, batch.samples)
+        self._add_classes(references, answers, batch.samples)
+        self._add_accuracy(references, answers, batch)
+        if self._metric is not None:
+            for key, values in (("float user", references), ("user", answers)):
+                self._add_scores(key, batch_scores(self._metric, values, batch.labels, batch.samples), batch.samples)
+
+    def evaluation(self, seconds: float) -> Evaluation:
+        """Return the scores of all samples seen, after `seconds` of work."""
+        scores = {key: self._score(key) for key in self._scores}
+        scores["output_sqnr_db"] = sqnr = self._sqnr()
+        if self._metric is not None:
+            name, float_score, score = self._metric.name, scores["float user"], scores["user"]
+        elif "accuracy" in scores:
+            name, float_score, score = "accuracy", scores["float accuracy"], scores["accuracy"]
+        elif "agreement" in scores:
+            name, float_score, score = "agreement", Score(1.0, 0.0, self._samples), scores["agreement"]
+        else:
+            name, float_score, score = "output_sqnr_db", Score(math.inf, 0.0, self._samples), sqnr
+        return Evaluation(
+            metric=name,
+            higher_is_better=self._metric is None or self._metric.higher_is_better,
+            float_score=float_score,
+            quantized_score=score,
+            output_sqnr_db=sqnr.value,
+            scores={key: value for key, value in scores.items() if not key.startswith("float ")},
+            seconds=seconds,
+            total_samples=self._total,
+            notes=tuple(f"{text} in {count} of {self._samples} samples." for text, count in self._notes.items()),
+        )
+
+    def _add_distances(self, references: Mapping[str, Array], answers: Mapping[str, Array], samples: int) -> None:
+        cosines = []
+        for name in _compared(references):
+            signal, noise, closeness = self._distance(name, references[name], answers[name])
+            self._energy.setdefault(name, []).append((signal, noise))
+            cosines.append(closeness)
+        if cosines:
+            self._add_scores("cosine", _mean_over_outputs(cosines), samples)
+
+    def _distance(self, name: str, reference: Array, answer: Array) -> tuple[Array, Array, Array]:
+        """Return signal and noise energy and cosine of each sample, (S,) each; lost samples as the module says."""
+        rows = len(reference)
+        x = reference.reshape(rows, -1)
+        finite = np.isfinite(x)
+        if not finite.all():
+            x = np.where(finite, x, np.zeros((), x.dtype))
+            self._notes[f"The float network gives values that are not finite in '{name}'"] += int(
+                (~finite).any(1).sum()
+            )
+        if answer.shape != reference.shape:
+            self._notes[f"The quantized network gives '{name}' another shape"] += rows
+            signal, _ = energies(x, x)
+            return signal, signal, np.zeros(rows)
+        y = np.where(finite, answer.reshape(rows, -1), np.zeros((), answer.dtype))
+        lost = ~np.isfinite(y).all(1)
+        if lost.any():
+            self._notes[f"The quantized network gives values that are not finite in '{name}'"] += int(lost.sum())
+            y[lost] = 0.0
+        signal, noise = energies(x, y)
+        return signal, noise, np.where(lost, 0.0, cosine(x, y))
+
+    def _add_classes(self, references: Mapping[str, Array], answers: Mapping[str, Array], samples: int) -> None:
+        agreements, divergences = [], []
+        for name, role in (self._roles or {}).items():
+            if not role.is_class_like:
+                continue
+            reference, answer = references[name], answers[name]
+            if answer.shape != reference.shape:
+                agreements.append(np.zeros(len(reference)))
+                continue
+            lost = ~_finite_samples(answer)
+            agreement = _per_sample(decisions(reference, role) == decisions(answer, role))
+            agreements.append(np.where(lost, 0.0, agreement))
+            if role.kind != "indices" and not lost.any() and np.isfinite(reference).all():
+                divergences.append(_per_sample(divergence(reference, answer, role)))
+        if agreements:
+            self._add_scores("agreement", _mean_over_outputs(agreements), samples)
+        if divergences:
+            self._add_scores("kl", _mean_over_outputs(divergences), samples)
+
+    def _add_accuracy(self, references: Mapping[str, Array], answers: Mapping[str, Array], batch: Batch) -> None:
+        if self._labelled is None or batch.labels is None:
+            return
+        name, role = self._labelled
+        shape = label_shape(batch.labels)
+        labels = batch.labels.reshape(shape)
+        known = labels >= 0
+        counts = _per_sample(known)
+        for key, values in (("float accuracy", references[name]), ("accuracy", answers[name])):
+            hits = np.zeros(shape, bool)
+            if values.shape == references[name].shape:
+                hits = (decisions(values, role).reshape(shape) == labels) & known
+            shares = np.divide(_per_sample(hits), counts, out=np.zeros(len(counts)), where=counts > 0)
+            scores = np.where(_finite_samples(values), shares, 0.0)[counts > 0]
+            self._add_scores(key, scores, len(scores))
+
+    def _add_scores(self, key: str, values: Array, samples: int) -> None:
+        weight = samples / len(values) if len(values) else 0.0
+        self._scores.setdefault(key, []).append((values, np.full(len(values), weight)))
+
+    def _score(self, key: str) -> Score:
+        values = np.concatenate([v for v, _ in self._scores[key]])
+        weights = np.concatenate([w for _, w in self._scores[key]])
+        return _weighted_mean(values, weights, self._samples)
+
+    def _sqnr(self) -> Score:
+        decibels, influences = [], []
+        silent = True
+        for batches in self._energy.values():
+            signal = np.concatenate([s for s, _ in batches])
+            noise = np.concatenate([n for _, n in batches])
+            if signal.sum() == 0:
+                silent = noise.sum() == 0 and silent
+                continue
+            value, influence = _sqnr_with_influence(signal, noise)
+            decibels.append(value)
+            influences.append(influence)
+        if not decibels:
+            # The float network gives nothing but zeros: no noise is perfect, any is hopeless.
+            return Score(math.inf if silent else -EXACT_DB, 0.0 if silent else math.nan, self._samples)
+        if all(value == math.inf for value in decibels):
+            return Score(math.inf, 0.0, self._samples)
+        value = float(np.mean([min(value, EXACT_DB) for value in decibels]))
+        if len({len(influence) for influence in influences}) > 1:
+            # One output has a row per sample, another one per batch: their errors cannot be paired, so take the worst.
+            return Score(value, max(_standard_error(i) for i in influences), self._samples)
+        return Score(value, _standard_error(np.mean(influences, axis=0)), self._samples)
+
+
+def _labelled_output(
+    roles: Mapping[str, OutputRole], outputs: Mapping[str, Array], labels: Array | None
+) -> tuple[str, OutputRole] | None:
+    """Return the output that the labels belong to, from the first batch."""
+    if labels is None:
+        return None
+    return next(((name, role) for name, role in roles.items() if fits_labels(outputs[name], role, labels)), None)
+
+
+def decisions(values: Array, role: OutputRole) -> Array:
+    """Return the class at each position: argmax along the class axis, or the side of 0.5."""
+    if role.kind == "indices":
+        return values
+    if role.kind == "binary":
+        return values > 0.5
+    return np.asarray(values.argmax(role.axis))
+
+
+def divergence(reference: Array, answer: Array, role: OutputRole) -> Array:
+    """Return the KL divergence of `answer` from `reference` at each position, in nats."""
+    if role.kind == "binary":
+        p, q = (np.clip(x.astype(np.float64), _TINY, 1 - _TINY) for x in (reference, answer))
+        return np.asarray(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
+    log_p, log_q = _log_probabilities(reference, role), _log_probabilities(answer, role)
+    divergences: Array = (np.exp(log_p) * (log_p - log_q)).sum(role.axis)
+    return divergences
+
+
+def _log_probabilities(values: Array, role: OutputRole) -> Array:
+    x = values.astype(np.float64)
+    if role.kind == "probabilities":
+        # Also the quantized output, whose sum need not be 1 where the softmax itself is quantized.
+        x = np.log(np.maximum(x, _TINY))
+    x = x - x.max(role.axis, keepdims=True)
+    return np.asarray(x - np.log(np.exp(x).sum(role.axis, keepdims=True)))
+
+
+def _compared(outputs: Mapping[str, Array]) -> list[str]:
+    """Return the outputs that distances are measured on: the float ones, or all where there is none."""
+    names = [name for name, values in outputs.items() if values.size]
+    return [name for name in names if outputs[name].dtype.kind == "f"] or names
+
+
+def _per_sample(values: Array) -> Array:
+    return np.asarray(values.reshape(len(values), -1).mean(1, dtype=np.float64))
+
+
+def _finite_samples(values: Array) -> Array:
+    return np.asarray(np.isfinite(values.reshape(len(values), -1)).all(1))
+
+
+def _mean_over_outputs(scores: list[Array]) -> Array:
+    """Return the mean of several outputs' scores; of the batch where one of them has no row per sample."""
+    if len({len(score) for score in scores}) > 1:
+        scores = [np.atleast_1d(score.mean()) for score in scores]
+    return np.asarray(np.mean(scores, axis=0))
+
+
+def _weighted_mean(values: Array, weights: Array, samples: int) -> Score:
+    total = weights.sum()
+    if total == 0:
+        return Score(math.nan, math.nan, samples)
+    mean = float((values * weights).sum() / total)
+    if len(values) < 2 or not math.isfinite(mean):
+        return Score(mean, math.nan, samples)
+    spread = float((((values - mean) * weights) ** 2).sum()) / total**2
+    return Score(mean, math.sqrt(spread * len(values) / (len(values) - 1)), samples)
+
+
+def _sqnr_with_influence(signal: Array, noise: Array) -> tuple[float, Array]:
+    """Return the SQNR of all samples in dB, and n times the change of it that each sample stands for."""
+    rows = len(signal)
+    total, error = float(signal.sum()), float(noise.sum())
+    if error == 0:
+        return math.inf, np.zeros(rows)
+    value = 10 * math.log10(total / error)
+    return value, rows * (signal / total - noise / error) * (10 / math.log(10))
+
+
+def _standard_error(influence: Array) -> float:
+    rows = len(influence)
+    if rows < 2:
+        return math.nan
+    return float(np.sqrt((influence**2).sum() / (rows * (rows - 1))))

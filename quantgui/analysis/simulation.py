@@ -1,0 +1,361 @@
+"""From a configuration to what the executor changes in the float network. Export writes the same numbers.
+
+Weights are replaced by their fake-quantized values. An activation is quantized where it is stored: at the data input
+of each layer that asks for it, for that layer only, and at the output of a convolution (behind the Relu or Clip that
+follows it), for everything that reads it. A layer reads its input with its own spec, if it has one; else, as all other
+nodes do, as the producer stored it. Biases of Conv, ConvTranspose and Gemm become int32 with the scale
+``input scale * weight scale`` where both are integers, as integer kernels have them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from quantgui.errors import DataError
+from quantgui.network.network import Network
+from quantgui.network.simulation import Override, Simulation, TensorQuantizer
+from quantgui.network.surgery import subgraphs
+from quantgui.numerics.affine import Encoded, activation_qparams, encode, fake_quantize, weight_qparams
+from quantgui.numerics.qparams import SMALLEST_SCALE
+from quantgui.results import ActivationReady, Array, LayerInfo
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.formats import FloatFormat, Format, IntFormat
+from quantgui.spec.granularity import PerGroup
+from quantgui.spec.quantizer import QuantizerSpec
+
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+_WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
+_WITH_ACTIVATIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_FUSED = ("Relu", "Clip")
+_INT32 = np.iinfo(np.int32)
+
+
+def build_simulation(network: Network, config: QuantConfig, activations: Mapping[str, ActivationReady]) -> Simulation:
+    """Return the simulation of `config`; no weight is read before the executor asks for it.
+
+    Raises:
+        DataError: `config` quantizes an activation that `activations` does not hold.
+    """
+    quantizers = quantizers_for(network, config, activations)
+    overrides = {
+        name: _weight_override(network, name, parts) for name, parts in _quantized_weights(network, config).items()
+    }
+    for name, plan in plan_biases(network, config, quantizers).items():
+        overrides[name] = Override(plan, functools.partial(_bias_values, network, plan))
+    return Simulation(overrides, quantizers)
+
+
+# --- weights -----------------------------------------------------------------------------------------------------
+
+
+def weight_spec(layer: LayerInfo, config: QuantConfig) -> QuantizerSpec | None:
+    """Return the spec of the layer's weight; None where it stays as it is, whatever `config` says."""
+    return None if layer.read_only or not layer.finite else config.spec_for(layer.name).weights
+
+
+def encode_layer(network: Network, layer: LayerInfo, spec: QuantizerSpec) -> Encoded:
+    """Return the integer codes, scales and zero points of a layer's weight under an integer `spec`."""
+    return encode(network.weight(layer), spec, layer.channel_axis)
+
+
+def quantized_weight(network: Network, name: str, parts: Mapping[LayerInfo, QuantizerSpec]) -> Array:
+    """Return the fake-quantized values of the initializer `name`, in its own shape and type.
+
+    Several layers may hold rows of it (gates and directions of recurrent weights); rows of none stay float.
+    """
+    values = network.constants[name]
+    (first, first_spec), *_ = parts.items()
+    if first.rows is None:
+        out, _ = fake_quantize(network.weight(first), first_spec, first.channel_axis)
+        return out.astype(values.dtype, copy=False)
+    out = np.array(values, np.float32)
+    matrix = out.reshape(-1, out.shape[-1])
+    for layer, spec in parts.items():
+        start, stop = layer.rows or (0, len(matrix))
+        fake_quantize(network.weight(layer), spec, layer.channel_axis, out=matrix[start:stop].reshape(layer.shape))
+    return out.astype(values.dtype, copy=False)
+
+
+def _quantized_weights(network: Network, config: QuantConfig) -> dict[str, dict[LayerInfo, QuantizerSpec]]:
+    weights: dict[str, dict[LayerInfo, QuantizerSpec]] = {}
+    for layer in network.summary.layers:
+        spec = weight_spec(layer, config)
+        if spec is not None:
+            weights.setdefault(layer.weight, {})[layer] = spec
+    return weights
+
+
+def _weight_override(network: Network, name: str, parts: dict[LayerInfo, QuantizerSpec]) -> Override:
+    key = (name, tuple((layer.rows, spec) for layer, spec in parts.items()))
+    return Override(key, functools.partial(quantized_weight, network, name, parts))
+
+
+# --- activations -------------------------------------------------------------------------------------------------
+
+
+def activation_tensors(network: Network, config: QuantConfig | None = None) -> dict[str, tuple[QuantizerSpec, ...]]:
+    """Return the tensors whose statistics `config` needs, with the specs that need them.
+
+    Without a configuration: every tensor that can be quantized, with no specs.
+    """
+    tensors: dict[str, tuple[QuantizerSpec, ...]] = {}
+    for tensor, wish in _wishes(network, config).items():
+        specs = dict.fromkeys([*wish.inputs, *([wish.output] if wish.output else [])])
+        if config is None or any(spec.is_integer for spec in specs):
+            tensors[tensor] = tuple(specs) if config else ()
+    return tensors
+
+
+def quantizers_for(
+    network: Network, config: QuantConfig, activations: Mapping[str, ActivationReady]
+) -> dict[str, tuple[TensorQuantizer, ...]]:
+    """Return the quantizers of each activation tensor that `config` quantizes.
+
+    A tensor that no calibration sample reached stays float (see `unreached_tensors`).
+
+    Raises:
+        DataError: `activations` does not hold a tensor.
+    """
+    quantizers = {}
+    for tensor, wish in _wishes(network, config).items():
+        found = []
+        for spec in dict.fromkeys([*([wish.output] if wish.output else []), *wish.inputs]):
+            # The producer's quantizer serves all that ask for nothing else, so it needs no names.
+            consumers = None if spec == wish.output else frozenset(wish.inputs[spec])
+            quantizer = _quantizer(tensor, spec, consumers, activations)
+            if quantizer is not None:
+                found.append(quantizer)
+        if found:
+            quantizers[tensor] = tuple(found)
+    return quantizers
+
+
+def unreached_tensors(
+    network: Network, config: QuantConfig, activations: Mapping[str, ActivationReady]
+) -> tuple[str, ...]:
+    """Return the tensors that `config` quantizes and no calibration sample reached; they stay float."""
+    wanted = activation_tensors(network, config)
+    return tuple(t for t in wanted if t in activations and activations[t].statistics.count == 0)
+
+
+def _quantizer(
+    tensor: str,
+    spec: QuantizerSpec,
+    consumers: frozenset[str] | None,
+    activations: Mapping[str, ActivationReady],
+) -> TensorQuantizer | None:
+    if isinstance(spec.format, FloatFormat):
+        return TensorQuantizer(spec.format, consumers=consumers)
+    if tensor not in activations:
+        raise DataError(
+            f"The configuration quantizes the activation '{tensor}', whose range is not known; open data for it."
+        )
+    statistics = activations[tensor].statistics
+    if statistics.count == 0:
+        return None
+    qparams = activation_qparams(statistics, spec)
+    return TensorQuantizer(spec.format, float(qparams.scale[0]), int(qparams.zero_point[0]), consumers)
+
+
+@dataclass(frozen=True, eq=False)
+class _Wish:
+    """Who wants a tensor quantized, and how: names of the consumers by spec, and the spec of its producer."""
+
+    inputs: dict[QuantizerSpec, set[str]]
+    output: QuantizerSpec | None = None
+
+
+_ANY = QuantizerSpec()
+"""Stands for all specs where only the tensors are asked for."""
+
+
+def _wishes(network: Network, config: QuantConfig | None) -> dict[str, _Wish]:
+    graph = _Wiring.of(network)
+    wishes: dict[str, _Wish] = {}
+    for layer in network.summary.layers:
+        spec = _ANY if config is None else config.spec_for(layer.name).activations
+        if spec is None or not layer.quantizes_activations:
+            continue
+        for user in layer.users:
+            node = graph.nodes[user]
+            if node.op_type not in _WITH_ACTIVATIONS:
+                continue  # a table that is multiplied and looked up
+            tensor = layer.input_tensor if user == layer.node else graph.data_input(node, layer.weight)
+            wishes.setdefault(tensor, _Wish({})).inputs.setdefault(spec, set()).add(user)
+            if node.op_type in _CONVOLUTIONS:
+                output = layer.output_tensor if user == layer.node else graph.fused_output(node)
+                wishes[output] = _Wish(wishes.get(output, _Wish({})).inputs, spec)
+    return wishes
+
+
+@dataclass(frozen=True, eq=False)
+class _Wiring:
+    """Nodes by name, all bodies included, and the nodes that use each tensor."""
+
+    nodes: dict[str, onnx.NodeProto]
+    consumers: dict[str, list[onnx.NodeProto]]
+    producers: dict[str, onnx.NodeProto]
+    outputs: frozenset[str]
+
+    @staticmethod
+    def of(network: Network) -> _Wiring:
+        nodes: dict[str, onnx.NodeProto] = {}
+        consumers: dict[str, list[onnx.NodeProto]] = {}
+        producers: dict[str, onnx.NodeProto] = {}
+        outputs: set[str] = set()
+        for graph in _graphs(network.skeleton.graph):
+            outputs.update(value.name for value in graph.output)
+            for node in graph.node:
+                nodes[node.name] = node
+                producers.update(dict.fromkeys(node.output, node))
+                for tensor in dict.fromkeys(node.input):
+                    consumers.setdefault(tensor, []).append(node)
+        return _Wiring(nodes, consumers, producers, frozenset(outputs))
+
+    def data_input(self, node: onnx.NodeProto, weight: str) -> str:
+        """Return the input of a layer's node that is not its weight, nor the weight transposed."""
+        first = node.input[0]
+        producer = self.producers.get(first)
+        is_weight = first == weight or (
+            producer is not None and producer.op_type == "Transpose" and producer.input[0] == weight
+        )
+        return str(node.input[1] if is_weight else first)
+
+    def fused_output(self, node: onnx.NodeProto) -> str:
+        """Return the output of a convolution, behind the Relu or Clip that alone reads it."""
+        tensor = node.output[0]
+        readers = self.consumers.get(tensor, [])
+        if len(readers) == 1 and readers[0].op_type in _FUSED and tensor not in self.outputs:
+            return str(readers[0].output[0])
+        return str(tensor)
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for body in subgraphs(node):
+            yield from _graphs(body)
+
+
+# --- biases ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BiasPlan:
+    """How a constant bias is rounded: to int32 with the scale ``input_scale * scale of the weight``.
+
+    Attributes:
+        bias: name of the initializer.
+        layer: the layer it belongs to, with the spec of its weight.
+        groups: how often the scales of the weight repeat along the bias (grouped ConvTranspose), else 1.
+        input_scale: scale of the input's quantizer.
+    """
+
+    bias: str
+    layer: LayerInfo
+    spec: QuantizerSpec
+    groups: int
+    input_scale: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BiasEncoding:
+    """A bias as integer kernels have it: codes int32 of the bias's shape, scale float32 (1,) or (channels,).
+
+    `clipped` counts the values that int32 could not hold: the weights of their channels are so small that the bias
+    does not fit their scale.
+    """
+
+    codes: Array
+    scale: Array
+    clipped: int
+
+
+def plan_biases(
+    network: Network, config: QuantConfig, quantizers: Mapping[str, tuple[TensorQuantizer, ...]]
+) -> dict[str, BiasPlan]:
+    """Return the biases that become int32, by name.
+
+    A bias stays float where its layer's input or weight is no integer of at most 8 bits (int32 does not hold a bias on
+    the scale of 16-bit products, and no integer kernel takes them), where weights have groups (likewise), where Gemm
+    multiplies it (alpha, beta), and where nodes that need different scales share it.
+    """
+    if not quantizers:
+        return {}
+    graph = _Wiring.of(network)
+    plans: dict[str, list[BiasPlan]] = {}
+    for layer in network.summary.layers:
+        spec = weight_spec(layer, config)
+        if spec is None or not _fits_integer_kernel(spec.format) or isinstance(spec.granularity, PerGroup):
+            continue
+        for user in layer.users:
+            plan = _bias_plan(network, layer, spec, graph.nodes[user], quantizers)
+            if plan is not None:
+                plans.setdefault(plan.bias, []).append(plan)
+    # A bias used by nodes that need other scales, or by any other node, has to stay float for all of them.
+    return {
+        name: users[0]
+        for name, users in plans.items()
+        if len(set(users)) == 1 and len(users) == len(graph.consumers[name]) and name not in graph.outputs
+    }
+
+
+def encode_bias(network: Network, plan: BiasPlan) -> BiasEncoding:
+    """Return the int32 codes of a bias, clipped to the ends of int32."""
+    weight = weight_qparams(network.weight(plan.layer), plan.spec, plan.layer.channel_axis)
+    scale = np.float32(plan.input_scale) * weight.scale
+    scale = np.maximum(np.tile(scale, plan.groups) if scale.size > 1 else scale, np.float32(SMALLEST_SCALE))
+    codes = np.rint(network.constants[plan.bias].astype(np.float64) / scale)
+    clipped = int(np.count_nonzero((codes < _INT32.min) | (codes > _INT32.max)))
+    return BiasEncoding(np.clip(codes, _INT32.min, _INT32.max).astype(np.int32), scale, clipped)
+
+
+def decode_bias(encoding: BiasEncoding) -> Array:
+    """Return the values of an int32 bias, float32, as DequantizeLinear computes them."""
+    return np.asarray(encoding.codes.astype(np.float32) * encoding.scale, np.float32)
+
+
+def clipped_biases(network: Network, plans: Iterable[BiasPlan]) -> dict[str, int]:
+    """Return how many values of each layer's bias int32 cannot hold, where there are any."""
+    counts = {plan.layer.name: encode_bias(network, plan).clipped for plan in plans}
+    return {layer: count for layer, count in counts.items() if count}
+
+
+def _fits_integer_kernel(fmt: Format) -> bool:
+    return isinstance(fmt, IntFormat) and fmt.storage_bits <= 8
+
+
+def _bias_values(network: Network, plan: BiasPlan) -> Array:
+    return decode_bias(encode_bias(network, plan)).astype(network.constants[plan.bias].dtype, copy=False)
+
+
+def _bias_plan(
+    network: Network,
+    layer: LayerInfo,
+    spec: QuantizerSpec,
+    node: onnx.NodeProto,
+    quantizers: Mapping[str, tuple[TensorQuantizer, ...]],
+) -> BiasPlan | None:
+    if node.op_type not in _WITH_BIAS or len(node.input) < 3 or node.input[2] not in network.constants:
+        return None
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    if attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0 or node.input[1] != layer.weight:
+        return None
+    seen = seen_quantizer(quantizers.get(node.input[0], ()), node.name)
+    groups = int(attributes.get("group", 1)) if node.op_type == "ConvTranspose" else 1
+    bias = network.constants[node.input[2]]
+    # A Gemm adds anything that broadcasts; integer kernels take one value per channel.
+    if seen is None or not _fits_integer_kernel(seen.format) or bias.size != layer.channels * groups or bias.ndim != 1:
+        return None
+    return BiasPlan(node.input[2], layer, spec, groups, seen.scale)
+
+
+def seen_quantizer(quantizers: tuple[TensorQuantizer, ...], node: str) -> TensorQuantizer | None:
+    """Return the quantizer through which `node` sees a tensor with these quantizers."""
+    named = [q for q in quantizers if q.consumers is not None and node in q.consumers]
+    return next(iter(named), next((q for q in quantizers if q.consumers is None), None))

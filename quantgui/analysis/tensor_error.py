@@ -1,0 +1,99 @@
+"""What quantization does to a weight by itself: the weights tab, and the error column of the layers table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import replace
+
+import numpy as np
+
+from quantgui.network.network import Network
+from quantgui.numerics.affine import fake_quantize, measure_weight
+from quantgui.numerics.groups import as_matrix
+from quantgui.numerics.qparams import covered_range
+from quantgui.numerics.statistics import channel_statistics, collect
+from quantgui.results import (
+    Array,
+    ChannelStatistics,
+    Event,
+    LayerInfo,
+    Progress,
+    TensorStatistics,
+    WeightErrorReady,
+    WeightView,
+    WeightViewReady,
+)
+from quantgui.spec.formats import IntFormat
+from quantgui.spec.quantizer import QuantizerSpec
+
+StatisticsCache = MutableMapping[str, tuple[TensorStatistics, ChannelStatistics]]
+"""Statistics of whole weights and of their channels by layer name; they do not depend on any spec."""
+
+
+def view_weight(
+    network: Network, layer: str, spec: QuantizerSpec | None, statistics: StatisticsCache | None = None
+) -> Iterator[Event]:
+    """Yield the WeightViewReady of one layer under `spec`.
+
+    A layer that stays as it is (quantized in the file already, or with values that are not finite) is shown without
+    quantization, whatever `spec` says.
+
+    Args:
+        network: holds the layer.
+        layer: its name.
+        spec: the weight's spec, None for float.
+        statistics: where statistics are looked up and kept.
+    """
+    info = network.layers[layer]
+    if statistics is None:
+        statistics = {}
+    if layer not in statistics:
+        yield Progress(0, 2, f"Reading {layer}")
+        statistics[layer] = weight_statistics(network, info)
+    yield Progress(1, 2, f"Quantizing {layer}")
+    whole, channels = statistics[layer]
+    applied = spec if _is_editable(info) else None
+    measured = measure_weight(_finite_weight(network, info), applied, info.channel_axis)
+    low, high = whole.minimum, whole.maximum
+    if applied is not None and isinstance(applied.format, IntFormat) and measured.qparams.scale.size:
+        lows, highs = covered_range(measured.qparams, applied.format)
+        low, high = float(lows.min()), float(highs.max())
+    yield WeightViewReady(
+        WeightView(
+            layer=layer,
+            spec=spec,
+            statistics=whole,
+            channels=replace(channels, sqnr_db=measured.channel_sqnr_db),
+            error=measured.error,
+            quantized=measured.quantized,
+            error_histogram=measured.error_histogram,
+            scales=measured.qparams.scale,
+            zero_points=measured.qparams.zero_point,
+            low=low,
+            high=high,
+        )
+    )
+
+
+def weight_errors(network: Network, specs: Mapping[str, QuantizerSpec | None]) -> Iterator[Event]:
+    """Yield one WeightErrorReady per layer of `specs`, in their order."""
+    for layer, spec in specs.items():
+        info = network.layers[layer]
+        applied = spec if _is_editable(info) else None
+        _, error = fake_quantize(_finite_weight(network, info), applied, info.channel_axis)
+        yield WeightErrorReady(layer, spec, error)
+
+
+def weight_statistics(network: Network, layer: LayerInfo) -> tuple[TensorStatistics, ChannelStatistics]:
+    """Return the statistics of a layer's weight, and of each of its channels (values that are not finite left out)."""
+    matrix = as_matrix(_finite_weight(network, layer), layer.channel_axis)
+    return collect(network.weight(layer)), channel_statistics(matrix)
+
+
+def _is_editable(layer: LayerInfo) -> bool:
+    return layer.finite and not layer.read_only
+
+
+def _finite_weight(network: Network, layer: LayerInfo) -> Array:
+    values = network.weight(layer)
+    return values if layer.finite else np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
