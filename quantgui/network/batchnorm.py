@@ -53,8 +53,8 @@ def _affine(node: Node, program: Program) -> _Affine | None:
     scale, bias, mean, variance = (np.asarray(part, np.float64) for part in parts)
     if not scale.shape == bias.shape == mean.shape == variance.shape:
         return None
-    epsilon = node.attribute("epsilon", 1e-5)
-    factor = scale / np.sqrt(variance + np.float64(epsilon))  # type: ignore[arg-type]
+    epsilon = node.number("epsilon", 1e-5)
+    factor = scale / np.sqrt(variance + epsilon)
     offset = bias - mean * factor
     return _Affine(factor, offset) if np.isfinite(factor).all() and np.isfinite(offset).all() else None
 
@@ -107,8 +107,7 @@ def _absorb(node: Node, affine: _Affine, program: Program, consumers: dict[str, 
         return False
     factor = 1.0
     if node.op == "Gemm":
-        beta = node.attribute("beta", 1.0)
-        factor = beta if isinstance(beta, float) else 1.0
+        factor = node.number("beta", 1.0)
         if factor == 0.0:
             node.attributes.pop("beta")
             factor, bias = 1.0, np.zeros(channels)

@@ -14,10 +14,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from quantgui.errors import NetworkError
 from quantgui.results import Array
@@ -199,7 +200,7 @@ def _integer(tensor: onnx.TensorProto, text: str) -> int:
 
 # --- tensors -----------------------------------------------------------------------------------------------------
 
-_BITS = {
+_BITS: dict[int, int] = {
     onnx.TensorProto.INT4: 4,
     onnx.TensorProto.UINT4: 4,
     onnx.TensorProto.INT2: 2,
@@ -208,7 +209,7 @@ _BITS = {
 }
 
 
-def _numpy_type(tensor: onnx.TensorProto) -> np.dtype:  # type: ignore[type-arg]
+def _numpy_type(tensor: onnx.TensorProto) -> np.dtype[Any]:
     try:
         return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
     except (KeyError, ValueError, TypeError) as error:
@@ -219,7 +220,7 @@ def _numpy_type(tensor: onnx.TensorProto) -> np.dtype:  # type: ignore[type-arg]
 
 def byte_size(tensor: onnx.TensorProto) -> int:
     """Return the bytes the raw data of a tensor takes."""
-    bits = _BITS.get(tensor.data_type) or 8 * _numpy_type(tensor).itemsize
+    bits = _BITS.get(tensor.data_type) or 8 * int(_numpy_type(tensor).itemsize)
     return -(-math.prod(tensor.dims) * bits // 8)
 
 
@@ -316,7 +317,8 @@ def _strip(data: memoryview, start: int, end: int, kind: str, depth: int) -> lis
 
 def _place(offset: int, length: int) -> bytes:
     entry = onnx.StringStringEntryProto(key=_PLACE, value=f"{offset},{length}")
-    return onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL, external_data=[entry]).SerializeToString()
+    place: bytes = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL, external_data=[entry]).SerializeToString()
+    return place
 
 
 def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:

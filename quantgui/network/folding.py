@@ -167,7 +167,7 @@ class _Folding:
             return None
         sizes = np.array(shape, np.int64)
         if node.op == "Size":
-            return np.array(math.prod(shape), np.int64)  # type: ignore[arg-type]
+            return np.array(sizes.prod(), np.int64)
         end = node.integer("end", len(sizes))
         return sizes[node.integer("start", 0) : end]
 
@@ -274,8 +274,8 @@ def evaluate(node: Node, inputs: Sequence[Array | None], opset: int) -> list[Arr
     except NetworkError:
         # Left in the graph, it shows its error when the network is loaded, if it matters there.
         return None
-    values = [next(results) if name else np.zeros(0, np.float32) for name in node.outputs]
-    return values if all(isinstance(value, np.ndarray) for value in values) else None
+    made = [next(results) if name else np.zeros(0, np.float32) for name in node.outputs]
+    return made if all(isinstance(values, np.ndarray) for values in made) else None
 
 
 def _is_modest(node: Node, inputs: Sequence[Array | None], opset: int) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
+from onnx import inliner
 
 from quantgui.errors import NetworkError
 from quantgui.network.files import NetworkFile, stored_bytes
@@ -51,6 +52,11 @@ class Node:
         """Return the value of an integer attribute."""
         value = self.attribute(name, default)
         return value if isinstance(value, int) else default
+
+    def number(self, name: str, default: float) -> float:
+        """Return the value of an attribute that is a real number."""
+        value = self.attribute(name, default)
+        return value if isinstance(value, float) else default
 
     def integers(self, name: str) -> tuple[int, ...]:
         """Return the value of an attribute that is a list of integers; empty where it is absent."""
@@ -169,7 +175,7 @@ def read_program(file: NetworkFile) -> Program:
     """
     model = file.model
     if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+        model = inliner.inline_local_functions(model)
     program = Program(
         Graph([], [], []),
         {},
@@ -207,11 +213,8 @@ class _Reading:
         names: dict[str, str] = {}
         tensors = [*((t.name, t) for t in proto.initializer), *((t.values.name, t) for t in proto.sparse_initializer)]
         held = {name for name, _ in tensors}
-        inputs = []
-        for value in proto.input:
-            # Up to IR 3 every initializer is listed as an input too.
-            if value.name not in held:
-                inputs.append(_renamed(value, self._define(value.name, names)))
+        # Up to IR 3 every initializer is listed as an input too.
+        inputs = [_renamed(v, self._define(v.name, names)) for v in proto.input if v.name not in held]
         for name, tensor in tensors:
             values = self._values(tensor)
             self._add_constant(self._define(name, names), values)
@@ -224,7 +227,7 @@ class _Reading:
         env = {**outer, **names}
         nodes = [self._node(node, env, scope) for node in proto.node if not _is_constant(node)]
         outputs = [_renamed(value, self._lookup(value.name, env, "the outputs")) for value in proto.output]
-        graph = Graph(_sorted(nodes, inputs), inputs, outputs)
+        graph = Graph(_sorted(nodes), inputs, outputs)
         self._make_outputs_own(graph, scope)
         return graph
 
@@ -279,6 +282,8 @@ class _Reading:
                 return np.array(attribute.s, object)
             case "value_strings":
                 return np.array(list(attribute.strings), object)
+            case _:
+                pass
         raise NetworkError(f"The constant '{node.output[0] if node.output else node.name}' has no value.")
 
     def _node(self, proto: onnx.NodeProto, env: Mapping[str, str], scope: tuple[str, ...]) -> Node:
@@ -360,9 +365,8 @@ def free_values(node: Node) -> Iterator[str]:
         yield from (value.name for value in body.outputs)
 
 
-def _sorted(nodes: list[Node], inputs: Iterable[onnx.ValueInfoProto]) -> list[Node]:
+def _sorted(nodes: list[Node]) -> list[Node]:
     """Return the nodes so that each follows those it depends on, else in the order of the file."""
-    del inputs
     maker = {name: i for i, node in enumerate(nodes) for name in node.outputs if name}
     needs = [sorted({maker[name] for name in free_values(node) if name in maker}) for node in nodes]
     if all(not need or need[-1] < i for i, need in enumerate(needs)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,35 +47,27 @@ def find_layers(program: Program, macs: Mapping[str, int]) -> tuple[LayerInfo, .
         program: the network.
         macs: multiply-accumulates of each node by name, 0 or absent where not known.
     """
-    uses: dict[tuple[str, tuple[int, int] | None], list[_Use]] = {}
-    quantized: dict[str, list[QuantizedWeight]] = {}
-    order: list[tuple[str, object]] = []
+    uses: dict[tuple[str, tuple[int, int] | None], list[_Use | QuantizedWeight]] = {}
     producers, consumers = program.producers(), program.consumers()
     outputs = program.output_names()
     for _, node in program.walk():
         for use in _uses(node, program, producers):
-            key = (use.weight, use.rows)
-            if key not in uses:
-                order.append(("float", key))
-            uses.setdefault(key, []).append(use)
+            uses.setdefault((use.weight, use.rows), []).append(use)
         for found in find_quantized(node, program, producers):
-            if found.weight not in quantized:
-                order.append(("quantized", found.weight))
-            quantized.setdefault(found.weight, []).append(found)
+            uses.setdefault((found.weight, None), []).append(found)
     names: set[str] = set()
     layers = []
-    for kind, key in order:
-        if kind == "float":
-            layer = _float_layer(uses[key], program, consumers, outputs, macs)  # type: ignore[index]
+    for users in uses.values():
+        plain = [use for use in users if isinstance(use, _Use)]
+        if plain:
+            layer = _float_layer(plain, program, consumers, outputs, macs)
         else:
-            layer = _quantized_layer(quantized[key], program, macs)  # type: ignore[index]
+            layer = _quantized_layer([use for use in users if isinstance(use, QuantizedWeight)], program, macs)
         layers.append(_with_unique_name(layer, names))
     return tuple(layers)
 
 
 def _with_unique_name(layer: LayerInfo, names: set[str]) -> LayerInfo:
-    from dataclasses import replace
-
     name, number = layer.name, 2
     while name in names:
         name = f"{layer.name}#{number}"
@@ -90,26 +82,29 @@ def _with_unique_name(layer: LayerInfo, names: set[str]) -> LayerInfo:
 def _uses(node: Node, program: Program, producers: Mapping[str, Node]) -> Iterator[_Use]:
     if node.domain:
         return
-    constants = program.constants
     match node.op:
         case "Conv" | "ConvTranspose":
-            if _is_weight(node, 1, program) and constants[node.inputs[1]].ndim >= 3:
+            if _is_weight(node, 1, program) and program.constants[node.inputs[1]].ndim >= 3:
                 yield _Use(node, node.inputs[1], 0 if node.op == "Conv" else 1, 0)
         case "Gemm":
-            if _is_weight(node, 1, program):
-                yield _Use(node, node.inputs[1], 0 if node.integer("transB", 0) else 1, 0)
-            elif _is_weight(node, 0, program):
-                yield _Use(node, node.inputs[0], 1 if node.integer("transA", 0) else 0, 1)
+            yield from _gemm_uses(node, program)
         case "MatMul":
-            for position, from_end in ((1, 1), (0, 2)):
-                if use := _matmul_use(node, position, from_end, program, producers):
-                    yield use
-                    break
+            found = (_matmul_use(node, position, end, program, producers) for position, end in ((1, 1), (0, 2)))
+            yield from [use for use in found if use][:1]
         case "Gather":
             if _is_weight(node, 0, program) and node.integer("axis", 0) == 0:
                 yield _Use(node, node.inputs[0], 0, -1)
         case "LSTM" | "GRU" | "RNN":
             yield from _recurrent_uses(node, program)
+        case _:
+            pass
+
+
+def _gemm_uses(node: Node, program: Program) -> Iterator[_Use]:
+    if _is_weight(node, 1, program):
+        yield _Use(node, node.inputs[1], 0 if node.integer("transB", 0) else 1, 0)
+    elif _is_weight(node, 0, program):
+        yield _Use(node, node.inputs[0], 1 if node.integer("transA", 0) else 0, 1)
 
 
 def _is_weight(node: Node, position: int, program: Program) -> bool:
@@ -186,7 +181,7 @@ def _float_layer(
         macs=round(sum(macs.get(u.node.name, 0) * _macs_share(u, program) for u in uses)),
         dtype=origin.dtype,
         finite=finite,
-        signal_transform=finite and node.op in ("Conv", "MatMul", "Gemm") and is_signal_transform(values, axis),
+        signal_transform=finite and node.op in _WITH_ACTIVATIONS and is_signal_transform(values, axis),
         quantizes_activations=has_activations,
         scope=node.scope,
         stored_bytes=round(origin.stored_bytes * share),
@@ -198,7 +193,7 @@ def _macs_share(use: _Use, program: Program) -> float:
     if use.rows is None:
         return 1.0
     total = sum(program.constants[name].size for name in use.node.inputs[1:3] if name in program.constants)
-    return (use.rows[1] - use.rows[0]) * program.constants[use.weight].shape[-1] / total
+    return float((use.rows[1] - use.rows[0]) * program.constants[use.weight].shape[-1] / total)
 
 
 def is_finite(values: Array) -> bool:

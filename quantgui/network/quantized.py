@@ -94,6 +94,8 @@ def _blocked(node: Node, program: Program) -> Iterator[QuantizedWeight]:
                     shape, dtype = (*shape[:-1], shape[-1] * 8 // bits), f"uint{bits}"
                 block = node.integer("block_size", 128)
                 yield QuantizedWeight(node, node.inputs[0], shape, 0, f"{dtype} in groups of {block}")
+        case _:
+            pass
 
 
 def _behind_dequantize(
@@ -139,4 +141,5 @@ def _channel_axis(node: Node, position: int, rank: int) -> int:
             return rank - 1 if position == 1 else rank - 2
         case "LSTM" | "GRU" | "RNN":
             return 1
-    return 0
+        case _:
+            return 0

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from quantgui.errors import NetworkError
 from quantgui.network.canonical import canonicalize
 from quantgui.network.cost import count_macs
 from quantgui.network.files import NetworkFile, read_file, stored_bytes
+from quantgui.network.folding import remove_dead
 from quantgui.network.graph import Program, read_program, to_skeleton
 from quantgui.network.layers import find_layers
 from quantgui.network.network import Network
@@ -48,18 +50,34 @@ def read_network(path: Path) -> Generator[Event, None, Network]:
     yield Progress(1, _STEPS, "Folding constants")
     canonicalize(program)
     yield Progress(2, _STEPS, "Checking the operators")
-    skeleton = to_skeleton(program, producer=file.model.producer_name)
-    create_session(skeleton, program.constants, optimize=False, config={"session.disable_prepacking": "1"})
-    yield Progress(3, _STEPS, "Finding the layers")
-    layers = find_layers(program, count_macs(program))
+    notes: tuple[str, ...] = ()
+    try:
+        skeleton = _checked(file, program)
+    except NetworkError:
+        # If only the simplified form is refused, the network is shown as it is.
+        program = read_program(file)
+        remove_dead(program)
+        skeleton = _checked(file, program)
+        notes = ("Constants of this network could not be folded, so some of its weights may not be shown.",)
+    yield Progress(3, _STEPS, "Counting operations")
+    macs = count_macs(program)
     yield Progress(4, _STEPS, "Finding the layers")
-    summary = _summary(file, program, layers)
+    summary = _summary(file, program, find_layers(program, macs), notes)
     network = Network(summary, skeleton, program.constants)
     yield NetworkOpened(summary)
     return network
 
 
-def _summary(file: NetworkFile, program: Program, layers: tuple[LayerInfo, ...]) -> NetworkSummary:
+def _checked(file: NetworkFile, program: Program) -> onnx.ModelProto:
+    """Return the skeleton of a program that ONNX Runtime can load."""
+    skeleton = to_skeleton(program, producer=file.model.producer_name)
+    create_session(skeleton, program.constants, optimize=False, config={"session.disable_prepacking": "1"})
+    return skeleton
+
+
+def _summary(
+    file: NetworkFile, program: Program, layers: tuple[LayerInfo, ...], notes: tuple[str, ...]
+) -> NetworkSummary:
     floats = [v for v in program.constants.values() if _is_float(v.dtype)]
     others = [v for v in program.constants.values() if not _is_float(v.dtype)]
     read_only = {layer.weight: layer.parameters for layer in layers if layer.read_only}
@@ -74,24 +92,25 @@ def _summary(file: NetworkFile, program: Program, layers: tuple[LayerInfo, ...])
         file_bytes=file.file_bytes,
         float_bytes=sum(4 * v.size for v in floats) + sum(stored_bytes(v) for v in others),
         inputs=tuple(_tensor_info(value) for value in program.graph.inputs),
-        outputs=tuple(_tensor_info(value) for value in program.graph.outputs),
+        outputs=tuple(_tensor_info(value, is_output=True) for value in program.graph.outputs),
         layers=layers,
         nodes=_graph_nodes(program, layers),
-        warnings=_warnings(program, layers),
+        warnings=(*notes, *_warnings(layers)),
     )
 
 
-def _is_float(dtype: np.dtype) -> bool:  # type: ignore[type-arg]
+def _is_float(dtype: np.dtype) -> bool:
     return dtype.kind == "f" or dtype.name.startswith(("bfloat", "float"))
 
 
-def _tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
+def _tensor_info(value: onnx.ValueInfoProto, *, is_output: bool = False) -> TensorInfo:
     tensor = value.type.tensor_type
     dtype = "unknown"
     if tensor.elem_type:
         dtype = onnx.TensorProto.DataType.Name(tensor.elem_type).lower().replace("float8", "float8_")
     dtype = {"float": "float32", "double": "float64"}.get(dtype, dtype)
-    if not tensor.HasField("shape"):
+    # Some exporters declare every output a scalar.
+    if not tensor.HasField("shape") or (is_output and not tensor.shape.dim):
         return TensorInfo(value.name, dtype, None)
     shape: list[int | str] = []
     for i, dim in enumerate(tensor.shape.dim):
@@ -116,8 +135,7 @@ def _graph_nodes(program: Program, layers: tuple[LayerInfo, ...]) -> tuple[Graph
     return tuple(nodes)
 
 
-def _warnings(program: Program, layers: tuple[LayerInfo, ...]) -> tuple[str, ...]:
-    del program
+def _warnings(layers: tuple[LayerInfo, ...]) -> tuple[str, ...]:
     warnings = []
     count = sum(1 for layer in layers if layer.read_only)
     if not layers:
@@ -126,7 +144,13 @@ def _warnings(program: Program, layers: tuple[LayerInfo, ...]) -> tuple[str, ...
         warnings.append("All layers of the network are already quantized; they are shown as they are.")
     elif count:
         warnings.append(f"{count} of {len(layers)} layers are already quantized and shown as they are.")
-    for layer in layers:
-        if not layer.finite:
-            warnings.append(f"The weight of '{layer.name}' holds values that are not finite, so it stays float.")
+    warnings += [
+        f"The weight of '{layer.name}' holds values that are not finite, so it stays float."
+        for layer in layers
+        if not layer.finite
+    ]
+    transforms = [layer.name for layer in layers if layer.signal_transform]
+    if transforms:
+        names = ", ".join(f"'{name}'" for name in transforms)
+        warnings.append(f"Presets leave {names} float: the weight looks like a signal transform (Fourier, mel).")
     return tuple(warnings)

@@ -11,12 +11,17 @@ from quantgui.network.graph import Program, to_skeleton
 Shapes = dict[str, tuple[int | None, ...]]
 
 
-def infer_shapes(program: Program, inputs: Mapping[str, tuple[int, ...]] | None = None) -> Shapes:
+def infer_shapes(
+    program: Program,
+    inputs: Mapping[str, tuple[int, ...]] | None = None,
+    known: Mapping[str, tuple[int, ...]] | None = None,
+) -> Shapes:
     """Return the shapes of values by name, None for dimensions that are not known.
 
     Args:
         program: the network; names are unique, so values of bodies are among the answers.
         inputs: shapes to assume for inputs of the network, in place of the declared ones.
+        known: shapes of values of the main graph that have been seen; their types come from inference.
     """
     model = to_skeleton(program)
     # Declared shapes of inner values may be stale; the inputs' and the operators' are what holds.
@@ -24,15 +29,30 @@ def infer_shapes(program: Program, inputs: Mapping[str, tuple[int, ...]] | None 
     _forget_outputs(model.graph)
     for value in model.graph.input:
         if inputs and value.name in inputs:
-            shape = value.type.tensor_type.shape
-            shape.Clear()
-            for size in inputs[value.name]:
-                shape.dim.add(dim_value=size)
+            _set_shape(value, inputs[value.name])
+    inferred = _inferred(model)
+    if known and inferred is not None:
+        for value in inferred.graph.value_info:
+            if value.name in known and value.type.HasField("tensor_type"):
+                _set_shape(value, known[value.name])
+                model.graph.value_info.append(value)
+        inferred = _inferred(model)
+    return {} if inferred is None else dict(_known(inferred.graph))
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-        return {}
-    return dict(_known(inferred.graph))
+        return None
+
+
+def _set_shape(value: onnx.ValueInfoProto, sizes: tuple[int, ...]) -> None:
+    shape = value.type.tensor_type.shape
+    shape.Clear()
+    value.type.tensor_type.shape.SetInParent()
+    for size in sizes:
+        shape.dim.add(dim_value=size)
 
 
 def _forget_outputs(graph: onnx.GraphProto) -> None:
