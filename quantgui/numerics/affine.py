@@ -26,11 +26,11 @@ from quantgui.numerics.groups import (
 )
 from quantgui.numerics.qparams import QParams, choose_qparams, grid_ends
 from quantgui.numerics.ranges import estimate_range_from_statistics, weight_ranges
-from quantgui.numerics.statistics import decibels
+from quantgui.numerics.statistics import decibels, decibels_each
 from quantgui.results import Array, Histogram, TensorError, TensorStatistics
 from quantgui.spec.formats import FloatFormat, FloatName, Format, IntFormat
 from quantgui.spec.granularity import Granularity, PerTensor
-from quantgui.spec.quantizer import QuantizerSpec
+from quantgui.spec.quantizer import MinMax, QuantizerSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,9 +95,7 @@ def code_dtype(fmt: IntFormat) -> type[np.signedinteger | np.unsignedinteger]:
 
 def weight_qparams(x: Array, spec: QuantizerSpec, channel_axis: int) -> QParams:
     """Return the scales and zero points of a weight, (G,), channel by channel."""
-    low, high = weight_ranges(x, spec, channel_axis)
-    fmt = _int_format(spec)
-    return choose_qparams(low.ravel(), high.ravel(), fmt, symmetric=spec.symmetric, full_range=spec.full_range)
+    return _grid_of(weight_ranges(x, spec, channel_axis), spec, _int_format(spec))
 
 
 def encode(x: Array, spec: QuantizerSpec, channel_axis: int, qparams: QParams | None = None) -> Encoded:
@@ -166,38 +164,40 @@ def fake_quantize_with(
 
 def measure_weight(x: Array, spec: QuantizerSpec | None, channel_axis: int, *, bins: int = 512) -> WeightMeasurement:
     """Return error and histograms of a weight under `spec`, without making the quantized weight."""
-    qparams = weight_qparams(x, spec, channel_axis) if spec is not None and spec.is_integer else _NO_QPARAMS
     granularity = PerTensor() if spec is None or not spec.is_integer else spec.granularity
     if needs_reordering(x.shape, channel_axis, granularity):
         x, channel_axis = np.ascontiguousarray(as_matrix(x, channel_axis)), 0
+    ends = weight_ranges(x, QuantizerSpec(granularity=granularity, range_estimator=MinMax()), channel_axis)
+    qparams = _NO_QPARAMS
+    if spec is not None and isinstance(spec.format, IntFormat):
+        # Min-max ranges are at hand; any other is estimated.
+        ranges = ends if isinstance(spec.range_estimator, MinMax) else weight_ranges(x, spec, channel_axis)
+        qparams = _grid_of(ranges, spec, spec.format)
     quantizer = _Quantizer.of(x.shape, spec, qparams, channel_axis)
     source = as_box(x, channel_axis)
-    channels = source.shape[1]
-    parts = list(pieces(_shape3(source), granularity))
-    sums = compute_each(lambda piece: quantizer.sums(piece, source, channels=True), parts, x.size)
-    total = _Sums.joined(sums, x.size)
-    low, high = (min((s.low for s in sums), default=0.0), max((s.high for s in sums), default=0.0))
-    signal, noise = np.zeros(channels), np.zeros(channels)
-    for part in sums:
-        signal[part.channels] += part.channel_signal
-        noise[part.channels] += part.channel_noise
-    edges = _edges(low, high, bins)
-    reach = total.max_abs or 0.5
-    error_edges = _edges(-reach, reach, bins | 1)
+    low, high, reach = quantizer.bounds(*ends)
+    edges, error_edges = _edges(low, high, bins), _edges(-reach, reach, bins | 1)
 
-    def count(piece: Piece) -> tuple[Array, Array]:
+    def measure(piece: Piece) -> tuple[_Sums, Array, Array]:
         part = as_float32(piece.take(source))
-        quantized = quantizer.quantized(part, piece)[0]
+        quantized, clipped = quantizer.quantized(part, piece)
         counts = _binned(quantized, edges)
-        return counts, _binned(part - quantized, error_edges)
+        error = np.subtract(part, quantized)
+        return _Sums.by_channel(part, error, clipped, piece), counts, _binned(error, error_edges)
 
-    counted = compute_each(count, parts, x.size)
-    zero = np.zeros(bins, np.int64), np.zeros(bins | 1, np.int64)
+    measured = compute_each(measure, pieces(_shape3(source), granularity), x.size)
+    signal, noise = np.zeros(source.shape[1]), np.zeros(source.shape[1])
+    counts, error_counts = np.zeros(bins, np.int64), np.zeros(bins | 1, np.int64)
+    for sums, part_counts, part_error_counts in measured:
+        signal[sums.channels] += sums.channel_signal
+        noise[sums.channels] += sums.channel_noise
+        counts += part_counts
+        error_counts += part_error_counts
     return WeightMeasurement(
-        total,
-        np.array([decibels(float(s), float(n)) for s, n in zip(signal, noise, strict=True)]),
-        Histogram(edges, np.sum([c for c, _ in counted] or [zero[0]], axis=0)),
-        Histogram(error_edges, np.sum([c for _, c in counted] or [zero[1]], axis=0)),
+        _Sums.joined([sums for sums, _, _ in measured], x.size),
+        decibels_each(signal, noise),
+        Histogram(edges, counts),
+        Histogram(error_edges, error_counts),
         qparams,
     )
 
@@ -255,6 +255,11 @@ def _int_format(spec: QuantizerSpec) -> IntFormat:
             return fmt
         case FloatFormat() as fmt:
             raise SpecError(f"{fmt} has no scale and no codes; choose an integer format.")
+
+
+def _grid_of(ranges: tuple[Array, Array], spec: QuantizerSpec, fmt: IntFormat) -> QParams:
+    low, high = ranges
+    return choose_qparams(low.ravel(), high.ravel(), fmt, symmetric=spec.symmetric, full_range=spec.full_range)
 
 
 def _shape3(box: Array) -> tuple[int, int, int]:
@@ -330,16 +335,27 @@ def _codes(part: Array, grids: _Grids, piece: Piece, fmt: IntFormat) -> Array:
 class _Sums:
     """What one piece adds to the error of the whole."""
 
-    size: int
     signal: float
     noise: float
     max_abs: float
     clipped: int
-    low: float = 0.0
-    high: float = 0.0
     channels: slice = field(default_factory=lambda: slice(0, 0))
     channel_signal: Array | float = 0.0
     channel_noise: Array | float = 0.0
+
+    @staticmethod
+    def of(part: Array, error: Array, clipped: int) -> _Sums:
+        """Return the sums of a piece."""
+        largest, max_abs = _largest(part), _largest(error)
+        return _Sums(_squares(part, wide=_wide(largest)), _squares(error, wide=_wide(max_abs)), max_abs, clipped)
+
+    @staticmethod
+    def by_channel(part: Array, error: Array, clipped: int, piece: Piece) -> _Sums:
+        """Return the sums of a piece, as a whole and in each of its channels."""
+        largest, max_abs = _largest(part), _largest(error)
+        signal = _channel_squares(part, piece, wide=_wide(largest))
+        noise = _channel_squares(error, piece, wide=_wide(max_abs))
+        return _Sums(float(signal.sum()), float(noise.sum()), max_abs, clipped, piece.slices[1], signal, noise)
 
     @staticmethod
     def joined(parts: list[_Sums], size: int) -> TensorError:
@@ -380,24 +396,31 @@ class _Quantizer:
             return rounded, int(np.count_nonzero(np.isinf(rounded)))
         return part, 0
 
-    def sums(self, piece: Piece, source: Array, target: Array | None = None, *, channels: bool = False) -> _Sums:
-        """Quantize one piece, write it to `target` if given, and return its sums."""
+    def bounds(self, low: Array, high: Array) -> tuple[float, float, float]:
+        """Return the smallest and largest quantized value there can be, and the largest error.
+
+        `low` and `high` are the smallest and largest value of each group, or 0.
+        """
+        if not low.size:
+            return 0.0, 0.0, 0.0
+        if self.grids is None:
+            largest = max(-float(low.min()), float(high.max()))
+            digits = {"None": 53, "float16": 11, "bfloat16": 8}[str(self.format)]
+            return float(low.min()), float(high.max()), largest * 2.0**-digits
+        scale = self.grids.scale.astype(np.float64)
+        first, last = self.grids.low * scale, self.grids.high * scale
+        reach = max(float((scale / 2).max()), float((high - last).max()), float((first - low).max()))
+        # Rounding takes a value at most half a step outwards.
+        low, high = np.maximum(low - scale / 2, first), np.minimum(high + scale / 2, last)
+        return float(low.min()), float(high.max()), reach * (1 + 1e-6)
+
+    def sums(self, piece: Piece, source: Array, target: Array) -> _Sums:
+        """Quantize one piece into `target`, and return its sums."""
         part = as_float32(piece.take(source))
         quantized, clipped = self.quantized(part, piece)
-        if target is not None:
-            piece.take(target)[...] = quantized
-        low, high = (float(quantized.min()), float(quantized.max())) if channels else (0.0, 0.0)
+        piece.take(target)[...] = quantized
         error = np.subtract(part, quantized, out=None if quantized is part else quantized)
-        max_abs = max(float(error.max()), -float(error.min()))
-        largest = max(float(part.max()), -float(part.min()))
-        wide = _wide(largest), _wide(max_abs)
-        if not channels:
-            return _Sums(part.size, _squares(part, wide[0]), _squares(error, wide[1]), max_abs, clipped)
-        rows, signal = _channel_squares(part, piece, wide=wide[0])
-        _, noise = _channel_squares(error, piece, wide=wide[1])
-        return _Sums(
-            part.size, float(signal.sum()), float(noise.sum()), max_abs, clipped, low, high, rows, signal, noise
-        )
+        return _Sums.of(part, error, clipped)
 
 
 def _wide(largest: float) -> bool:
@@ -405,7 +428,11 @@ def _wide(largest: float) -> bool:
     return largest != 0.0 and not 1e-12 < largest < 1e15
 
 
-def _squares(values: Array, wide: bool) -> float:  # noqa: FBT001 -- the two names say it
+def _largest(values: Array) -> float:
+    return max(float(values.max()), -float(values.min()))
+
+
+def _squares(values: Array, *, wide: bool) -> float:
     values = values.astype(np.float64) if wide else values
     if values.flags.c_contiguous:
         flat = values.reshape(-1)
@@ -413,14 +440,19 @@ def _squares(values: Array, wide: bool) -> float:  # noqa: FBT001 -- the two nam
     return float(np.einsum("abc,abc->", values, values))
 
 
-def _channel_squares(values: Array, piece: Piece, *, wide: bool) -> tuple[slice, Array]:
-    """Return which channels a piece holds, and the sum of squares in each."""
+def _channel_squares(values: Array, piece: Piece, *, wide: bool) -> Array:
+    """Return the sum of squares in each channel of a piece, float64."""
     values = values.astype(np.float64) if wide else values
     if piece.axes == (2,):
-        return piece.slices[1], np.einsum("cgn,cgn->c", values, values).astype(np.float64)
-    if piece.transposed:
-        return piece.slices[1], np.einsum("gnc,gnc->c", values, values).astype(np.float64)
-    return piece.slices[1], np.einsum("acb,acb->c", values, values).astype(np.float64)
+        letters = "cgn,cgn->c"
+    elif piece.transposed:
+        letters = "gnc,gnc->c"
+    elif values.shape[0] == 1 and values.shape[2] < 64:
+        # Loops over columns are long where those over rows are short.
+        values, letters = np.ascontiguousarray(values[0].T), "bc,bc->c"
+    else:
+        letters = "acb,acb->c"
+    return np.asarray(np.einsum(letters, values, values), np.float64)
 
 
 def _fake_quantized(
@@ -448,9 +480,15 @@ def _edges(low: float, high: float, bins: int) -> Array:
 
 
 def _binned(values: Array, edges: Array) -> Array:
+    """Return the counts of values in bins of equal width; those beyond the ends are put into the last bins."""
     bins, low, high = len(edges) - 1, float(edges[0]), float(edges[-1])
-    index = (values.ravel() - np.float32(low)) * np.float32(bins / (high - low))
-    return np.bincount(np.clip(index, 0, bins - 1).astype(np.intp), minlength=bins)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if _wide(high - low):
+            values = values.astype(np.float64)
+        index = values.ravel() - values.dtype.type(low)
+        index *= values.dtype.type(bins / (high - low))
+    np.clip(index, 0, bins - 1, out=index)
+    return np.bincount(index.astype(np.int32), minlength=bins)
 
 
 __all__ = [

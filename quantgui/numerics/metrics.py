@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quantgui.numerics.statistics import decibels
+from quantgui.numerics.statistics import decibels, decibels_each
 from quantgui.results import Array
 
 
@@ -23,8 +23,7 @@ def sqnr_db(reference: Array, output: Array) -> float:
 
 def sample_sqnr_db(reference: Array, output: Array) -> Array:
     """Return the `sqnr_db` of each sample, (S,)."""
-    pairs = zip(*energies(reference, output), strict=True)
-    return np.array([decibels(float(signal), float(noise)) for signal, noise in pairs])
+    return decibels_each(*energies(reference, output))
 
 
 def cosine(reference: Array, output: Array) -> Array:

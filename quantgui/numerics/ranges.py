@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -39,7 +40,6 @@ POOLED = 4096
 """Groups of fewer values are too small for a histogram of their own: entropy gives them one common clipping ratio."""
 
 _COARSE_STEPS = 20
-_FINE_STEPS = 6
 _REFITS = 3
 _RATIOS = np.linspace(1.0, 0.1, 73)
 _ENTROPY_BITS = 11
@@ -343,14 +343,22 @@ def _search_asymmetric(objective: _Objective, spec: QuantizerSpec, fmt: IntForma
     one = np.ones_like(unit)
     # Both ends together, then each alone around what was found.
     both = _scan_limits(
-        _Best(one, error(minimum, maximum)), lowest_ratio, one * 1.08, lambda r: error(minimum * r, maximum * r)
+        _Best(one, error(minimum, maximum)),
+        lowest_ratio,
+        one * 1.08,
+        lambda r: error(minimum * r, maximum * r),
+        coarse=16,
+        fine=(2,),
     ).limit
     low, high = minimum * both, maximum * both
-    for spread in (2.5, 1.2):
-        start = _Best(one, error(low, high))
-        high = high * _scan_limits(start, one / spread, one * spread, lambda r: error(low, high * r)).limit  # noqa: B023
-        start = _Best(one, error(low, high))
-        low = low * _scan_limits(start, one / spread, one * spread, lambda r: error(low * r, high)).limit  # noqa: B023
+    for spread, coarse in ((2.5, 8), (1.15, 4)):
+
+        def scan(of_ratio: Callable[[Array], Array], spread: float = spread, coarse: int = coarse) -> Array:
+            start = _Best(one, of_ratio(one))
+            return _scan_limits(start, one / spread, one * spread, of_ratio, coarse=coarse, fine=(1,)).limit
+
+        high = high * scan(partial(_second, error, low, high))
+        low = low * scan(partial(_first, error, low, high))
     for _ in range(_REFITS):
         scale, first = grid(low, high)
         refitted = objective.refitted(scale, first, first + levels)
@@ -358,6 +366,14 @@ def _search_asymmetric(objective: _Objective, spec: QuantizerSpec, fmt: IntForma
         low, high = np.where(keep, first * refitted, low), np.where(keep, (first + levels) * refitted, high)
     held = absmax > 0
     return np.where(held, np.minimum(low, 0.0), 0.0), np.where(held, np.maximum(high, 0.0), 0.0)
+
+
+def _first(error: Callable[[Array, Array], Array], low: Array, high: Array, ratio: Array) -> Array:
+    return error(low * ratio, high)
+
+
+def _second(error: Callable[[Array, Array], Array], low: Array, high: Array, ratio: Array) -> Array:
+    return error(low, high * ratio)
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,17 +390,25 @@ class _Best:
         return _Best(np.where(keep, limit, self.limit), np.where(keep, new, self.error))
 
 
-def _scan_limits(best: _Best, smallest: Array, largest: Array, error: Callable[[Array], Array]) -> _Best:
-    """Try limits from `smallest` to `largest` in equal ratios, then twice in finer steps around the best."""
+def _scan_limits(
+    best: _Best,
+    smallest: Array,
+    largest: Array,
+    error: Callable[[Array], Array],
+    *,
+    coarse: int = _COARSE_STEPS,
+    fine: tuple[int, ...] = (3, 3),
+) -> _Best:
+    """Try `coarse` limits from `smallest` to `largest` in equal ratios, then finer ones to both sides of the best."""
     smallest = np.maximum(smallest, largest * 1e-6)
-    ratio = (largest / np.maximum(smallest, SMALLEST_SCALE)) ** (1.0 / (_COARSE_STEPS - 1))
+    ratio = (largest / np.maximum(smallest, SMALLEST_SCALE)) ** (1.0 / (coarse - 1))
     limit = largest
-    for _ in range(_COARSE_STEPS):
+    for _ in range(coarse):
         best = best.better(limit, error)
         limit = limit / ratio
-    for _ in range(2):
-        center, finer = best.limit, ratio ** (1.0 / (_FINE_STEPS / 2 + 1))
-        for step in range(1, _FINE_STEPS // 2 + 1):
+    for steps in fine:
+        center, finer = best.limit, ratio ** (1.0 / (steps + 1))
+        for step in range(1, steps + 1):
             best = best.better(center * finer**step, error)
             best = best.better(center / finer**step, error)
         ratio = finer

@@ -249,6 +249,12 @@ def decibels(signal: float, noise: float) -> float:
     return 10.0 * (math.log10(signal) - math.log10(noise))
 
 
+def decibels_each(signal: Array, noise: Array) -> Array:
+    """Return `decibels` element by element."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(noise == 0.0, np.inf, 10.0 * (np.log10(signal) - np.log10(noise)))
+
+
 @dataclass(frozen=True, slots=True)
 class UnitGrid:
     """One group's levels in units of its scale: the integers ``low`` ... ``high``."""
@@ -474,6 +480,7 @@ def _largest_error(statistics: TensorStatistics, counts: Array, edges: Array, gr
 
 
 __all__ = [
-    "channel_statistics", "collect", "decibels", "estimate_error", "estimate_error_histogram", "estimate_error_with",
+    "channel_statistics", "collect", "decibels",
+    "decibels_each", "estimate_error", "estimate_error_histogram", "estimate_error_with",
     "merge", "quantile", "quantized_levels_histogram", "rebin", "sum_of_squares",
 ]  # fmt: skip
