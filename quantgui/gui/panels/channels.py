@@ -166,7 +166,8 @@ class ChannelsPanel(QWidget):
             return
         self._view = view
         self._outliers = outlier_channels(view.channels.minimum, view.channels.maximum)
-        quantized = view.channels.sqnr_db is not None and view.spec is not None
+        kept = self._layer is not None and (self._layer.read_only or not self._layer.finite)
+        quantized = view.channels.sqnr_db is not None and view.spec is not None and not kept
         self.errors_card.setVisible(quantized)
         self.order_buttons.button("sqnr").setEnabled(quantized)
         if not quantized and self.order_buttons.value() == "sqnr":
@@ -233,7 +234,9 @@ class ChannelsPanel(QWidget):
             place = int(np.flatnonzero(self._order == channel)[0])
         for plot in (self.ranges, self.errors):
             plot.mark(place)
-        self._readout.setText(self._read_out(channel) if place is not None else self.tr("Point at a channel to read its numbers"))
+        self._readout.setText(
+            self._read_out(channel) if place is not None else self.tr("Point at a channel to read its numbers")
+        )
 
     def _read_out(self, channel: int | None) -> str:
         assert self._view is not None
@@ -246,7 +249,7 @@ class ChannelsPanel(QWidget):
             mean=short(float(values.mean[channel]), 2),
             std=short(float(values.std[channel])),
         )
-        if values.sqnr_db is None:
+        if values.sqnr_db is None or self.errors_card.isHidden():
             return text
         return self.tr("{numbers}, SQNR {db}").format(numbers=text, db=decibel(float(values.sqnr_db[channel])))
 

@@ -26,7 +26,7 @@ from quantgui.numerics.statistics import (
 from quantgui.results import Array, Histogram, LayerInfo, TensorError, WeightView
 from quantgui.spec.formats import IntFormat
 from quantgui.spec.granularity import PerChannel, PerGroup
-from quantgui.spec.quantizer import QuantizerSpec
+from quantgui.spec.quantizer import FixedRange, QuantizerSpec
 
 BINS = 256
 MOST_LEVELS = 1024
@@ -239,9 +239,8 @@ class WeightsPanel(QWidget):
         self._explanation.setText(self._explain(view))
         self._explanation.set_help(self._explain_dragging(view))
         self._quantized_chip.set_text(str(view.spec) if view.spec else self.tr("quantized"))
-        self._quantized_chip.setEnabled(view.spec is not None)
-        self._quantized_chip.setVisible(view.spec is not None)
-        self._grid_chip.setVisible(view.spec is not None and view.spec.is_integer)
+        self._quantized_chip.setVisible(self._is_quantized(view))
+        self._grid_chip.setVisible(len(view.scales) > 0)
         self._pages.show_page(self._content)
 
     # --- drawing ---
@@ -249,15 +248,13 @@ class WeightsPanel(QWidget):
     def _draw(self, quantized: _Quantized, *, fit: bool, keep_zoom: bool) -> None:
         view = self._view
         assert view is not None
-        self.histogram.show_quantized(quantized.histogram)
+        is_quantized = self._is_quantized(view)
+        self.histogram.show_quantized(quantized.histogram if is_quantized else None)
         self.histogram.show_levels(quantized.levels)
-        self.error.show_error(quantized.error_histogram, quantized.step)
+        self.error.show_error(quantized.error_histogram if is_quantized else None, quantized.step)
         if fit:
             if len(quantized.scales) and view.spec is not None:
-                movable = self._layer is not None and not self._layer.read_only
-                self.histogram.show_limits(
-                    quantized.low, quantized.high, symmetric=view.spec.symmetric, movable=movable
-                )
+                self.histogram.show_limits(quantized.low, quantized.high, symmetric=view.spec.symmetric)
             else:
                 self.histogram.hide_limits()
             self.histogram.fit(keep_zoom=keep_zoom)
@@ -266,8 +263,14 @@ class WeightsPanel(QWidget):
         self._show_numbers(quantized)
 
     def _show_numbers(self, quantized: _Quantized) -> None:
-        error = quantized.error
+        view, error = self._view, quantized.error
         about = "" if quantized.exact else "≈ "
+        if view is None or not self._is_quantized(view):
+            for metric in (self.sqnr, self.mse, self.largest, self.clipped, self.scale, self.range):
+                metric.show_value("–")
+            self.numbers_card.set_note(self.tr("not quantized"))
+            self.error_card.set_note("")
+            return
         tone: Tone = "good" if error.sqnr_db >= GOOD_DB else "bad" if error.sqnr_db < BAD_DB else "warning"
         self.sqnr.show_value(about + decibel(error.sqnr_db), tone)
         self.mse.show_value(about + short(error.mse))
@@ -282,12 +285,21 @@ class WeightsPanel(QWidget):
             self.tr("RMSE {rmse}").format(rmse=short(float(np.sqrt(error.mse)))) if error.mse else self.tr("no error")
         )
 
+    def _is_quantized(self, view: WeightView) -> bool:
+        """Whether the weight is changed at all; layers of integer files and non-finite ones stay as they are."""
+        kept = self._layer is not None and (self._layer.read_only or not self._layer.finite)
+        return view.spec is not None and not kept
+
     def _explain(self, view: WeightView) -> str:
         spec = view.spec
+        if self._layer is not None and self._layer.read_only:
+            return self.tr("Quantized in the file already: {format}").format(format=self._layer.dtype)
+        if self._layer is not None and not self._layer.finite:
+            return self.tr("Some weights are not finite; the layer stays float32")
         if spec is None:
-            return self.tr("The layer stays float32.")
-        if not spec.is_integer:
-            return self.tr("{format} needs no scale; its steps are finer near 0.").format(format=spec)
+            return self.tr("The layer stays float32")
+        if not len(view.scales):
+            return self.tr("{format} needs no scale; its steps are finer near 0").format(format=spec)
         widest = int(np.argmax(view.scales))
         ratio = float(view.scales.max() / view.scales.min())
         match spec.granularity:
@@ -305,7 +317,7 @@ class WeightsPanel(QWidget):
         )
 
     def _explain_dragging(self, view: WeightView) -> str:
-        if view.spec is None or not view.spec.is_integer:
+        if not len(view.scales):
             return ""
         if len(view.scales) == 1:
             return self.tr("Drag a dashed limit to set the range by hand.")
@@ -358,24 +370,47 @@ def grid_levels(fmt: IntFormat, scale: float, zero_point: int) -> Array:
     return (np.arange(fmt.quant_min, fmt.quant_max + 1) - zero_point) * scale
 
 
+def range_of(view: WeightView) -> tuple[float, float]:
+    """Return the limits of the widest range: the ones set by hand, or those that the widest scale follows from."""
+    spec = view.spec
+    assert spec is not None
+    assert isinstance(spec.format, IntFormat)
+    fmt = spec.format
+    if isinstance(spec.range_estimator, FixedRange):
+        low, high = spec.range_estimator.low, spec.range_estimator.high
+        return (-max(-low, high), max(-low, high)) if spec.symmetric else (low, high)
+    if not spec.symmetric:
+        return view.low, view.high
+    middle = 0 if fmt.signed else 1 << (fmt.bits - 1)
+    steps = (fmt.quant_max - fmt.quant_min) / 2 if spec.full_range else fmt.quant_max - middle
+    absmax = float(view.scales.max()) * steps
+    return -absmax, absmax
+
+
+def _on_levels(histogram: Histogram, fmt: IntFormat, scale: float, zero_point: int) -> Histogram:
+    """Return the counts by level, where the bins of `histogram` are finer than the levels."""
+    widths = np.diff(histogram.edges)
+    if fmt.quant_max - fmt.quant_min >= MOST_LEVELS or float(widths.max()) > scale:
+        return histogram
+    centers = (histogram.edges[:-1] + histogram.edges[1:]) / 2
+    low, high = fmt.quant_min - zero_point, fmt.quant_max - zero_point
+    index = np.clip(np.rint(centers / scale), low, high).astype(np.intp) - low
+    counts = np.bincount(index, histogram.counts, minlength=high - low + 1)
+    return Histogram((np.arange(low, high + 2) - 0.5) * scale, counts)
+
+
 def _exact(view: WeightView) -> _Quantized:
     spec = view.spec
-    levels, step = np.zeros(0), None
+    low, high, levels, step, histogram = view.low, view.high, np.zeros(0), None, view.quantized
     if spec is not None and isinstance(spec.format, IntFormat) and len(view.scales):
         widest = int(np.argmax(view.scales))
-        levels = grid_levels(spec.format, float(view.scales[widest]), int(view.zero_points[widest]))
-        step = float(view.scales[0]) if len(view.scales) == 1 else None
-    return _Quantized(
-        view.quantized if spec is not None else None,
-        view.error_histogram if spec is not None else None,
-        view.error,
-        view.low,
-        view.high,
-        view.scales,
-        levels,
-        step,
-        exact=True,
-    )
+        grid = float(view.scales[widest]), int(view.zero_points[widest])
+        levels = grid_levels(spec.format, *grid)
+        low, high = range_of(view)
+        if len(view.scales) == 1:
+            step = grid[0]
+            histogram = _on_levels(histogram, spec.format, *grid)
+    return _Quantized(histogram, view.error_histogram, view.error, low, high, view.scales, levels, step, exact=True)
 
 
 def _estimate(view: WeightView, spec: QuantizerSpec, low: float, high: float) -> _Quantized:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyqtgraph as pg
 from PySide6.QtCore import QPointF, Qt, Signal
-from PySide6.QtGui import QColor, QKeyEvent, QPen
+from PySide6.QtGui import QColor, QFocusEvent, QKeyEvent, QPen
 from PySide6.QtWidgets import QWidget
 
 from quantgui.gui.numbers import MINUS
@@ -227,19 +227,20 @@ class Plot(pg.PlotWidget):
         super().leaveEvent(event)
         self.hovered.emit(None)
 
-    def focusInEvent(self, event: Any) -> None:
+    def focusInEvent(self, event: QFocusEvent) -> None:
         super().focusInEvent(event)
-        self._show_focus()
+        by_key = event.reason() in (Qt.FocusReason.TabFocusReason, Qt.FocusReason.BacktabFocusReason)
+        self._show_focus(focused=by_key)
 
-    def focusOutEvent(self, event: Any) -> None:
+    def focusOutEvent(self, event: QFocusEvent) -> None:
         super().focusOutEvent(event)
-        self._show_focus()
+        self._show_focus(focused=False)
 
-    def _show_focus(self) -> None:
+    def _show_focus(self, *, focused: bool) -> None:
         tokens = current()
-        pen = pg.mkPen(tokens.accent if self.hasFocus() else tokens.border)
-        for side in self._labels:
-            self.getAxis(side).setPen(pen)
+        for side, text in self._labels.items():
+            self.getAxis(side).setPen(pg.mkPen(tokens.accent if focused else tokens.border))
+            self.set_label(side, text)
 
     def _on_moved(self, position: QPointF) -> None:
         if not self.view.sceneBoundingRect().contains(position):

@@ -190,9 +190,12 @@ class HistogramPlot(Plot):
         shown = np.flatnonzero(counts > 0)
         centers = ((self._quantized.edges[:-1] + self._quantized.edges[1:]) / 2)[shown]
         spacing = float(np.diff(centers).min()) if len(centers) > 1 else float(np.diff(self._quantized.edges).max())
-        share = 0.28 if len(centers) <= 40 else 0.5 if len(centers) <= 300 else 1.0
+        pixels = spacing / max(self.value_per_pixel(), 1e-300)
+        # Bars too close to be told apart become an area that lets the curve through.
+        share, opacity = (0.28, 1.0) if pixels >= 10 else (0.5, 1.0) if pixels >= 4 else (1.0, 0.5)
         heights = self._height(counts[shown]) - floor
-        self._bars.setOpts(x=centers, height=heights, y0=floor, width=spacing * share)
+        brush = current().color("quantized", opacity)
+        self._bars.setOpts(x=centers, height=heights, y0=floor, width=spacing * share, brush=brush)
 
     def _draw_grid(self) -> None:
         levels = self._levels
@@ -204,7 +207,8 @@ class HistogramPlot(Plot):
     def paint_items(self, tokens: Tokens) -> None:
         self._curve.setPen(pen(tokens.float_, 1.3))
         self._curve.setFillBrush(tokens.color("float_", 0.28))
-        self._bars.setOpts(brush=tokens.color("quantized"), pen=pg.mkPen(None))
+        self._bars.setOpts(pen=pg.mkPen(None))
+        self._draw_bars()
         self._grid.setPen(pen(tokens.color("muted", 0.5), 1.0, Qt.PenStyle.DotLine))
         for line in (self._low, self._high):
             line.setPen(pen(tokens.accent, 1.4, Qt.PenStyle.DashLine))
@@ -215,12 +219,14 @@ class HistogramPlot(Plot):
 
     def _on_x_range_changed(self, _view: object, visible: tuple[float, float]) -> None:
         self._draw_grid()
+        self._draw_bars()
         self.zoomed.emit(float(visible[0]), float(visible[1]))
 
     def resizeEvent(self, event: Any) -> None:
         super().resizeEvent(event)
         if event is not None and self._float is not None:
             self._draw_grid()
+            self._draw_bars()
 
     # --- limits ---
 

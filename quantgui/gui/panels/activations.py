@@ -1,0 +1,323 @@
+"""Activations around one layer: what flows in and out, the range and grid chosen for it, which sample sets it."""
+
+from __future__ import annotations
+
+import numpy as np
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QHBoxLayout, QSplitter, QVBoxLayout, QWidget
+
+from quantgui.gui.numbers import count, decibel, percent, short
+from quantgui.gui.panels.weights import BAD_DB, BINS, GOOD_DB, grid_levels
+from quantgui.gui.plots.histogram import HistogramPlot
+from quantgui.gui.plots.samples import SamplesPlot
+from quantgui.gui.widgets.card import Card, Pages
+from quantgui.gui.widgets.labels import ElidedLabel, MetricLabel, Tone
+from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
+from quantgui.gui.widgets.state_page import StatePage
+from quantgui.numerics.qparams import choose_qparams
+from quantgui.numerics.ranges import estimate_range_from_statistics
+from quantgui.numerics.statistics import estimate_error_with, quantized_levels_histogram, rebin
+from quantgui.results import ActivationReady, LayerInfo
+from quantgui.spec.formats import IntFormat
+from quantgui.spec.quantizer import QuantizerSpec
+
+
+class ActivationsPanel(QWidget):
+    """The activations tab.
+
+    Signals:
+        data_requested: the user wants to open data.
+        calibration_requested: the user wants the ranges measured.
+    """
+
+    data_requested = Signal()
+    calibration_requested = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("activations")
+        self.setAccessibleName(self.tr("Activations"))
+        self._layer: LayerInfo | None = None
+        self._needs_data = True
+        self.input = TensorColumn(self.tr("Input"))
+        self.output = TensorColumn(self.tr("Output"))
+        self.state = StatePage(framed=True)
+        self._content = QWidget()
+        self._pages = Pages(self._content, self.state)
+        inner = QHBoxLayout(self._content)
+        inner.setContentsMargins(0, 0, 0, 0)
+        inner.setSpacing(8)
+        inner.addWidget(self.input, 1)
+        inner.addWidget(self.output, 1)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self._pages)
+        self.state.action_triggered.connect(self._on_action)
+        self.input.scale_chosen.connect(self._on_scale_chosen)
+        self.output.scale_chosen.connect(self._on_scale_chosen)
+        self.show_layer(None)
+
+    # --- values in ---
+
+    def show_layer(self, layer: LayerInfo | None) -> None:
+        """Show which layer is looked at; its statistics come with `show_statistics`."""
+        self._layer = layer
+        if layer is None:
+            self._show_state(
+                "activity", self.tr("No layer selected"), self.tr("Select a layer in the table to see its activations.")
+            )
+        elif not layer.quantizes_activations:
+            self._show_state(
+                "activity",
+                self.tr("No activations to quantize"),
+                self.tr("{op} layers are computed with float activations.").format(op=layer.op),
+            )
+        else:
+            self.show_statistics(None, None, None)
+
+    def show_needs_data(self) -> None:
+        """Show that ranges of activations can only be measured with data."""
+        if self._has_activations():
+            self._needs_data = True
+            self._show_state(
+                "database",
+                self.tr("Activations need data"),
+                self.tr("Their ranges are measured on samples of what the network will see. A few dozen are enough."),
+                action=self.tr("Open data …"),
+            )
+
+    def show_calibrating(self, done: int, total: int) -> None:
+        """Show how far the measurement is, where nothing has been measured yet for this layer."""
+        if self._has_activations() and self._pages.page() is self.state:
+            self.state.show_busy(
+                "activity",
+                self.tr("Measuring activations"),
+                self.tr("{done} of {total} samples").format(done=count(done), total=count(total)),
+                done,
+                total,
+            )
+
+    def show_failure(self, sentence: str) -> None:
+        """Show why there is nothing to show."""
+        self._needs_data = False
+        self._show_state(
+            "circle-alert",
+            self.tr("The activations could not be measured"),
+            sentence,
+            action=self.tr("Try again"),
+            token="bad",
+        )
+
+    def show_statistics(
+        self,
+        input: ActivationReady | None,  # noqa: A002 - the opposite of output
+        output: ActivationReady | None,
+        spec: QuantizerSpec | None,
+    ) -> None:
+        """Show what has been measured at the layer's input and output, and what `spec` makes of it."""
+        if not self._has_activations():
+            return
+        if input is None and output is None:
+            self._needs_data = False
+            self._show_state(
+                "activity",
+                self.tr("Not measured yet"),
+                self.tr("The ranges of this layer's activations have not been measured."),
+                action=self.tr("Measure"),
+            )
+            return
+        for column, ready in ((self.input, input), (self.output, output)):
+            column.setVisible(ready is not None)
+            if ready is not None:
+                column.show_statistics(ready, spec)
+        self._pages.show_page(self._content)
+
+    # --- inner workings ---
+
+    def _has_activations(self) -> bool:
+        return self._layer is not None and self._layer.quantizes_activations
+
+    def _show_state(self, icon: str, heading: str, sentence: str, *, action: str = "", token: str = "muted") -> None:
+        self.state.show_state(icon, heading, sentence, action=action, token=token)
+        self._pages.show_page(self.state)
+
+    def _on_action(self) -> None:
+        (self.data_requested if self._needs_data else self.calibration_requested).emit()
+
+    def _on_scale_chosen(self, log: bool) -> None:  # noqa: FBT001 - a switch
+        for column in (self.input, self.output):
+            column.set_log(log=log)
+
+
+class TensorColumn(QWidget):
+    """Histogram and per-sample ranges of one activation tensor.
+
+    Signals:
+        scale_chosen: true for logarithmic counts.
+    """
+
+    scale_chosen = Signal(bool)
+
+    def __init__(self, title: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._title = title
+        self._ready: ActivationReady | None = None
+        self._spec: QuantizerSpec | None = None
+        self.histogram = HistogramPlot(
+            self.tr("Histogram of the activations: {title}").format(title=title),
+            self.tr("activation"),
+            self.tr("count"),
+        )
+        self.histogram.setToolTip(
+            self.tr(
+                "Curve: float values of all samples. Bars: quantized values. Dotted: grid. Dashed: limits of the range."
+                "\nWheel: zoom. Drag: pan. Double click: show everything."
+            )
+        )
+        self.samples = SamplesPlot(
+            self.tr("Range in each sample: {title}").format(title=title), self.tr("sample"), self.tr("activation")
+        )
+        self.samples.setToolTip(
+            self.tr(
+                "Smallest to largest activation in each sample. Yellow: the samples with the smallest and the largest "
+                "of all.\nDashed: limits of the range. One sample far above all others is a reason to clip."
+            )
+        )
+        self.card = Card(title)
+        self.card.add_chip("float_", self.tr("float32"))
+        self._quantized_chip = self.card.add_chip("quantized", self.tr("quantized"))
+        self._tensor = ElidedLabel(middle=True)
+        self._tensor.setProperty("role", "note")
+        self.scale_buttons = SegmentedButtons(
+            self.tr("Count scale of {title}").format(title=title),
+            (
+                Segment(True, self.tr("Log"), self.tr("Count logarithmically: rare values stay visible")),
+                Segment(False, self.tr("Linear"), self.tr("Count linearly: heights are in proportion")),
+            ),
+        )
+        self.scale_buttons.set_value(True)
+        self.scale_buttons.chosen.connect(self._on_scale_chosen)
+        self._build()
+        self.samples.channel_hovered.connect(self._on_sample_hovered)
+        self.histogram.zoomed.connect(self._on_zoomed)
+
+    def _build(self) -> None:
+        tools = QHBoxLayout()
+        tools.setContentsMargins(3, 0, 0, 0)
+        tools.setSpacing(8)
+        tools.addWidget(self._tensor, 1)
+        tools.addWidget(self.scale_buttons)
+        self.card.body.addLayout(tools)
+        self.card.body.addWidget(self.histogram, 1)
+        self.sqnr = MetricLabel(
+            self.tr("SQNR"),
+            self.tr(
+                "Signal to quantization noise ratio of this tensor in dB, larger is better; estimated from its "
+                "histogram.\nGreen from 30 dB, red below 15 dB."
+            ),
+        )
+        self.clipped = MetricLabel(
+            self.tr("Clipped"), self.tr("Share of the activations outside the grid, moved to its end.")
+        )
+        self.scale = MetricLabel(self.tr("Scale"), self.tr("Distance of two neighbouring levels."))
+        self.zero_point = MetricLabel(self.tr("Zero point"), self.tr("The integer that stands for 0."))
+        metrics = QHBoxLayout()
+        metrics.setContentsMargins(3, 2, 0, 0)
+        metrics.setSpacing(8)
+        for metric in (self.sqnr, self.clipped, self.scale, self.zero_point):
+            metrics.addWidget(metric, 1)
+        self.card.body.addLayout(metrics)
+        self.samples_card = Card(self.tr("Range per sample"))
+        self.samples_card.body.addWidget(self.samples, 1)
+        splitter = QSplitter(Qt.Orientation.Vertical)
+        splitter.setChildrenCollapsible(False)
+        splitter.addWidget(self.card)
+        splitter.addWidget(self.samples_card)
+        splitter.setStretchFactor(0, 3)
+        splitter.setStretchFactor(1, 2)
+        splitter.setSizes([360, 200])
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(splitter)
+
+    def show_statistics(self, ready: ActivationReady, spec: QuantizerSpec | None) -> None:
+        """Show a tensor and what `spec` makes of it; nothing is quantized where it is None."""
+        same = self._ready is not None and self._ready.tensor == ready.tensor
+        self._ready, self._spec = ready, spec
+        statistics = ready.statistics
+        self._tensor.setText(ready.tensor)
+        self.card.set_note("" if spec is not None else self.tr("stays float"))
+        self._quantized_chip.setVisible(spec is not None)
+        self._quantized_chip.set_text(str(spec) if spec is not None else "")
+        self.histogram.show_float(rebin(statistics, BINS))
+        limits = None
+        if spec is not None and isinstance(spec.format, IntFormat):
+            limits = self._show_quantized(ready, spec, spec.format)
+        else:
+            self.histogram.hide_limits()
+            for metric in (self.sqnr, self.clipped, self.scale, self.zero_point):
+                metric.show_value("–")
+        self.histogram.fit(keep_zoom=same)
+        self.samples.show_samples(ready.sample_minima, ready.sample_maxima, limits)
+        self._show_extreme()
+
+    def set_log(self, *, log: bool) -> None:
+        """Count logarithmically or linearly."""
+        self.scale_buttons.set_value(log)
+        self.histogram.set_log(log)
+
+    def _show_quantized(self, ready: ActivationReady, spec: QuantizerSpec, fmt: IntFormat) -> tuple[float, float]:
+        statistics = ready.statistics
+        low, high = estimate_range_from_statistics(statistics, spec)
+        qparams = choose_qparams(low, high, fmt, symmetric=spec.symmetric, full_range=spec.full_range)
+        if spec.symmetric:
+            low, high = -max(-low, high), max(-low, high)
+        scale, zero_point = float(qparams.scale[0]), int(qparams.zero_point[0])
+        error = estimate_error_with(statistics, qparams, fmt)
+        self.histogram.show_quantized(quantized_levels_histogram(statistics, qparams, fmt))
+        self.histogram.show_levels(grid_levels(fmt, scale, zero_point))
+        self.histogram.show_limits(low, high, symmetric=spec.symmetric, movable=False)
+        tone: Tone = "good" if error.sqnr_db >= GOOD_DB else "bad" if error.sqnr_db < BAD_DB else "warning"
+        self.sqnr.show_value(decibel(error.sqnr_db), tone)
+        self.clipped.show_value(percent(error.clipped))
+        self.scale.show_value(short(scale))
+        self.zero_point.show_value(count(zero_point))
+        return low, high
+
+    def _show_extreme(self) -> None:
+        ready = self._ready
+        if ready is None or not len(ready.sample_maxima):
+            self.samples_card.set_note("")
+            return
+        self.samples_card.set_note(
+            self.tr("{number} samples · largest: no. {index}").format(
+                number=count(ready.samples), index=int(np.argmax(ready.sample_maxima))
+            )
+        )
+
+    def _on_sample_hovered(self, place: int | None) -> None:
+        self.samples.mark(place)
+        if place is None or self._ready is None:
+            self._show_extreme()
+            return
+        self.samples_card.set_note(
+            self.tr("sample {index}: {low} … {high}").format(
+                index=place,
+                low=short(float(self._ready.sample_minima[place])),
+                high=short(float(self._ready.sample_maxima[place])),
+            )
+        )
+
+    def _on_scale_chosen(self, log: object) -> None:
+        self.scale_chosen.emit(bool(log))
+
+    def _on_zoomed(self, low: float, high: float) -> None:
+        if self._ready is None:
+            return
+        statistics = self._ready.statistics
+        if self.histogram.is_zoomed():
+            low, high = max(low, statistics.minimum), min(high, statistics.maximum)
+        else:
+            low, high = statistics.minimum, statistics.maximum
+        if low < high:
+            self.histogram.show_detail(rebin(statistics, BINS, low, high))
