@@ -83,6 +83,7 @@ def export_qdq(
         insert_quantizers(model, quantizers, types={n: each.kind for n, each in tensor_types(network).items()})
     insert_makers(model, {name: each.nodes for name, each in stored.items()})
     written = _take_initializers(model, network.constants, stored)
+    _declare_outputs(model, network)
     _sign(model, config)
     yield Progress(total - 1, total, "Writing the file")
     size = write_network(path, model, written)
@@ -230,6 +231,22 @@ def _equal(before: Array, after: Array) -> bool:
         return False
     size = float(np.abs(before[np.isfinite(before)], dtype=np.float64).max(initial=0.0))
     return np.allclose(before, after, rtol=_RAISED_TOLERANCE, atol=_RAISED_TOLERANCE * size, equal_nan=True)
+
+
+def _declare_outputs(model: onnx.ModelProto, network: Network) -> None:
+    """Give outputs without a shape the one that ONNX Runtime infers, as a valid network needs one."""
+    bare = [output for output in model.graph.output if not output.type.tensor_type.HasField("shape")]
+    if not bare:
+        return
+    session = create_session(
+        network.skeleton, network.constants, optimize=False, config={"session.disable_prepacking": "1"}
+    )
+    shapes = {info.name: info.shape for info in session.get_outputs()}
+    for output in bare:
+        shape = shapes[output.name]
+        if shape:  # ONNX Runtime tells a scalar and an unknown rank apart by nothing
+            kind = output.type.tensor_type.elem_type
+            output.CopyFrom(helper.make_tensor_value_info(output.name, kind, shape))
 
 
 def _sign(model: onnx.ModelProto, config: QuantConfig) -> None:
