@@ -1,0 +1,294 @@
+"""The open network with its data and metric, and the answers to requests about it.
+
+The engine process holds one bench and runs its generators by priority; the command line and notebooks use one
+directly. Every answer works on what was open when it began, so one that is overtaken by another network stays whole.
+What changes the bench is stored only when it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, assert_never
+
+from quantgui.analysis.advice import advise
+from quantgui.analysis.calibration import calibrate
+from quantgui.analysis.evaluation import evaluate
+from quantgui.analysis.metric_function import Metric, load_metric
+from quantgui.analysis.simulation import activation_tensors
+from quantgui.analysis.tensor_error import StatisticsCache, view_weight, weight_errors
+from quantgui.engine.requests import (
+    Advise,
+    Calibrate,
+    Evaluate,
+    Export,
+    OpenData,
+    OpenNetwork,
+    Request,
+    SetMetric,
+    Verify,
+    ViewWeight,
+    WeightErrors,
+)
+from quantgui.errors import DataError, NetworkError
+from quantgui.export.qdq import export_qdq
+from quantgui.export.verify import verify
+from quantgui.network.datasets import Dataset, open_dataset
+from quantgui.network.executor import Executor
+from quantgui.network.network import Network
+from quantgui.network.reader import read_network
+from quantgui.results import (
+    ActivationReady,
+    Calibrated,
+    DataOpened,
+    Event,
+    ImageOptions,
+    NetworkOpened,
+    Progress,
+)
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.quantizer import QuantizerSpec
+
+CALIBRATION_SAMPLES: Final = 512
+"""Samples used for ranges unless asked otherwise; ranges of more change little and take the time of a forward each."""
+_STATISTICS_KEPT: Final = 64
+"""Layers whose weight statistics are kept (half a megabyte each)."""
+_CACHE_SHARE: Final = 4
+_FALLBACK_MEMORY: Final = 4 * 2**30
+
+
+@dataclass(eq=False)
+class _OpenNetwork:
+    network: Network
+    executor: Executor
+    statistics: StatisticsCache = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class _OpenData:
+    """Data with the statistics of all activations that were calibrated with it."""
+
+    dataset: Dataset
+    samples: int
+    activations: dict[str, ActivationReady] = field(default_factory=dict)
+
+
+class Bench:
+    """Answers requests about one open network.
+
+    Args:
+        calibration_samples: most samples used for ranges.
+        threads: threads of ONNX Runtime; by default one for each core this process may use.
+        cache_bytes: memory for activations that are kept; by default a quarter of the machine's.
+    """
+
+    def __init__(
+        self,
+        *,
+        calibration_samples: int = CALIBRATION_SAMPLES,
+        threads: int | None = None,
+        cache_bytes: int | None = None,
+    ) -> None:
+        self._calibration_samples = calibration_samples
+        self._threads = threads or usable_cores()
+        self._cache_bytes = usable_memory() // _CACHE_SHARE if cache_bytes is None else cache_bytes
+        self._open: _OpenNetwork | None = None
+        self._data: _OpenData | None = None
+        self._metric: Metric | None = None
+
+    @property
+    def network(self) -> Network:
+        """The open network.
+
+        Raises:
+            NetworkError: there is none.
+        """
+        return self._opened().network
+
+    def handle(self, request: Request) -> Iterator[Event]:
+        """Yield the answer to `request`, step by step.
+
+        Raises:
+            QuantGuiError: the request cannot be answered; the message says why.
+        """
+        match request:
+            case OpenNetwork(path):
+                return self._open_network(path)
+            case OpenData(source, image_options):
+                return self._open_data(source, image_options)
+            case SetMetric(function):
+                return self._set_metric(function)
+            case ViewWeight(layer, spec):
+                return self._view_weight(layer, spec)
+            case WeightErrors(specs):
+                return self._weight_errors(specs)
+            case Calibrate(samples):
+                return self._calibrate(samples)
+            case Evaluate(config, samples):
+                return self._evaluate(config, samples)
+            case Advise(config):
+                return self._advise(config)
+            case Export(config, path):
+                return self._export(config, path)
+            case Verify(config, path):
+                return self._verify(config, path)
+            case _:
+                assert_never(request)
+
+    # --- opening -------------------------------------------------------------------------------------------------
+
+    def _open_network(self, path: str) -> Iterator[Event]:
+        network = yield from _only_progress(read_network(Path(path)))
+        executor = Executor(network, cache_bytes=self._cache_bytes, threads=self._threads)
+        self._open, self._data = _OpenNetwork(network, executor), None
+        yield NetworkOpened(network.summary)
+
+    def _open_data(self, source: str, image_options: ImageOptions | None) -> Iterator[Event]:
+        yield Progress(0, 0, "Reading data")
+        network = self._opened().network
+        dataset = open_dataset(source, network.summary.inputs, network.summary, image_options, network=network)
+        self._data = _OpenData(dataset, min(self._calibration_samples, dataset.summary.samples))
+        yield DataOpened(dataset.summary)
+
+    def _set_metric(self, function: str) -> Iterator[Event]:
+        yield Progress(0, 0, "Loading the metric")
+        self._metric = load_metric(function) if function else None
+
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    def _view_weight(self, layer: str, spec: QuantizerSpec | None) -> Iterator[Event]:
+        network = self._opened().network
+        statistics = self._opened().statistics
+        yield from view_weight(network, _known(network, layer), spec, statistics)
+        while len(statistics) > _STATISTICS_KEPT:
+            del statistics[next(iter(statistics))]
+
+    def _weight_errors(self, specs: Mapping[str, QuantizerSpec | None]) -> Iterator[Event]:
+        network = self._opened().network
+        yield from weight_errors(network, {_known(network, name): spec for name, spec in specs.items()})
+
+    # --- quality -------------------------------------------------------------------------------------------------
+
+    def _calibrate(self, samples: int | None) -> Iterator[Event]:
+        opened, data = self._opened(), self._with_data()
+        wanted = min(samples or self._calibration_samples, data.dataset.summary.samples)
+        if wanted != data.samples:
+            # All ranges come from the same samples: what is known of others is calibrated again. A new value, because
+            # an answer that has been overtaken still needs the old one.
+            data = self._data = _OpenData(data.dataset, wanted)
+        started = time.perf_counter()
+        tensors = activation_tensors(opened.network)
+        yield from _calibrate_missing(opened, data, tensors)
+        known = {name: data.activations[name] for name in tensors}
+        yield Calibrated(known, data.samples, time.perf_counter() - started)
+
+    def _evaluate(self, config: QuantConfig, samples: int | None) -> Iterator[Event]:
+        opened, data, metric = self._opened(), self._with_data(), self._metric
+        yield from _prepare(opened, data, config)
+        yield from evaluate(opened.executor, data.dataset, config, data.activations, metric, samples=samples)
+
+    def _advise(self, config: QuantConfig) -> Iterator[Event]:
+        opened, data, metric = self._opened(), self._with_data(), self._metric
+        yield from _prepare(opened, data, config)
+        yield from advise(opened.executor, data.dataset, config, data.activations, metric)
+
+    # --- export --------------------------------------------------------------------------------------------------
+
+    def _export(self, config: QuantConfig, path: str) -> Iterator[Event]:
+        opened, data = self._opened(), self._data
+        tensors = activation_tensors(opened.network, config)
+        if data is None:
+            if tensors:
+                raise DataError(
+                    f"The configuration quantizes {len(tensors)} activation tensors, whose ranges come from data: open "
+                    "data (on the command line --data), or choose one that quantizes weights only."
+                )
+            yield from export_qdq(opened.network, config, {}, Path(path))
+            return
+        yield from _prepare(opened, data, config)
+        yield from export_qdq(opened.network, config, data.activations, Path(path))
+
+    def _verify(self, config: QuantConfig, path: str) -> Iterator[Event]:
+        opened, data, metric = self._opened(), self._with_data(), self._metric
+        yield from _prepare(opened, data, config)
+        yield from verify(opened.executor, data.dataset, config, data.activations, Path(path), metric)
+
+    # --- what is open --------------------------------------------------------------------------------------------
+
+    def _opened(self) -> _OpenNetwork:
+        if self._open is None:
+            raise NetworkError("No network is open; open one first.")
+        return self._open
+
+    def _with_data(self) -> _OpenData:
+        if self._data is None:
+            raise DataError("No data is open; open some first, as quality and ranges are measured on it.")
+        return self._data
+
+
+def _prepare(opened: _OpenNetwork, data: _OpenData, config: QuantConfig) -> Iterator[Event]:
+    """Calibrate what `config` needs; only the progress is of interest to those who asked for something else."""
+    for event in _calibrate_missing(opened, data, activation_tensors(opened.network, config)):
+        if isinstance(event, Progress):
+            yield event
+
+
+def _calibrate_missing(opened: _OpenNetwork, data: _OpenData, tensors: Collection[str]) -> Iterator[Event]:
+    """Calibrate those of `tensors` that are not known yet; yield everything but the final result."""
+    missing = [name for name in tensors if name not in data.activations]
+    if not missing:
+        return
+    for event in calibrate(opened.executor, data.dataset, missing, samples=data.samples):
+        if isinstance(event, Calibrated):
+            data.activations.update(event.activations)
+        else:
+            yield event
+
+
+def _only_progress(reading: Generator[Event, None, Network]) -> Generator[Event, None, Network]:
+    """Pass on the progress of `read_network` and return its network: it counts as opened when it can be run."""
+    while True:
+        try:
+            event = next(reading)
+        except StopIteration as stop:
+            network: Network = stop.value
+            return network
+        if isinstance(event, Progress):
+            yield event
+
+
+def _known(network: Network, layer: str) -> str:
+    if layer not in network.layers:
+        raise NetworkError(f"The network has no layer '{layer}'.")
+    return layer
+
+
+def usable_cores() -> int:
+    """Return the number of cores this process may use, by its affinity and its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _number_in("/sys/fs/cgroup/cpu.max"), _number_in("/sys/fs/cgroup/cpu.max", 1)
+    if quota[0] and quota[1]:
+        cores = min(cores, max(1, round(quota[0] / quota[1])))
+    return cores
+
+
+def usable_memory() -> int:
+    """Return the bytes of memory of the machine, or of the container if that is less."""
+    try:
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        machine = _FALLBACK_MEMORY
+    limits = (_number_in("/sys/fs/cgroup/memory.max"), _number_in("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+    return min(machine, *(limit for limit in limits if limit), machine)
+
+
+def _number_in(file: str, word: int = 0) -> int | None:
+    """Return a number of a control group's file; None where there is no such file or no limit."""
+    try:
+        text = Path(file).read_text(encoding="ascii").split()[word]
+    except (OSError, IndexError):
+        return None
+    return int(text) if text.isdecimal() else None
