@@ -1,0 +1,366 @@
+"""Every action of the window, declared once: menus, toolbar, shortcuts and the help page of keys come from here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from PySide6.QtCore import QCoreApplication
+from PySide6.QtGui import QAction, QKeySequence
+from PySide6.QtWidgets import QMainWindow, QMenu
+
+from quantgui.gui.icons import set_icon
+from quantgui.session.session import Session
+
+Key = QKeySequence.StandardKey
+
+
+class Need(Enum):
+    """What must be there for an action to be possible."""
+
+    NETWORK = auto()
+    DATA = auto()
+    SELECTION = auto()
+    EDITABLE = auto()
+    UNDO = auto()
+    REDO = auto()
+    NOT_EVALUATED = auto()
+    NO_EXPORT_RUNNING = auto()
+    JOBS = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSpec:
+    """One action. Handlers are looked up by `id`; `toolbar` is the short text on its button, empty for none.
+
+    `keys` are those of the table, which work only while it has the focus; `shortcut` works everywhere.
+    """
+
+    id: str
+    text: str
+    menu: str
+    help: str
+    shortcut: Key | str = ""
+    icon: str = ""
+    toolbar: str = ""
+    needs: tuple[Need, ...] = ()
+    checkable: bool = False
+    keys: str = ""
+    separator: bool = False
+    """Whether a line stands above it in the menu."""
+
+
+FILE, EDIT, LAYERS, QUALITY, VIEW, HELP = "&File", "&Edit", "&Layers", "&Quality", "&View", "&Help"
+MENUS = (FILE, EDIT, LAYERS, QUALITY, VIEW, HELP)
+
+_N, _S = (Need.NETWORK,), (Need.NETWORK, Need.SELECTION, Need.EDITABLE)
+
+ACTIONS: tuple[ActionSpec, ...] = (
+    ActionSpec("open", "&Open network…", FILE, "Open a network (.onnx).", Key.Open, "folder-open", "Open"),
+    ActionSpec(
+        "data",
+        "Open &data…",
+        FILE,
+        "Open data to calibrate on and to measure quality with, or choose your own metric.",
+        "Ctrl+D",
+        "database",
+        "Data",
+        _N,
+    ),
+    ActionSpec(
+        "load_config",
+        "&Load configuration…",
+        FILE,
+        "Take over a configuration from a JSON file, in one undo step.",
+        "Ctrl+L",
+        needs=_N,
+        separator=True,
+    ),
+    ActionSpec(
+        "save_config", "&Save configuration", FILE, "Write the configuration as JSON.", Key.Save, "save", needs=_N
+    ),
+    ActionSpec(
+        "save_config_as",
+        "Save configuration &as…",
+        FILE,
+        "Write the configuration to another JSON file.",
+        "Ctrl+Shift+S",
+        needs=_N,
+    ),
+    ActionSpec(
+        "export",
+        "&Export…",
+        FILE,
+        "Write the quantized network as ONNX with QuantizeLinear and DequantizeLinear.",
+        "Ctrl+E",
+        "file-output",
+        "Export",
+        (Need.NETWORK, Need.NO_EXPORT_RUNNING),
+        separator=True,
+    ),
+    ActionSpec(
+        "verify",
+        "&Verify…",
+        FILE,
+        "Run an exported file as a user's runtime would, and compare it with what the window shows.",
+        "Ctrl+Shift+E",
+        "shield-check",
+        "Verify",
+        (Need.NETWORK, Need.DATA),
+    ),
+    ActionSpec(
+        "close",
+        "&Close network",
+        FILE,
+        "Close the network and go back to the welcome page.",
+        Key.Close,
+        needs=_N,
+        separator=True,
+    ),
+    ActionSpec("preferences", "&Preferences…", FILE, "Choose the look of the window.", "Ctrl+,", "settings"),
+    ActionSpec("quit", "&Quit", FILE, "Leave the program.", "Ctrl+Q"),
+    ActionSpec(
+        "undo",
+        "&Undo",
+        EDIT,
+        "Take back the last change of the configuration.",
+        Key.Undo,
+        "undo-2",
+        "Undo",
+        (Need.UNDO,),
+    ),
+    ActionSpec(
+        "redo",
+        "&Redo",
+        EDIT,
+        "Repeat the change that was taken back last.",
+        "Ctrl+Shift+Z",
+        "redo-2",
+        "Redo",
+        (Need.REDO,),
+    ),
+    ActionSpec(
+        "search",
+        "&Search…",
+        EDIT,
+        "Find a layer, an action or a preset by typing a part of its name.",
+        "Ctrl+K",
+        "search",
+        "Search",
+        separator=True,
+    ),
+    ActionSpec(
+        "filter",
+        "&Filter layers",
+        EDIT,
+        "Put the cursor into the filter of the layers table.",
+        Key.Find,
+        "filter",
+        needs=_N,
+    ),
+    ActionSpec(
+        "select_all", "Select &all layers", LAYERS, "Select every layer that the filter shows.", keys="Ctrl+A", needs=_N
+    ),
+    ActionSpec(
+        "select_similar",
+        "Select layers of the same &operator",
+        LAYERS,
+        "Select every layer with the operator of the current one.",
+        "Ctrl+Shift+A",
+        needs=(Need.NETWORK, Need.SELECTION),
+    ),
+    *(
+        ActionSpec(
+            f"bits_{bits}",
+            f"Weights of &{bits} bits",
+            LAYERS,
+            f"Give the weights of the selected layers {bits} bits.",
+            keys=str(bits),
+            needs=_S,
+            separator=bits == 2,
+        )
+        for bits in range(2, 9)
+    ),
+    ActionSpec(
+        "float", "&Float", LAYERS, "Keep weights and activations of the selected layers float32.", keys="F", needs=_S
+    ),
+    ActionSpec(
+        "apply_similar",
+        "Apply to all of the same operator",
+        LAYERS,
+        "Give every layer of the same operator the settings of the current one.",
+        needs=_S,
+        separator=True,
+    ),
+    ActionSpec(
+        "evaluate",
+        "&Evaluate",
+        QUALITY,
+        "Measure the quality of the current configuration on all samples.",
+        "F5",
+        "play",
+        "Evaluate",
+        (Need.NETWORK, Need.DATA, Need.NOT_EVALUATED),
+    ),
+    ActionSpec(
+        "automatic",
+        "Evaluate by &itself",
+        QUALITY,
+        "Evaluate after every change; the newest change wins.",
+        checkable=True,
+    ),
+    ActionSpec(
+        "calibrate",
+        "&Calibrate",
+        QUALITY,
+        "Collect the ranges of all activations from the data.",
+        needs=(Need.NETWORK, Need.DATA),
+    ),
+    ActionSpec(
+        "stop",
+        "&Stop all jobs",
+        QUALITY,
+        "Stop everything the engine is doing.",
+        "Ctrl+.",
+        "square",
+        needs=(Need.JOBS,),
+        separator=True,
+    ),
+    ActionSpec(
+        "restart",
+        "&Restart the engine",
+        QUALITY,
+        "End the engine process and start a new one; your work is kept.",
+        icon="refresh-cw",
+    ),
+    ActionSpec("tab_weights", "&Weights tab", VIEW, "Show the weights of the current layer.", "Alt+1", needs=_N),
+    ActionSpec("tab_channels", "&Channels tab", VIEW, "Show the range of every channel.", "Alt+2", needs=_N),
+    ActionSpec(
+        "tab_activations", "&Activations tab", VIEW, "Show what flows through the current layer.", "Alt+3", needs=_N
+    ),
+    ActionSpec("tab_graph", "&Graph tab", VIEW, "Show the network drawn as a graph.", "Alt+4", needs=_N),
+    ActionSpec(
+        "theme",
+        "Light or dark",
+        VIEW,
+        "Switch between the light and the dark look.",
+        "Ctrl+T",
+        "sun-moon",
+        separator=True,
+    ),
+    ActionSpec("reset_layout", "&Reset the layout", VIEW, "Put all panels back to where they were at first."),
+    ActionSpec("help", "&Help", HELP, "Read what the panels and settings mean.", Key.HelpContents, "circle-help"),
+    ActionSpec("shortcuts", "&Keyboard shortcuts", HELP, "See every key.", "Ctrl+/", "keyboard"),
+    ActionSpec("about", "&About quantgui", HELP, "See version and licence.", separator=True),
+)
+
+
+def tr(text: str) -> str:
+    """Return `text` of the table in the user's language."""
+    return QCoreApplication.translate("actions", text)
+
+
+def why_not(needs: Sequence[Need], session: Session) -> str:
+    """Return the sentence that says why an action is not possible now; empty where it is."""
+    return next((sentence for need in needs if (sentence := _lack(need, session))), "")
+
+
+def _lack(need: Need, session: Session) -> str:
+    match need:
+        case Need.NETWORK:
+            return "" if session.summary is not None else tr("Open a network first.")
+        case Need.DATA:
+            return "" if session.data is not None else tr("Open data first: quality is measured on it.")
+        case Need.SELECTION:
+            return "" if session.selection else tr("Select a layer first.")
+        case Need.EDITABLE:
+            possible = any(session.is_editable(name) for name in session.selection)
+            return "" if possible else tr("The selected layers cannot be changed.")
+        case Need.UNDO:
+            return "" if session.undo_stack.canUndo() else tr("There is nothing to undo.")
+        case Need.REDO:
+            return "" if session.undo_stack.canRedo() else tr("There is nothing to redo.")
+        case Need.NOT_EVALUATED:
+            if session.jobs.is_active("evaluate"):
+                return tr("It is being evaluated.")
+            return (
+                tr("This configuration has been evaluated on all samples.")
+                if session.store.is_evaluated(session.config)
+                else ""
+            )
+        case Need.NO_EXPORT_RUNNING:
+            return tr("An export is under way.") if session.jobs.is_active("export") else ""
+        case Need.JOBS:
+            return "" if any(job.is_active for job in session.jobs) else tr("The engine has nothing to do.")
+
+
+def build_actions(
+    window: QMainWindow, handlers: Mapping[str, Callable[[], object]]
+) -> tuple[dict[str, QAction], dict[str, QMenu]]:
+    """Create a QAction for each `ActionSpec` in its menu; return actions by id and menus by title."""
+    menus = {title: window.menuBar().addMenu(tr(title)) for title in MENUS}
+    actions: dict[str, QAction] = {}
+    for spec in ACTIONS:
+        menu = menus[spec.menu]
+        menu.setToolTipsVisible(True)
+        if spec.separator:
+            menu.addSeparator()
+        text = tr(spec.text) + (f"\t{spec.keys}" if spec.keys else "")
+        action = QAction(text, window)
+        action.setObjectName(spec.id)
+        action.setIconText(tr(spec.toolbar or spec.text).replace("&", "").rstrip("…"))
+        action.setShortcut(QKeySequence(spec.shortcut))
+        action.setCheckable(spec.checkable)
+        if spec.icon:
+            set_icon(action, spec.icon)
+        action.triggered.connect(_plain(handlers[spec.id]))
+        menu.addAction(action)
+        actions[spec.id] = action
+        explain(action, spec, "")
+    return actions, menus
+
+
+def _plain(handler: Callable[[], object]) -> Callable[[], None]:
+    # `triggered` passes whether the action is checked, which handlers do not take.
+    def call() -> None:
+        handler()
+
+    return call
+
+
+def update_actions(actions: Mapping[str, QAction], session: Session) -> None:
+    """Enable what is possible now, and let the others say why they are not."""
+    for spec in ACTIONS:
+        reason = why_not(spec.needs, session)
+        actions[spec.id].setEnabled(not reason)
+        explain(actions[spec.id], spec, reason)
+
+
+def explain(action: QAction, spec: ActionSpec, reason: str) -> None:
+    """Set the tooltip: what the action does, its key, and why it is not possible if it is not."""
+    key = shortcut_text(spec)
+    text = tr(spec.help) + (f" ({key})" if key else "")
+    action.setToolTip(f"{text}\n{reason}" if reason else text)
+    action.setStatusTip("")
+
+
+def shortcut_text(spec: ActionSpec) -> str:
+    """Return the key of an action as it is printed on keyboards."""
+    sequence = QKeySequence(spec.shortcut)
+    return spec.keys or sequence.toString(QKeySequence.SequenceFormat.NativeText)
+
+
+def shortcuts_page() -> str:
+    """Return the help page of keys as Markdown."""
+    lines = [f"# {tr('Keyboard shortcuts')}", ""]
+    for title in MENUS:
+        rows = [spec for spec in ACTIONS if spec.menu == title and shortcut_text(spec)]
+        if rows:
+            lines += [f"## {tr(title).replace('&', '')}", "", f"| {tr('Key')} | {tr('What it does')} |", "|---|---|"]
+            lines += [f"| `{shortcut_text(spec)}` | {tr(spec.help)} |" for spec in rows]
+            lines.append("")
+    lines.append(
+        tr("The keys 2 … 8 and F work while the layers table has the focus; Return opens the list of formats.")
+    )
+    return "\n".join(lines)

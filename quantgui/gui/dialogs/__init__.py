@@ -1,0 +1,1 @@
+"""Dialogs: values in, past-tense signals out, as panels."""

@@ -1,0 +1,152 @@
+"""Exporting: where to, what will be written, how far it is, what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QDialog, QHBoxLayout, QLabel, QLineEdit, QProgressBar, QPushButton, QVBoxLayout, QWidget
+
+from quantgui.gui import numbers
+from quantgui.gui.dialogs.files import FileChooser
+from quantgui.gui.widgets.labels import set_style
+from quantgui.results import Exported, Progress
+
+PATTERN = "ONNX (*.onnx)"
+
+
+class ExportDialog(QDialog):
+    """Choose a file and watch it being written.
+
+    Signals:
+        export_requested: path.
+        cancel_requested: stop writing.
+        verify_requested: path of the file that has been written.
+    """
+
+    export_requested = Signal(str)
+    cancel_requested = Signal()
+    verify_requested = Signal(str)
+
+    def __init__(self, chooser: FileChooser, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle(self.tr("Export"))
+        self.setMinimumWidth(520)
+        self._chooser = chooser
+        self._written = ""
+        self.summary = QLabel()
+        self.summary.setWordWrap(True)
+        self.path = QLineEdit()
+        self.path.setAccessibleName(self.tr("File to write"))
+        self.path.setToolTip(self.tr("The file is replaced only when the new one is complete."))
+        self.path.textChanged.connect(self._on_path)
+        self.browse = self._button(self.tr("Browse…"), self.tr("Choose the file to write."), self._on_browse)
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setAccessibleName(self.tr("Export"))
+        self.status = QLabel()
+        self.status.setWordWrap(True)
+        self.status.setProperty("role", "note")
+        self.close_button = self._button(self.tr("Close"), self.tr("Close this dialog."), self.close)
+        self.stop = self._button(
+            self.tr("Stop"), self.tr("Stop writing; an existing file stays as it is."), self.cancel_requested.emit
+        )
+        self.export_button = self._button(self.tr("Export"), self.tr("Write the quantized network."), self._on_export)
+        self.verify_button = self._button(
+            self.tr("Verify the file"),
+            self.tr("Run the file as a user's runtime would, and compare."),
+            lambda: self.verify_requested.emit(self._written),
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(16, 14, 16, 14)
+        layout.setSpacing(9)
+        layout.addWidget(self.summary)
+        row = QHBoxLayout()
+        row.addWidget(self.path, 1)
+        row.addWidget(self.browse)
+        layout.addLayout(row)
+        layout.addWidget(self.bar)
+        layout.addWidget(self.status)
+        layout.addStretch(1)
+        row = QHBoxLayout()
+        row.addWidget(self.close_button)
+        row.addStretch(1)
+        row.addWidget(self.stop)
+        row.addWidget(self.verify_button)
+        row.addWidget(self.export_button)
+        layout.addLayout(row)
+        self._show_state("ready")
+
+    def show_plan(self, path: str, sentence: str) -> None:
+        """Show what will be written, and where."""
+        self.summary.setText(sentence)
+        self.path.setText(path)
+        self._written = ""
+        self._say("", "muted")
+        self._show_state("ready")
+
+    def show_progress(self, progress: Progress) -> None:
+        """Show how far the export is."""
+        self._show_state("running")
+        self.bar.setRange(0, progress.total)
+        self.bar.setValue(progress.done)
+        self._say(progress.label, "muted")
+
+    def show_exported(self, exported: Exported, *, can_verify: bool) -> None:
+        """Show what has been written."""
+        self._written = exported.path
+        size = numbers.data_size(exported.file_bytes)
+        lines = [self.tr("Written: {size}, opset {opset}.").format(size=size, opset=exported.opset), *exported.notes]
+        self._say("\n".join(lines), "good")
+        self._show_state("done")
+        self.verify_button.setEnabled(can_verify)
+        self.verify_button.setToolTip(
+            self.tr("Run the file as a user's runtime would, and compare.")
+            if can_verify
+            else self.tr("Open data first: the file is verified on it.")
+        )
+        self.adjustSize()
+
+    def show_failure(self, sentence: str) -> None:
+        """Show why nothing was written."""
+        self._say(sentence, "bad")
+        self._show_state("ready")
+        self.adjustSize()
+
+    def _button(self, text: str, help_text: str, slot: object) -> QPushButton:
+        button = QPushButton(text)
+        button.setAccessibleName(text.rstrip("…"))
+        button.setToolTip(help_text)
+        button.setAutoDefault(False)
+        button.clicked.connect(slot)
+        return button
+
+    def _show_state(self, state: str) -> None:
+        running, done = state == "running", state == "done"
+        self.bar.setVisible(running)
+        self.stop.setVisible(running)
+        self.verify_button.setVisible(done)
+        set_style(self.verify_button, "primary", "true" if done else "false")
+        set_style(self.export_button, "primary", "false" if done else "true")
+        for widget in (self.path, self.browse):
+            widget.setEnabled(not running)
+        self.export_button.setEnabled(not running and bool(self.path.text().strip()))
+
+    def _say(self, text: str, tone: str) -> None:
+        self.status.setText(text)
+        set_style(self.status, "tone", tone)
+
+    def _on_path(self) -> None:
+        possible = bool(self.path.text().strip()) and self.bar.isHidden()
+        self.export_button.setEnabled(possible)
+        self.export_button.setToolTip(
+            self.tr("Write the quantized network.") if possible else self.tr("Choose a file to write first.")
+        )
+
+    def _on_browse(self) -> None:
+        if path := self._chooser.save_file(self, self.tr("Export"), self.path.text(), PATTERN):
+            self.path.setText(path if Path(path).suffix else f"{path}.onnx")
+
+    def _on_export(self) -> None:
+        self.show_progress(Progress(0, 0, self.tr("Waiting for the engine …")))
+        self.export_requested.emit(self.path.text().strip())

@@ -1,0 +1,55 @@
+"""Words and numbers for quality."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QCoreApplication
+
+from quantgui.gui.numbers import MINUS
+from quantgui.results import Score
+
+_PERCENT = ("accuracy", "agreement")
+_NAMES = {
+    "output_sqnr_db": "output SQNR",
+    "cosine": "cosine",
+    "kl": "KL divergence",
+    "agreement": "agreement",
+    "accuracy": "accuracy",
+    "user": "your metric",
+}
+
+
+def metric_name(metric: str) -> str:
+    """Return how a metric is called on the screen."""
+    return QCoreApplication.translate("quality", _NAMES.get(metric, metric))
+
+
+def value_text(value: float, metric: str) -> str:
+    """Return a value of `metric` with its unit.
+
+    >>> value_text(0.9712, "accuracy"), value_text(24.31, "output_sqnr_db")
+    ('97.1 %', '24.3 dB')
+    """
+    if metric in _PERCENT:
+        text = f"{100 * value:.1f} %"
+    elif metric == "output_sqnr_db":
+        text = "∞ dB" if value == float("inf") else f"{value:.1f} dB"
+    else:
+        text = f"{value:.4g}"
+    return text.replace("-", MINUS)
+
+
+def score_text(score: Score, metric: str) -> str:
+    """Return mean and standard error of `metric`.
+
+    >>> score_text(Score(0.969, 0.002, 500), "accuracy")
+    '96.9 ± 0.2 %'
+    """
+    if not score.samples:
+        return "–"
+    if not 0 < score.stderr < float("inf"):
+        return value_text(score.value, metric)
+    if metric in _PERCENT:
+        return f"{100 * score.value:.1f} ± {100 * score.stderr:.1f} %".replace("-", MINUS)
+    if metric == "output_sqnr_db":
+        return f"{score.value:.1f} ± {score.stderr:.1f} dB".replace("-", MINUS)
+    return f"{score.value:.4g} ± {score.stderr:.1g}".replace("-", MINUS)
