@@ -41,6 +41,7 @@ from quantgui.network.simulation import FLOAT_SIMULATION, Override, Simulation, 
 from quantgui.results import Array
 
 _SESSION_BYTES = 2**20
+_KNOWN_SIMULATIONS = 8
 _LEAST_SESSION_BUDGET, _MOST_SESSION_BUDGET = 64 * 2**20, 2**30
 
 Quantizers = Mapping[str, tuple[TensorQuantizer, ...]]
@@ -87,15 +88,17 @@ class Executor:
         self.threads = threads
         self.cache: ByteCache[Array] = ByteCache(cache_bytes)
         graph = network.skeleton.graph
-        self._inputs = tuple(value.name for value in graph.input)
         self._outputs = tuple(value.name for value in graph.output)
         self._initializers = {tensor.name for tensor in graph.initializer}
+        # Old files list their constants among the inputs too.
+        self._inputs = tuple(value.name for value in graph.input if value.name not in self._initializers)
         self._injected = frozenset(injected_names(network.skeleton))
         weights = sum(values.nbytes for values in network.constants.values())
         self._sessions: ByteCache[_Ready] = ByteCache(
             2 * weights + max(_LEAST_SESSION_BUDGET, min(2 * weights, _MOST_SESSION_BUDGET))
         )
         self._identities: dict[Hashable, int] = {}
+        self._known: ByteCache[tuple[Simulation, tuple[_Variant, ...]]] = ByteCache(_KNOWN_SIMULATIONS)
         self._segments: tuple[Segment, ...] | None = None if segmented else split(network, ())
         self._borders: Mapping[str, TensorType] = {}
         self.sessions_built = 0
@@ -115,14 +118,14 @@ class Executor:
     def run(
         self, batch: Batch, simulation: Simulation = FLOAT_SIMULATION, fetch: Sequence[str] = ()
     ) -> dict[str, Array]:
-        """Return the network's outputs and the tensors `fetch`, by name; not to be written to.
+        """Return the network's outputs and those of `fetch` that are fetchable, by name; not to be written to.
 
         Raises:
             DataError: the batch lacks an input.
             NetworkError: ONNX Runtime cannot run the network on this batch.
         """
         results = dict(self._results(batch, simulation, tuple(fetch), self._outputs))
-        return {name: results[name] for name in dict.fromkeys((*self._outputs, *fetch))}
+        return {name: results[name] for name in dict.fromkeys((*self._outputs, *fetch)) if name in results}
 
     def stream(self, batch: Batch, simulation: Simulation, fetch: Sequence[str]) -> Iterator[tuple[str, Array]]:
         """Yield the tensors `fetch` one by one, segment by segment; segments behind the last of them do not run."""
@@ -154,10 +157,19 @@ class Executor:
         return self._segments
 
     def _feeds(self, batch: Batch) -> dict[str, Array]:
-        missing = [n for n in self._inputs if n not in batch.inputs and n not in self._initializers]
+        missing = [name for name in self._inputs if name not in batch.inputs]
         if missing:
             raise DataError(f"The data lacks the network's input '{missing[0]}'.")
-        return {name: batch.inputs[name] for name in self._inputs if name in batch.inputs}
+        return {name: batch.inputs[name] for name in self._inputs}
+
+    def _variants(self, segments: Sequence[Segment], simulation: Simulation) -> tuple[_Variant, ...]:
+        """Return each segment under `simulation`; remembered for the simulations used last."""
+        known = self._known.get(id(simulation))
+        if known is None:
+            # The simulation is kept too, so that no other one can get its id.
+            known = (simulation, tuple(self._variant(segment, simulation) for segment in segments))
+            self._known.put(id(simulation), known, 1)
+        return known[1]
 
     def _variant(self, segment: Segment, simulation: Simulation) -> _Variant:
         overrides = {n: o for n, o in simulation.weights.items() if n in segment.initializers}
@@ -237,8 +249,8 @@ class Executor:
             name: f"{batch.key}:{name}:{batch.state_keys.get(name, '')}" for name in batch.inputs
         }
         steps = []
-        for segment in segments:
-            variant = self._variant(segment, simulation)
+        for variant in self._variants(segments, simulation):
+            segment = variant.segment
             inner = tuple(sorted(fetch & segment.produced - set(segment.outputs)))
             parts = [digests[name] for name in segment.inputs]
             digest = None

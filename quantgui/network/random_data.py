@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnxruntime
 
 from quantgui.errors import DataError, NetworkError
 from quantgui.network.arrays import Column
@@ -17,6 +18,8 @@ from quantgui.results import Array, NetworkSummary, TensorInfo
 _PICTURE_SIZES = (224, 320, 256, 640, 64, 32, 128, 512, 96, 48)
 _SEQUENCE_LENGTHS = (64, 128, 100, 32, 16, 256, 80, 1)
 _SIGNAL_LENGTHS = (16000, 512, 576, 1024, 4096, 64, 48000, 32000)
+_STEP_LENGTHS = (512, 576, 256, 160, 64, 1)
+"""Values that a recurrent network takes at one step."""
 _SAMPLE_RATES = (16000, 8000, 1, 0)
 _IDS, _UNKNOWN_IDS, _FLAGS = 1000, 10, 2
 _SHAPE_KEEPING = frozenset(
@@ -46,12 +49,15 @@ def random_columns(
     """
     inputs = [info for info in summary.inputs if info.name not in carried]
     limits = {info.name: _integer_limit(info, summary, network) for info in inputs}
+    guesses = _guesses(_STEP_LENGTHS if carried else _SIGNAL_LENGTHS)
     if network is None:
-        return _columns(count, inputs, next(_guesses()), limits)
+        return _columns(count, inputs, next(guesses), limits)
     session = create_session(network.skeleton, network.constants)
     failure = ""
     tried: set[tuple[object, ...]] = set()
-    for guess in _guesses():
+    quiet = onnxruntime.RunOptions()
+    quiet.log_severity_level = 4  # failures are part of guessing
+    for guess in guesses:
         columns = _columns(count, inputs, guess, limits)
         feed = {info.name: _first_row(columns[info.name], info) for info in inputs}
         signature = tuple((v.shape, v.item() if v.ndim == 0 else None) for v in feed.values())
@@ -61,7 +67,7 @@ def random_columns(
         states = {i.name: zero_state(i, 1) for i in summary.inputs if i.name in carried}
         try:
             with runtime_errors("run"):
-                session.run(None, {**feed, **states})
+                session.run(None, {**feed, **states}, quiet)
         except NetworkError as error:
             failure = failure or str(error)
             continue
@@ -79,15 +85,12 @@ def zero_state(info: TensorInfo, rows: int) -> Array:
     return np.zeros(shape, np.dtype(info.dtype))
 
 
-def _guesses() -> Iterator[_Guess]:
+def _guesses(signal_lengths: Sequence[int]) -> Iterator[_Guess]:
+    tables = (_PICTURE_SIZES, _SEQUENCE_LENGTHS, signal_lengths)
     for rate in _SAMPLE_RATES:
-        for i in range(max(len(_PICTURE_SIZES), len(_SEQUENCE_LENGTHS), len(_SIGNAL_LENGTHS))):
-            yield _Guess(
-                _PICTURE_SIZES[min(i, len(_PICTURE_SIZES) - 1)],
-                _SEQUENCE_LENGTHS[min(i, len(_SEQUENCE_LENGTHS) - 1)],
-                _SIGNAL_LENGTHS[min(i, len(_SIGNAL_LENGTHS) - 1)],
-                rate,
-            )
+        for i in range(max(len(table) for table in tables)):
+            picture, sequence, signal = (table[min(i, len(table) - 1)] for table in tables)
+            yield _Guess(picture, sequence, signal, rate)
 
 
 def _columns(count: int, inputs: Sequence[TensorInfo], guess: _Guess, limits: Mapping[str, int]) -> dict[str, Column]:
