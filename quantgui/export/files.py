@@ -47,11 +47,19 @@ def refuse_source(path: Path, source: Path) -> None:
     if not data.exists():
         return
     model = onnx.load(source, load_external_data=False)
-    for tensor in onnx.external_data_helper._get_all_tensors(model):
-        for entry in tensor.external_data:
-            other = source.parent / entry.value
-            if entry.key == "location" and other.exists() and data.samefile(other):
-                raise ExportError(f"'{data.name}' holds the opened network's weights; choose another file name.")
+    if any(data.samefile(other) for other in external_files(source, model)):
+        raise ExportError(f"'{data.name}' holds the opened network's weights; choose another file name.")
+
+
+def external_files(path: Path, model: onnx.ModelProto) -> list[Path]:
+    """Return the existing data files of the network `model` that lies at `path`."""
+    locations = {
+        entry.value
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location" and tensor.data_location == onnx.TensorProto.EXTERNAL
+    }
+    return [file for file in (path.parent / location for location in sorted(locations)) if file.is_file()]
 
 
 def data_path(path: Path) -> Path:

@@ -1,0 +1,335 @@
+"""The exported file against the simulation: whether it does in a user's runtime what the window shows.
+
+The file runs as a whole with ONNX Runtime's default options, so with all fusions and real integer kernels. Where the
+two part, the file is run again with one thing changed at a time, and what closes the gap is named as the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from quantgui.analysis.evaluation import Samples, Tally
+from quantgui.analysis.metric_function import Metric
+from quantgui.analysis.simulation import build_simulation, weight_spec
+from quantgui.export.deployed import DeployedFile, open_deployed
+from quantgui.export.qdq import CONFIG_KEY
+from quantgui.network.batch import Batch, carry
+from quantgui.network.executor import Executor
+from quantgui.network.network import Network
+from quantgui.network.session import create_session, runtime_errors
+from quantgui.network.simulation import FLOAT_SIMULATION, Simulation, TensorQuantizer
+from quantgui.numerics.affine import dequantize_groups, quantize_groups, round_to_format
+from quantgui.numerics.metrics import sqnr_db
+from quantgui.numerics.qparams import QParams
+from quantgui.results import ActivationReady, Array, Event, LayerDeviation, LayerInfo, Progress, Verification
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.formats import FloatFormat
+from quantgui.spec.serialization import config_from_json
+from quantgui.spec.size import network_bytes
+
+LAYER_SAMPLES = 4
+"""Samples whose inner tensors are compared."""
+LAYERS_PER_SESSION, MOST_SESSIONS = 16, 8
+"""Neighbours are looked at in different sessions, as an output in between keeps ONNX Runtime from fusing them."""
+LATENCY_SECONDS = 1.5
+FEWEST_ROUNDS, MOST_ROUNDS = 5, 60
+CLOSE_DB = 60.0
+"""Above this, deployed and simulated outputs are the same for all that anyone needs."""
+PARTED_DB = 40.0
+"""A layer below this has parted: about what rounding its activations to 8 bits costs."""
+GAIN_DB = 6.0
+"""What has to be gained for a change to be the reason."""
+_THREADS = 2
+_PLAIN = {"session.disable_quant_qdq": "1"}
+_EXACT_MATMUL = {"session.qdq_matmulnbits_accuracy_level": "1"}
+_REQUANTIZER = "WeightBiasQuantization"
+
+
+def verify(
+    network: Network,
+    executor: Executor,
+    dataset: Samples,
+    config: QuantConfig,
+    activations: Mapping[str, ActivationReady],
+    metric: Metric | None,
+    path: Path | str,
+    *,
+    samples: int | None = None,
+) -> Iterator[Event]:
+    """Compare the file at `path` with the simulation of `config`: yields Progress ... and Verification.
+
+    Args:
+        network: the float network.
+        executor: runs it.
+        dataset: what both are run on.
+        config: what the file should be.
+        activations: statistics of the activations that `config` quantizes.
+        metric: the user's own metric, or None.
+        path: the exported file.
+        samples: how many samples to run, None for all.
+
+    Raises:
+        ExportError: the file cannot be run, or is not the quantized form of this network.
+        DataError: `config` quantizes an activation that `activations` does not hold.
+        MetricError: the user's metric fails.
+    """
+    started = time.perf_counter()
+    file = open_deployed(Path(path), network)
+    simulation = build_simulation(network, config, activations)
+    session = file.session(threads=_THREADS)
+    total = dataset.summary.samples if samples is None else min(samples, dataset.summary.samples)
+    simulated, deployed, parted = (Tally(network, total, each) for each in (metric, metric, None))
+    outputs: list[Mapping[str, Array] | None] = [None, None, None]
+    for batch in dataset.batches(None, samples):
+        yield Progress(batch.first, total, "Running the file")
+        reference = executor.run(carry(batch, outputs[0]), FLOAT_SIMULATION)
+        shown = executor.run(carry(batch, outputs[1]), simulation)
+        answer = file.run(session, carry(batch, outputs[2]))
+        outputs = [reference, shown, answer]
+        simulated.add(batch, reference, shown)
+        deployed.add(batch, reference, answer)
+        parted.add(batch, shown, answer)
+    gap = parted.evaluation(0.0).output_sqnr_db
+    few = next(iter(dataset.batches(LAYER_SAMPLES, min(LAYER_SAMPLES, total))))
+    layers = yield from _layer_deviations(network, executor, simulation, file, few)
+    latency = yield from _measure_latency(network, file, next(iter(dataset.batches(1, 1))))
+    yield Progress(0, 0, "Looking for reasons")
+    comparison = _Comparison(executor, simulation, file, few)
+    notes = [*_file_notes(network, config, file), *_reasons(network, config, comparison, gap, layers), *latency.notes]
+    seconds = time.perf_counter() - started
+    yield Verification(
+        path=str(path),
+        simulated=simulated.evaluation(seconds),
+        deployed=deployed.evaluation(seconds),
+        output_sqnr_db=gap,
+        file_bytes=file.file_bytes,
+        float_file_bytes=network.summary.file_bytes,
+        latency_ratio=latency.deployed_ms / latency.float_ms,
+        float_latency_ms=latency.float_ms,
+        deployed_latency_ms=latency.deployed_ms,
+        layers=layers,
+        notes=tuple(notes),
+        seconds=seconds,
+    )
+
+
+# --- layers ------------------------------------------------------------------------------------------------------
+
+
+def _layer_deviations(
+    network: Network, executor: Executor, simulation: Simulation, file: DeployedFile, batch: Batch
+) -> Generator[Event, None, tuple[LayerDeviation, ...]]:
+    """Return the deviation of each layer's output that exists by name in both, in the order of the layers."""
+    makers = {node.name: next(filter(None, node.output), "") for node in network.skeleton.graph.node}
+    final = {output.name for output in network.skeleton.graph.output}
+    wanted: dict[str, LayerInfo] = {}
+    for layer in network.summary.layers:
+        tensor = layer.output_tensor or makers.get(layer.node, "")
+        if tensor and executor.fetchable(tensor) and file.deployed_form(tensor)[0]:
+            wanted.setdefault(tensor, layer)
+    names = list(wanted)
+    count = min(MOST_SESSIONS, -(-len(names) // LAYERS_PER_SESSION))
+    found: dict[str, float] = {}
+    for number in range(count):
+        yield Progress(number, count, "Comparing layers")
+        part = names[number::count]
+        forms = {name: (name, False) if name in final else file.deployed_form(name) for name in part}
+        session = file.session(threads=_THREADS, outputs=[form for form, _ in forms.values()])
+        answers = file.run(session, batch)
+        shown = executor.run(batch, simulation, part)
+        for name, (form, quantized) in forms.items():
+            value = _as_quantized(shown[name], simulation.quantizers.get(name, ())) if quantized else shown[name]
+            answer = answers[form]
+            if value.dtype.kind == "f" and value.shape == answer.shape:
+                found[name] = sqnr_db(value, answer) if np.isfinite(answer).all() else -math.inf
+    return tuple(LayerDeviation(wanted[name].name, name, found[name]) for name in names if name in found)
+
+
+def _as_quantized(values: Array, quantizers: Sequence[TensorQuantizer]) -> Array:
+    """Return the values behind the first of `quantizers`, as they are where there is none."""
+    if not quantizers:
+        return values
+    first = quantizers[0]
+    if isinstance(first.format, FloatFormat):
+        return round_to_format(values, first.format.name)
+    qparams = QParams(np.array([first.scale], np.float32), np.array([first.zero_point], np.int32))
+    rows = np.ascontiguousarray(values).reshape(1, -1)
+    return dequantize_groups(quantize_groups(rows, qparams, first.format), qparams).reshape(values.shape)
+
+
+# --- latency -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Latency:
+    """Median times of one sample."""
+
+    float_ms: float
+    deployed_ms: float
+    notes: tuple[str, ...] = ()
+
+
+def _measure_latency(network: Network, file: DeployedFile, batch: Batch) -> Generator[Event, None, _Latency]:
+    """Return the latency of float and deployed network on one sample."""
+    reference = create_session(network.skeleton, network.constants, threads=_THREADS, simulate=False)
+    deployed = file.session(threads=_THREADS)
+    times = yield from _interleaved([reference, deployed], batch)
+    notes: tuple[str, ...] = ()
+    if times[1] > 1.1 * times[0]:
+        plain = file.session(threads=_THREADS, config=_PLAIN)
+        again = yield from _interleaved([deployed, plain], batch)
+        if again[1] < 0.9 * again[0]:
+            sentence = (
+                "ONNX Runtime dequantizes weights anew at each run; with the session option "
+                f"session.disable_quant_qdq=1 it does so once, and takes {again[1] / again[0]:.2f} of the time."
+            )
+            notes = (sentence,)
+    return _Latency(times[0], times[1], notes)
+
+
+def _interleaved(sessions: Sequence[onnxruntime.InferenceSession], batch: Batch) -> Generator[Event, None, list[float]]:
+    """Return the median milliseconds of each session, run in turns."""
+    feeds = [{info.name: batch.inputs[info.name] for info in session.get_inputs()} for session in sessions]
+    times: list[list[float]] = [[] for _ in sessions]
+    started = time.perf_counter()
+    rounds = 0
+    while rounds < FEWEST_ROUNDS or (rounds < MOST_ROUNDS and time.perf_counter() - started < LATENCY_SECONDS):
+        if rounds % 5 == 0:
+            yield Progress(rounds, MOST_ROUNDS, "Measuring latency")
+        for own, session, feed in zip(times, sessions, feeds, strict=True):
+            with runtime_errors("run"):
+                before = time.perf_counter()
+                session.run(None, feed)
+                own.append(1000 * (time.perf_counter() - before))
+        rounds += 1
+    # The first round allocates.
+    return [float(np.median(own[1:])) for own in times]
+
+
+# --- reasons -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Comparison:
+    """The file's outputs on one batch under changed options, against the simulated ones."""
+
+    executor: Executor
+    simulation: Simulation
+    file: DeployedFile
+    batch: Batch
+    known: dict[object, dict[str, Array]] = field(default_factory=dict)
+
+    def outputs(
+        self, config: Mapping[str, str] | None = None, disabled: Sequence[str] = (), *, optimize: bool = True
+    ) -> dict[str, Array]:
+        key = (tuple((config or {}).items()), tuple(disabled), optimize)
+        if key not in self.known:
+            session = self.file.session(
+                threads=_THREADS, config=config, disabled_optimizers=disabled, optimize=optimize
+            )
+            self.known[key] = self.file.run(session, self.batch)
+        return self.known[key]
+
+    def gap(self, config: Mapping[str, str] | None = None, disabled: Sequence[str] = ()) -> float:
+        """Return the SQNR of the file's outputs against the simulated ones, dB."""
+        shown = self.executor.run(self.batch, self.simulation)
+        return _sqnr(shown, self.outputs(config, disabled))
+
+    def floor(self) -> float:
+        """Return the SQNR between two exact runs of the file that add in another order, dB."""
+        disabled = [_REQUANTIZER]
+        return _sqnr(self.outputs(_PLAIN, disabled), self.outputs(_PLAIN, disabled, optimize=False))
+
+
+def _sqnr(reference: Mapping[str, Array], answers: Mapping[str, Array]) -> float:
+    """Return the SQNR of the worst float output, dB."""
+    found = [math.inf]
+    for name, values in reference.items():
+        answer = answers[name]
+        if values.dtype.kind == "f" and values.size:
+            same = values.shape == answer.shape and bool(np.isfinite(answer).all())
+            found.append(sqnr_db(values, answer) if same else -math.inf)
+    return min(found)
+
+
+def _reasons(
+    network: Network, config: QuantConfig, comparison: _Comparison, gap: float, layers: Sequence[LayerDeviation]
+) -> Iterator[str]:
+    """Yield sentences on why deployed and simulated outputs differ."""
+    floats = [
+        layer.name
+        for layer in network.summary.layers
+        if layer.quantizes_activations and config.spec_for(layer.name).activations and not weight_spec(layer, config)
+    ]
+    plain_gap = comparison.gap(_PLAIN, [_REQUANTIZER])
+    found = False
+    if floats and (other := comparison.gap(disabled=[_REQUANTIZER])) > comparison.gap() + 1.0:
+        found = True
+        yield (
+            f"ONNX Runtime rounds weights that stay float ({_named(floats)}) to 8 bits per tensor, as their "
+            f"activations are quantized: the file is {_db(comparison.gap())} from the simulation, and {_db(other)} "
+            f"with its optimizer {_REQUANTIZER} disabled. Give these layers 8-bit weights, or float activations."
+        )
+    if gap >= CLOSE_DB:
+        return
+    yield (
+        f"Deployed and simulated outputs differ by {_db(gap)}; with the session option session.disable_quant_qdq=1, "
+        f"which keeps float arithmetic, by {_db(plain_gap)}."
+    )
+    first = next((layer for layer in layers if layer.sqnr_db < PARTED_DB), None)
+    if first is not None:
+        yield f"They part first at the layer '{first.layer}' ({_db(first.sqnr_db)})."
+    other = comparison.gap(_EXACT_MATMUL)
+    if other > comparison.gap() + GAIN_DB:
+        found = True
+        yield (
+            "ONNX Runtime rounds the activations of MatMul to 8 bits where it fuses it with its weight (MatMulNBits); "
+            f"with the session option session.qdq_matmulnbits_accuracy_level=1 the difference is {_db(other)}."
+        )
+    floor = comparison.floor()
+    if floor < comparison.gap() + GAIN_DB:
+        rounding = "values near the border of two codes fall to either side"
+        why = rounding if comparison.simulation.quantizers else "the network amplifies the rounding of float32"
+        yield f"Two exact runs of this file that only add in another order differ by {_db(floor)} already: {why}."
+    elif not found and plain_gap > comparison.gap() + GAIN_DB:
+        yield "The difference comes from ONNX Runtime's integer kernels, which round at other places."
+
+
+def _file_notes(network: Network, config: QuantConfig, file: DeployedFile) -> Iterator[str]:
+    """Yield sentences on the file itself."""
+    recorded = file.metadata.get(CONFIG_KEY)
+    if recorded is None:
+        yield "The file does not say which configuration it was made with."
+    elif not _same_config(network, recorded, config):
+        yield "The file was made with another configuration than the one it is compared with."
+    summary = network.summary
+    predicted = network_bytes(summary.float_bytes, summary.layers, config, stored=True)
+    extra = file.file_bytes - predicted
+    if extra >= 0:
+        yield f"Of {file.file_bytes:,} bytes, {predicted:,} are the constants as counted, {extra:,} the graph."
+    else:
+        yield f"The file has {file.file_bytes:,} bytes, {-extra:,} fewer than its constants were counted."
+
+
+def _same_config(network: Network, recorded: str, config: QuantConfig) -> bool:
+    try:
+        other = config_from_json(json.loads(recorded))
+    except ValueError:
+        return False
+    return all(config.spec_for(layer) == other.spec_for(layer) for layer in network.layers)
+
+
+def _db(value: float) -> str:
+    return "nothing" if value == math.inf else f"{value:.1f} dB"
+
+
+def _named(names: Sequence[str]) -> str:
+    return f"'{names[0]}'" if len(names) == 1 else f"'{names[0]}' and {len(names) - 1} more"
