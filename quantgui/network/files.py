@@ -123,9 +123,25 @@ def read_file(path: Path) -> NetworkFile:
         model.ParseFromString(b"".join(_without_raw_data(content)))
     except (DecodeError, _WireError) as error:
         raise NetworkError(f"'{path.name}' is damaged, incomplete or no ONNX network.") from error
+    if not _is_text(model):
+        raise NetworkError(f"'{path.name}' is damaged: names in it are no text.")
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
         raise NetworkError(f"'{path.name}' holds no ONNX network.")
     return NetworkFile(path, model, content)
+
+
+def _is_text(message: Any) -> bool:
+    """Return whether all strings inside a message are text; protobuf hands damaged ones over as bytes."""
+    for descriptor, value in message.ListFields():
+        if descriptor.type == descriptor.TYPE_STRING:
+            texts = (value,) if isinstance(value, (str, bytes)) else value
+            if any(isinstance(text, bytes) for text in texts):
+                return False
+        elif descriptor.type == descriptor.TYPE_MESSAGE:
+            children = (value,) if hasattr(value, "ListFields") else value
+            if not all(_is_text(child) for child in children):
+                return False
+    return True
 
 
 def _refuse_other_types(path: Path, content: memoryview) -> None:
@@ -221,7 +237,7 @@ def _numpy_type(tensor: onnx.TensorProto) -> np.dtype[Any]:
 def byte_size(tensor: onnx.TensorProto) -> int:
     """Return the bytes the raw data of a tensor takes."""
     bits = _BITS.get(tensor.data_type) or 8 * int(_numpy_type(tensor).itemsize)
-    return -(-math.prod(tensor.dims) * bits // 8)
+    return int(-(-math.prod(tensor.dims) * bits // 8))
 
 
 def stored_bytes(values: Array) -> int:

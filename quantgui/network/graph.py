@@ -16,7 +16,6 @@ from quantgui.network.files import NetworkFile, stored_bytes
 from quantgui.network.network import INLINE_BYTES, external_tensor
 from quantgui.results import Array
 
-_MAX_DEPTH = 40
 _MAX_SPARSE = 1 << 28
 
 
@@ -185,21 +184,19 @@ def read_program(file: NetworkFile) -> Program:
         {},
         set(),
     )
-    reading = _Reading(file, program, Counter(node.name for node in _proto_nodes(model.graph, 0)))
+    reading = _Reading(file, program, Counter(node.name for node in _proto_nodes(model.graph)))
     program.graph = reading.graph(model.graph, {}, ())
     names = {name for node in program.graph.nodes for name in node.outputs}
     program.value_info = {value.name: value for value in model.graph.value_info if value.name in names}
     return program
 
 
-def _proto_nodes(graph: onnx.GraphProto, depth: int) -> Iterator[onnx.NodeProto]:
-    if depth > _MAX_DEPTH:
-        raise NetworkError(f"The graph's bodies are nested more than {_MAX_DEPTH} deep; this is no sensible network.")
+def _proto_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     for node in graph.node:
         yield node
         for attribute in node.attribute:
             for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _proto_nodes(body, depth + 1)
+                yield from _proto_nodes(body)
 
 
 @dataclass(eq=False)
@@ -218,11 +215,13 @@ class _Reading:
         for name, tensor in tensors:
             values = self._values(tensor)
             self._add_constant(self._define(name, names), values)
-        constant_nodes = [node for node in proto.node if node.op_type == "Constant" and _is_standard(node)]
+        constant_nodes = [node for node in proto.node if _is_constant(node)]
         for node in proto.node:
             for output in filter(None, node.output):
                 self._define(output, names)
         for node in constant_nodes:
+            if len(node.output) != 1 or not node.output[0]:
+                raise NetworkError("A constant of the network has no name, so the file is damaged.")
             self._add_constant(names[node.output[0]], self._constant(node))
         env = {**outer, **names}
         nodes = [self._node(node, env, scope) for node in proto.node if not _is_constant(node)]
@@ -288,6 +287,7 @@ class _Reading:
 
     def _node(self, proto: onnx.NodeProto, env: Mapping[str, str], scope: tuple[str, ...]) -> Node:
         name = self._node_name(proto)
+        self._check_arity(proto, name)
         inputs = [self._lookup(value, env, f"the node '{name}'") for value in proto.input]
         outputs = [env[value] if value else "" for value in proto.output]
         attributes, bodies = {}, {}
@@ -300,6 +300,23 @@ class _Reading:
                 attributes[attribute.name] = attribute
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         return Node(name, proto.op_type, domain, inputs, outputs, attributes, bodies, scope)
+
+    def _check_arity(self, proto: onnx.NodeProto, name: str) -> None:
+        """Check the number of inputs and outputs of a standard operator; what runs on it relies on them."""
+        if not _is_standard(proto) or not onnx.defs.has(proto.op_type, self.program.opset, ""):
+            return
+        schema = onnx.defs.get_schema(proto.op_type, self.program.opset, "")
+        single = onnx.defs.OpSchema.FormalParameterOption.Single
+        required = [i for i, formal in enumerate(schema.inputs) if formal.option == single]
+        if (
+            not schema.min_input <= len(proto.input) <= schema.max_input
+            or not schema.min_output <= len(proto.output) <= schema.max_output
+            or any(not proto.input[i] for i in required if i < len(proto.input))
+        ):
+            raise NetworkError(
+                f"The node '{name}' has not as many inputs and outputs as the operator {proto.op_type} needs: "
+                "the file is damaged."
+            )
 
     def _node_name(self, proto: onnx.NodeProto) -> str:
         wish = proto.name or f"{proto.op_type}_{next(filter(None, proto.output), '')}"

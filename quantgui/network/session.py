@@ -65,7 +65,8 @@ def create_session(
         NetworkError: ONNX Runtime refuses the network.
     """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    # Errors become exceptions; on standard error they would be in the way of the one sentence.
+    options.log_severity_level = 4
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL

@@ -14,6 +14,7 @@ from quantgui.results import Array
 
 _MIN_ROWS = 8
 _MIN_LENGTH = 32
+_MAX_LENGTH = 1 << 16
 _MOST_ROWS = 512
 _BAND = 5
 """Bins to each side of a peak in a spectrum of twice the row's length: the main lobe of the usual windows."""
@@ -34,6 +35,8 @@ def is_signal_transform(values: Array, channel_axis: int) -> bool:
     rows = np.moveaxis(values, channel_axis, 0).reshape(values.shape[channel_axis], -1)
     if rows.shape[0] == 1:
         rows = values.reshape(max(values.shape[0], 1), -1)
+    if max(rows.shape) > _MAX_LENGTH:
+        return False
     return any(_are_sinusoids(matrix) or _are_filters(matrix) for matrix in (rows, rows.T))
 
 
