@@ -1,4 +1,4 @@
-"""A cache with a byte budget: what was used longest ago goes first, and the budget is never exceeded."""
+"""A cache with a byte budget that is never exceeded."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ V = TypeVar("V")
 
 
 class ByteCache(Generic[V]):
-    """Values by key, each with its size in bytes."""
+    """Values by key, each with its size in bytes; what was used longest ago goes first.
 
-    def __init__(self, budget: int) -> None:
+    Dropping the oldest alone has a flaw: a pass over more data than fits drops each value shortly before the next pass
+    needs it, and finds nothing. So with a `patience` a value is dropped only when it was not used for that many ages
+    (`next_age`: the caller turned to something new); until then newcomers are not kept, and such passes find as much
+    of their data as fits.
+    """
+
+    def __init__(self, budget: int, *, patience: int = 0) -> None:
         self.budget = budget
         self.used = 0
-        self._entries: OrderedDict[Hashable, tuple[V, int]] = OrderedDict()
+        self._patience = patience
+        self._age = 0
+        self._entries: OrderedDict[Hashable, tuple[V, int, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -23,23 +31,30 @@ class ByteCache(Generic[V]):
     def __contains__(self, key: Hashable) -> bool:
         return key in self._entries
 
+    def next_age(self) -> None:
+        """Let everything become one age older."""
+        self._age += 1
+
     def get(self, key: Hashable) -> V | None:
         """Return the value of `key` and mark it as used; None if there is none."""
-        entry = self._entries.get(key)
+        entry = self._entries.pop(key, None)
         if entry is None:
             return None
-        self._entries.move_to_end(key)
-        return entry[0]
+        value, size, _ = entry
+        self._entries[key] = (value, size, self._age)
+        return value
 
     def put(self, key: Hashable, value: V, size: int) -> None:
-        """Keep `value` if it fits the budget at all; drop others until it does."""
+        """Keep `value` if it fits; drop old values where that makes room."""
         self.drop(key)
         if size > self.budget:
             return
         while self.used + size > self.budget:
-            _, (_, freed) = self._entries.popitem(last=False)
-            self.used -= freed
-        self._entries[key] = (value, size)
+            oldest, (_, _, used_at) = next(iter(self._entries.items()))
+            if self._age - used_at < self._patience:
+                return
+            self.drop(oldest)
+        self._entries[key] = (value, size, self._age)
         self.used += size
 
     def drop(self, key: Hashable) -> None:

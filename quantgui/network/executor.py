@@ -42,6 +42,8 @@ from quantgui.results import Array
 
 _SESSION_BYTES = 2**20
 _KNOWN_SIMULATIONS = 8
+_OUTPUT_SHARE = 8
+_PATIENCE = 3
 _LEAST_SESSION_BUDGET, _MOST_SESSION_BUDGET = 64 * 2**20, 2**30
 
 Quantizers = Mapping[str, tuple[TensorQuantizer, ...]]
@@ -86,7 +88,9 @@ class Executor:
     ) -> None:
         self.network = network
         self.threads = threads
-        self.cache: ByteCache[Array] = ByteCache(cache_bytes)
+        # Outputs are kept apart: they are small, and with them a configuration seen before costs nothing.
+        self._output_cache: ByteCache[Array] = ByteCache(cache_bytes // _OUTPUT_SHARE)
+        self._cut_cache: ByteCache[Array] = ByteCache(cache_bytes - cache_bytes // _OUTPUT_SHARE, patience=_PATIENCE)
         graph = network.skeleton.graph
         self._outputs = tuple(value.name for value in graph.output)
         self._initializers = {tensor.name for tensor in graph.initializer}
@@ -109,6 +113,11 @@ class Executor:
     def fetchable(self, name: str) -> bool:
         """Return whether the tensor `name` can be fetched; those inside of If and Loop bodies cannot be."""
         return name in self._types or name in self._initializers
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of all tensors kept."""
+        return self._output_cache.used + self._cut_cache.used
 
     @property
     def segment_count(self) -> int:
@@ -169,6 +178,7 @@ class Executor:
             # The simulation is kept too, so that no other one can get its id.
             known = (simulation, tuple(self._variant(segment, simulation) for segment in segments))
             self._known.put(id(simulation), known, 1)
+            self._cut_cache.next_age()
         return known[1]
 
     def _variant(self, segment: Segment, simulation: Simulation) -> _Variant:
@@ -266,7 +276,10 @@ class Executor:
         if step.digest is None:
             return None
         quantized = slot.quantized and _default(step.variant.quantizers.get(slot.name, ()))
-        return self.cache.get((step.digest, slot.name, quantized))
+        return self._cache(slot.name).get((step.digest, slot.name, quantized))
+
+    def _cache(self, name: str) -> ByteCache[Array]:
+        return self._output_cache if name in self._outputs else self._cut_cache
 
     def _run_step(self, step: _Step, feeds: Mapping[str, Array], values: Mapping[_Slot, Array]) -> dict[_Slot, Array]:
         ready = self._session(step.variant, step.fetch)
@@ -284,7 +297,7 @@ class Executor:
             made[_Slot(name, quantized=quantized)] = value
             if step.digest is not None and isinstance(value, np.ndarray):
                 value.flags.writeable = False
-                self.cache.put((step.digest, name, quantized), value, value.nbytes)
+                self._cache(name).put((step.digest, name, quantized), value, value.nbytes)
         for name in self._outputs:
             # An output without a quantizer of its own is returned as it is.
             if _Slot(name, quantized=False) in made:

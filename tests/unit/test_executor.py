@@ -134,7 +134,7 @@ def test_that_the_cache_never_exceeds_its_budget(budget: int) -> None:
                 MODELS["residual"], "block1.w", constants["block1.w"] * (2 if simulation.weights else 1)
             )
             assert_equal(executor.run(batch, simulation), whole(model, batch))
-            assert executor.cache.used <= budget
+            assert executor.cached_bytes <= budget
 
 
 @pytest.mark.usefixtures("cut_everywhere")
@@ -385,3 +385,32 @@ def test_that_the_cache_drops_what_was_used_longest_ago() -> None:
     cache.put("e", "e", 11)
     assert "e" not in cache
     assert cache.used == 10
+
+
+def test_that_passes_over_more_data_than_fits_find_as_much_as_fits() -> None:
+    def hits(cache: ByteCache[int]) -> int:
+        found = 0
+        for i in list(range(100)) * 3:
+            if cache.get(i) is None:
+                cache.put(i, i, 1)
+            else:
+                found += 1
+            assert cache.used <= 50
+        return found
+
+    assert hits(ByteCache(50)) == 0
+    assert hits(ByteCache(50, patience=2)) == 2 * 50
+
+
+def test_that_values_unused_for_long_make_room() -> None:
+    cache: ByteCache[int] = ByteCache(2, patience=2)
+    for key in (0, 1, 2):
+        cache.put(key, key, 1)
+    assert 2 not in cache
+    for _ in range(2):
+        cache.next_age()
+        assert cache.get(1) == 1
+    cache.put(2, 2, 1)
+    assert [key in cache for key in (0, 1, 2)] == [False, True, True]
+    cache.put(3, 3, 1)
+    assert 3 not in cache
