@@ -346,16 +346,13 @@ class _Sums:
     @staticmethod
     def of(part: Array, error: Array, clipped: int) -> _Sums:
         """Return the sums of a piece."""
-        largest, max_abs = _largest(part), _largest(error)
-        return _Sums(_squares(part, wide=_wide(largest)), _squares(error, wide=_wide(max_abs)), max_abs, clipped)
+        return _Sums(_squares(part), _squares(error), _largest(error), clipped)
 
     @staticmethod
     def by_channel(part: Array, error: Array, clipped: int, piece: Piece) -> _Sums:
         """Return the sums of a piece, as a whole and in each of its channels."""
-        largest, max_abs = _largest(part), _largest(error)
-        signal = _channel_squares(part, piece, wide=_wide(largest))
-        noise = _channel_squares(error, piece, wide=_wide(max_abs))
-        return _Sums(float(signal.sum()), float(noise.sum()), max_abs, clipped, piece.slices[1], signal, noise)
+        signal, noise = _channel_squares(part, piece), _channel_squares(error, piece)
+        return _Sums(float(signal.sum()), float(noise.sum()), _largest(error), clipped, piece.slices[1], signal, noise)
 
     @staticmethod
     def joined(parts: list[_Sums], size: int) -> TensorError:
@@ -384,17 +381,17 @@ class _Quantizer:
         grids = _Grids.of(qparams, spec.format, grid_shape(shape, channel_axis, spec.granularity))
         return _Quantizer(spec.format, grids, spec.granularity)
 
-    def quantized(self, part: Array, piece: Piece) -> tuple[Array, int]:
+    def quantized(self, part: Array, piece: Piece, out: Array | None = None) -> tuple[Array, int]:
         """Return the float32 piece as its quantized form represents it, and how many values are clipped."""
         if self.grids is not None:
             levels, clipped = self.grids.levels(part, piece)
             with np.errstate(over="ignore"):
-                levels *= _filled(piece.spread(self.grids.scale), piece)
-            return levels, clipped
-        if isinstance(self.format, FloatFormat):
-            rounded = round_to_format(part, self.format.name)
-            return rounded, int(np.count_nonzero(np.isinf(rounded)))
-        return part, 0
+                out = np.multiply(levels, _filled(piece.spread(self.grids.scale), piece), out=out)
+            return out, clipped
+        quantized = round_to_format(part, self.format.name) if isinstance(self.format, FloatFormat) else part
+        if out is not None:
+            out[...] = quantized
+        return quantized, 0 if quantized is part else int(np.count_nonzero(np.isinf(quantized)))
 
     def bounds(self, low: Array, high: Array) -> tuple[float, float, float]:
         """Return the smallest and largest quantized value there can be, and the largest error.
@@ -406,7 +403,10 @@ class _Quantizer:
         if self.grids is None:
             largest = max(-float(low.min()), float(high.max()))
             digits = {"None": 53, "float16": 11, "bfloat16": 8}[str(self.format)]
-            return float(low.min()), float(high.max()), largest * 2.0**-digits
+            lowest, highest = np.float32(low.min()), np.float32(high.max())
+            if isinstance(self.format, FloatFormat):
+                lowest, highest = round_to_format(np.array([lowest, highest]), self.format.name)
+            return float(lowest), float(highest), largest * 2.0**-digits
         scale = self.grids.scale.astype(np.float64)
         first, last = self.grids.low * scale, self.grids.high * scale
         reach = max(float((scale / 2).max()), float((high - last).max()), float((first - low).max()))
@@ -417,10 +417,8 @@ class _Quantizer:
     def sums(self, piece: Piece, source: Array, target: Array) -> _Sums:
         """Quantize one piece into `target`, and return its sums."""
         part = as_float32(piece.take(source))
-        quantized, clipped = self.quantized(part, piece)
-        piece.take(target)[...] = quantized
-        error = np.subtract(part, quantized, out=None if quantized is part else quantized)
-        return _Sums.of(part, error, clipped)
+        quantized, clipped = self.quantized(part, piece, piece.take(target))
+        return _Sums.of(part, np.subtract(part, quantized), clipped)
 
 
 def _wide(largest: float) -> bool:
@@ -432,17 +430,19 @@ def _largest(values: Array) -> float:
     return max(float(values.max()), -float(values.min()))
 
 
-def _squares(values: Array, *, wide: bool) -> float:
-    values = values.astype(np.float64) if wide else values
-    if values.flags.c_contiguous:
-        flat = values.reshape(-1)
-        return float(np.einsum("n,n->", flat, flat))
-    return float(np.einsum("abc,abc->", values, values))
+def _squares(values: Array) -> float:
+    """Return the sum of squares, in double precision where single would overflow or underflow."""
+    flat, letters = (values.reshape(-1), "n,n->") if values.flags.c_contiguous else (values, "abc,abc->")
+    with np.errstate(over="ignore", under="ignore"):
+        total = float(np.einsum(letters, flat, flat))
+    if 1e-24 * values.size < total < 1e37:
+        return total
+    flat = flat.astype(np.float64)
+    return float(np.einsum(letters, flat, flat))
 
 
-def _channel_squares(values: Array, piece: Piece, *, wide: bool) -> Array:
+def _channel_squares(values: Array, piece: Piece) -> Array:
     """Return the sum of squares in each channel of a piece, float64."""
-    values = values.astype(np.float64) if wide else values
     if piece.axes == (2,):
         letters = "cgn,cgn->c"
     elif piece.transposed:
@@ -452,7 +452,12 @@ def _channel_squares(values: Array, piece: Piece, *, wide: bool) -> Array:
         values, letters = np.ascontiguousarray(values[0].T), "bc,bc->c"
     else:
         letters = "acb,acb->c"
-    return np.asarray(np.einsum(letters, values, values), np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        totals = np.einsum(letters, values, values)
+    if ((totals > 1e-20) & (totals < 1e37)).all():
+        return np.asarray(totals, np.float64)
+    values = values.astype(np.float64)
+    return np.asarray(np.einsum(letters, values, values))
 
 
 def _fake_quantized(
@@ -488,7 +493,7 @@ def _binned(values: Array, edges: Array) -> Array:
         index = values.ravel() - values.dtype.type(low)
         index *= values.dtype.type(bins / (high - low))
     np.clip(index, 0, bins - 1, out=index)
-    return np.bincount(index.astype(np.int32), minlength=bins)
+    return np.bincount(index.astype(np.intp), minlength=bins)
 
 
 __all__ = [

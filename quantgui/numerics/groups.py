@@ -19,8 +19,8 @@ import numpy as np
 from quantgui.results import Array
 from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
 
-CHUNK = 1 << 16
-"""Elements per piece: 256 KiB of float32, so that a piece and its temporaries stay in the second-level cache."""
+CHUNK = 1 << 17
+"""Elements per piece: half a MiB of float32. Smaller ones fit the cache better, but threads meet too often."""
 
 PARALLEL = 1 << 20
 """Smallest number of elements for which threads pay."""

@@ -513,7 +513,7 @@ def _pooled_entropy(box: Array, spec: QuantizerSpec, fmt: IntFormat, ranges: Ran
     if not spec.symmetric:
         held = np.flatnonzero(counts)
         first = min(int(held[0]), bins // 2) if len(held) else 0
-        last = max(int(held[-1]) + 1, bins // 2) if len(held) else bins
+        last = max(int(held[-1]) + 1, bins // 2, first + 1) if len(held) else bins
         edges, counts = edges[first : last + 1], counts[first:last]
     ratio = _entropy_ratio(_Nonzero(edges, counts), spec, fmt)
     return low * ratio, high * ratio

@@ -134,7 +134,11 @@ def rebin(statistics: TensorStatistics, bins: int, low: float | None = None, hig
         margin = abs(low) * 1e-3 or 0.5
         low, high = low - margin, high + margin
     edges = np.linspace(low, high, bins + 1)
-    counts = np.diff(_cumulative(statistics, edges))
+    cumulative = _cumulative(statistics, edges)
+    if high >= statistics.maximum:
+        # The largest value lies on the last edge, the bin that holds it may reach beyond.
+        cumulative[-1] = statistics.counts.sum() - statistics.zeros
+    counts = np.diff(cumulative)
     if statistics.zeros:
         counts[_bin_of(edges, 0.0)] += statistics.zeros if low <= 0.0 <= high else 0
     inside = (statistics.outliers >= low) & (statistics.outliers <= high)
@@ -475,8 +479,8 @@ def _largest_error(statistics: TensorStatistics, counts: Array, edges: Array, gr
     inside = np.clip(centers, grid.low, grid.high)
     half_width = statistics.bin_width / scale / 2
     rounding = float(np.minimum(np.abs(inside - np.rint(inside)) + half_width, 0.5).max(initial=0.0))
-    ends = np.array([statistics.minimum, statistics.maximum]) / scale
-    return max(rounding, float(np.abs(grid.error(ends)).max())) * scale
+    single = np.concatenate([statistics.outliers, [statistics.minimum, statistics.maximum]]) / scale
+    return max(rounding, float(np.abs(grid.error(single)).max())) * scale
 
 
 __all__ = [
