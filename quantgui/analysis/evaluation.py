@@ -77,6 +77,25 @@ def evaluate(
         NetworkError: the network cannot be run.
     """
     simulation = build_simulation(executor.network, config, activations)
+    for event in evaluate_simulation(executor, dataset, simulation, metric, samples=samples, batch_size=batch_size):
+        yield EvaluationReady(config, event) if isinstance(event, Evaluation) else event
+
+
+def evaluate_simulation(
+    executor: Runner,
+    dataset: Samples,
+    simulation: Simulation,
+    metric: Metric | None = None,
+    *,
+    samples: int | None = None,
+    batch_size: int | None = None,
+) -> Iterator[Progress | Evaluation]:
+    """Yield the Evaluation of a simulation after each mini-batch, and Progress in between.
+
+    Raises:
+        MetricError: the user's metric fails.
+        NetworkError: the network cannot be run.
+    """
     total = dataset.summary.samples if samples is None else min(samples, dataset.summary.samples)
     tally = Tally(executor.network, total, metric)
     started = time.perf_counter()
@@ -87,7 +106,7 @@ def evaluate(
         yield Progress(batch.first, total, "Evaluating")
         outputs = executor.run(carry(batch, outputs), simulation)
         tally.add(batch, float_outputs, outputs)
-        yield EvaluationReady(config, tally.evaluation(time.perf_counter() - started))
+        yield tally.evaluation(time.perf_counter() - started)
 
 
 class Tally:

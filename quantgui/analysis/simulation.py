@@ -10,8 +10,8 @@ nodes do, as the producer stored it. Biases of Conv, ConvTranspose and Gemm beco
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -20,8 +20,15 @@ from quantgui.errors import DataError
 from quantgui.network.network import Network
 from quantgui.network.simulation import Override, Simulation, TensorQuantizer
 from quantgui.network.surgery import subgraphs
-from quantgui.numerics.affine import Encoded, activation_qparams, encode, fake_quantize, weight_qparams
-from quantgui.numerics.qparams import SMALLEST_SCALE
+from quantgui.numerics.affine import (
+    Encoded,
+    activation_qparams,
+    encode,
+    fake_quantize,
+    fake_quantize_with,
+    weight_qparams,
+)
+from quantgui.numerics.qparams import SMALLEST_SCALE, QParams
 from quantgui.results import ActivationReady, Array, LayerInfo
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import FloatFormat, Format, IntFormat
@@ -33,21 +40,45 @@ _WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
 _WITH_ACTIVATIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _FUSED = ("Relu", "Clip")
 _INT32 = np.iinfo(np.int32)
+_LARGEST_CODE = 0.999 * _INT32.max
+"""Leaves room for the rounding of float32 scales."""
 
 
-def build_simulation(network: Network, config: QuantConfig, activations: Mapping[str, ActivationReady]) -> Simulation:
+def build_simulation(
+    network: Network,
+    config: QuantConfig,
+    activations: Mapping[str, ActivationReady],
+    loaded: MutableMapping[Hashable, Array] | None = None,
+) -> Simulation:
     """Return the simulation of `config`; no weight is read before the executor asks for it.
+
+    Quantized weights are looked up and kept in `loaded` if it is given: for whoever tries many configurations that
+    differ in few weights.
 
     Raises:
         DataError: `config` quantizes an activation that `activations` does not hold.
     """
     quantizers = quantizers_for(network, config, activations)
+    biases = plan_biases(network, config, quantizers)
+    by_layer = {plan.layer: plan for plan in biases.values()}
     overrides = {
-        name: _weight_override(network, name, parts) for name, parts in _quantized_weights(network, config).items()
+        name: _weight_override(network, name, parts, by_layer)
+        for name, parts in _quantized_weights(network, config).items()
     }
-    for name, plan in plan_biases(network, config, quantizers).items():
+    for name, plan in biases.items():
         overrides[name] = Override(plan, functools.partial(_bias_values, network, plan))
+    if loaded is not None:
+        overrides = {name: _remembered(override, loaded) for name, override in overrides.items()}
     return Simulation(overrides, quantizers)
+
+
+def _remembered(override: Override, loaded: MutableMapping[Hashable, Array]) -> Override:
+    def load() -> Array:
+        if override.key not in loaded:
+            loaded[override.key] = override.load()
+        return loaded[override.key]
+
+    return Override(override.key, load)
 
 
 # --- weights -----------------------------------------------------------------------------------------------------
@@ -58,12 +89,37 @@ def weight_spec(layer: LayerInfo, config: QuantConfig) -> QuantizerSpec | None:
     return None if layer.read_only or not layer.finite else config.spec_for(layer.name).weights
 
 
-def encode_layer(network: Network, layer: LayerInfo, spec: QuantizerSpec) -> Encoded:
-    """Return the integer codes, scales and zero points of a layer's weight under an integer `spec`."""
-    return encode(network.weight(layer), spec, layer.channel_axis)
+def encode_layer(network: Network, layer: LayerInfo, spec: QuantizerSpec, bias: BiasPlan | None = None) -> Encoded:
+    """Return the integer codes, scales and zero points of a layer's weight under an integer `spec`.
+
+    `bias` is the plan of the layer's bias if it has one (`plan_biases`): see `layer_qparams`.
+    """
+    return encode(network.weight(layer), spec, layer.channel_axis, layer_qparams(network, layer, spec, bias))
 
 
-def quantized_weight(network: Network, name: str, parts: Mapping[LayerInfo, QuantizerSpec]) -> Array:
+def layer_qparams(network: Network, layer: LayerInfo, spec: QuantizerSpec, bias: BiasPlan | None = None) -> QParams:
+    """Return scales and zero points of a layer's weight, with scales large enough for int32 to hold its bias.
+
+    Channels that training has left with hardly any weight have scales so small that ``bias / (input scale * scale)``
+    leaves int32. A larger scale costs them nothing: their weights add less than a step of the output.
+    """
+    qparams = weight_qparams(network.weight(layer), spec, layer.channel_axis)
+    if bias is None:
+        return qparams
+    least = np.zeros(1)
+    for name, input_scale in bias.of_layer:
+        magnitude = np.abs(network.constants[name].astype(np.float64)).reshape(bias.groups, -1).max(0)
+        least = np.maximum(least, magnitude / (float(np.float32(input_scale)) * _LARGEST_CODE))
+    scale = np.maximum(qparams.scale, least.max() if qparams.scale.size == 1 else least).astype(np.float32)
+    return QParams(scale, qparams.zero_point)
+
+
+def quantized_weight(
+    network: Network,
+    name: str,
+    parts: Mapping[LayerInfo, QuantizerSpec],
+    biases: Mapping[LayerInfo, BiasPlan] | None = None,
+) -> Array:
     """Return the fake-quantized values of the initializer `name`, in its own shape and type.
 
     Several layers may hold rows of it (gates and directions of recurrent weights); rows of none stay float.
@@ -71,7 +127,13 @@ def quantized_weight(network: Network, name: str, parts: Mapping[LayerInfo, Quan
     values = network.constants[name]
     (first, first_spec), *_ = parts.items()
     if first.rows is None:
-        out, _ = fake_quantize(network.weight(first), first_spec, first.channel_axis)
+        weight = network.weight(first)
+        plan = (biases or {}).get(first)
+        if plan is None:
+            out, _ = fake_quantize(weight, first_spec, first.channel_axis)
+        else:
+            qparams = layer_qparams(network, first, first_spec, plan)
+            out, _ = fake_quantize_with(weight, first_spec, qparams, first.channel_axis)
         return out.astype(values.dtype, copy=False)
     out = np.array(values, np.float32)
     matrix = out.reshape(-1, out.shape[-1])
@@ -90,9 +152,13 @@ def _quantized_weights(network: Network, config: QuantConfig) -> dict[str, dict[
     return weights
 
 
-def _weight_override(network: Network, name: str, parts: dict[LayerInfo, QuantizerSpec]) -> Override:
-    key = (name, tuple((layer.rows, spec) for layer, spec in parts.items()))
-    return Override(key, functools.partial(quantized_weight, network, name, parts))
+def _weight_override(
+    network: Network, name: str, parts: dict[LayerInfo, QuantizerSpec], biases: Mapping[LayerInfo, BiasPlan]
+) -> Override:
+    plans = {layer: biases[layer] for layer in parts if layer in biases}
+    limits = tuple(plan.of_layer for plan in plans.values())
+    key = (name, tuple((layer.rows, spec) for layer, spec in parts.items()), limits)
+    return Override(key, functools.partial(quantized_weight, network, name, parts, plans))
 
 
 # --- activations -------------------------------------------------------------------------------------------------
@@ -254,6 +320,7 @@ class BiasPlan:
         layer: the layer it belongs to, with the spec of its weight.
         groups: how often the scales of the weight repeat along the bias (grouped ConvTranspose), else 1.
         input_scale: scale of the input's quantizer.
+        of_layer: name and input scale of every bias of the layer: a shared weight has one per node.
     """
 
     bias: str
@@ -261,14 +328,14 @@ class BiasPlan:
     spec: QuantizerSpec
     groups: int
     input_scale: float
+    of_layer: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BiasEncoding:
     """A bias as integer kernels have it: codes int32 of the bias's shape, scale float32 (1,) or (channels,).
 
-    `clipped` counts the values that int32 could not hold: the weights of their channels are so small that the bias
-    does not fit their scale.
+    `clipped` counts the values that int32 cannot hold; `layer_qparams` sees to it that there are none.
     """
 
     codes: Array
@@ -298,16 +365,20 @@ def plan_biases(
             if plan is not None:
                 plans.setdefault(plan.bias, []).append(plan)
     # A bias used by nodes that need other scales, or by any other node, has to stay float for all of them.
-    return {
-        name: users[0]
+    agreed = [
+        users[0]
         for name, users in plans.items()
         if len(set(users)) == 1 and len(users) == len(graph.consumers[name]) and name not in graph.outputs
-    }
+    ]
+    of_layer: dict[str, list[tuple[str, float]]] = {}
+    for plan in agreed:
+        of_layer.setdefault(plan.layer.name, []).append((plan.bias, plan.input_scale))
+    return {plan.bias: replace(plan, of_layer=tuple(of_layer[plan.layer.name])) for plan in agreed}
 
 
 def encode_bias(network: Network, plan: BiasPlan) -> BiasEncoding:
     """Return the int32 codes of a bias, clipped to the ends of int32."""
-    weight = weight_qparams(network.weight(plan.layer), plan.spec, plan.layer.channel_axis)
+    weight = layer_qparams(network, plan.layer, plan.spec, plan)
     scale = np.float32(plan.input_scale) * weight.scale
     scale = np.maximum(np.tile(scale, plan.groups) if scale.size > 1 else scale, np.float32(SMALLEST_SCALE))
     codes = np.rint(network.constants[plan.bias].astype(np.float64) / scale)
@@ -318,12 +389,6 @@ def encode_bias(network: Network, plan: BiasPlan) -> BiasEncoding:
 def decode_bias(encoding: BiasEncoding) -> Array:
     """Return the values of an int32 bias, float32, as DequantizeLinear computes them."""
     return np.asarray(encoding.codes.astype(np.float32) * encoding.scale, np.float32)
-
-
-def clipped_biases(network: Network, plans: Iterable[BiasPlan]) -> dict[str, int]:
-    """Return how many values of each layer's bias int32 cannot hold, where there are any."""
-    counts = {plan.layer.name: encode_bias(network, plan).clipped for plan in plans}
-    return {layer: count for layer, count in counts.items() if count}
 
 
 def _fits_integer_kernel(fmt: Format) -> bool:
