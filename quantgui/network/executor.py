@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import ChainMap
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,7 +42,7 @@ from quantgui.results import Array
 
 _SESSION_BYTES = 2**20
 _KNOWN_SIMULATIONS = 8
-_OUTPUT_SHARE = 8
+_OUTPUT_SHARE = 4
 _PATIENCE = 3
 _LEAST_SESSION_BUDGET, _MOST_SESSION_BUDGET = 64 * 2**20, 2**30
 
@@ -89,8 +89,8 @@ class Executor:
         self.network = network
         self.threads = threads
         # Outputs are kept apart: they are small, and with them a configuration seen before costs nothing.
-        self._output_cache: ByteCache[Array] = ByteCache(cache_bytes // _OUTPUT_SHARE)
-        self._cut_cache: ByteCache[Array] = ByteCache(cache_bytes - cache_bytes // _OUTPUT_SHARE, patience=_PATIENCE)
+        self._output_cache: ByteCache[Array] = ByteCache(cache_bytes // _OUTPUT_SHARE, patience=_PATIENCE)
+        self._cut_cache: ByteCache[Array] = ByteCache(cache_bytes - self._output_cache.budget, patience=_PATIENCE)
         graph = network.skeleton.graph
         self._outputs = tuple(value.name for value in graph.output)
         self._initializers = {tensor.name for tensor in graph.initializer}
@@ -125,7 +125,7 @@ class Executor:
         return len(self._segments or ())
 
     def run(
-        self, batch: Batch, simulation: Simulation = FLOAT_SIMULATION, fetch: Sequence[str] = ()
+        self, batch: Batch, simulation: Simulation = FLOAT_SIMULATION, fetch: Collection[str] = ()
     ) -> dict[str, Array]:
         """Return the network's outputs and those of `fetch` that are fetchable, by name; not to be written to.
 
@@ -136,12 +136,12 @@ class Executor:
         results = dict(self._results(batch, simulation, tuple(fetch), self._outputs))
         return {name: results[name] for name in dict.fromkeys((*self._outputs, *fetch)) if name in results}
 
-    def stream(self, batch: Batch, simulation: Simulation, fetch: Sequence[str]) -> Iterator[tuple[str, Array]]:
+    def stream(self, batch: Batch, simulation: Simulation, fetch: Collection[str]) -> Iterator[tuple[str, Array]]:
         """Yield the tensors `fetch` one by one, segment by segment; segments behind the last of them do not run."""
         yield from self._results(batch, simulation, tuple(fetch), ())
 
     def run_sequence(
-        self, batches: Iterable[Batch], simulation: Simulation = FLOAT_SIMULATION, fetch: Sequence[str] = ()
+        self, batches: Iterable[Batch], simulation: Simulation = FLOAT_SIMULATION, fetch: Collection[str] = ()
     ) -> Iterator[tuple[Batch, dict[str, Array]]]:
         """Yield each batch with what `run` returns for it; recurrent state flows from batch to batch."""
         outputs: dict[str, Array] | None = None
@@ -179,6 +179,7 @@ class Executor:
             known = (simulation, tuple(self._variant(segment, simulation) for segment in segments))
             self._known.put(id(simulation), known, 1)
             self._cut_cache.next_age()
+            self._output_cache.next_age()
         return known[1]
 
     def _variant(self, segment: Segment, simulation: Simulation) -> _Variant:
