@@ -53,6 +53,7 @@ from quantgui.results import (
     NetworkOpened,
     NetworkSummary,
     Progress,
+    TensorError,
     Verification,
     WeightErrorReady,
     WeightView,
@@ -65,7 +66,7 @@ from quantgui.session.results_store import ResultStore
 from quantgui.session.undo import SetConfig
 from quantgui.session.wanted import Situation, Wanted, wanted_requests
 from quantgui.spec.config import QuantConfig, UnknownName, changed_layers, unknown_names
-from quantgui.spec.quantizer import LayerSpec
+from quantgui.spec.quantizer import FLOAT, LayerSpec
 from quantgui.spec.serialization import load_config, save_config
 from quantgui.spec.size import network_bytes
 
@@ -228,7 +229,7 @@ class Session(QObject):
         """What is known of the current layer's weight under its current spec."""
         if self.current is None:
             return None
-        return self.store.view(self.current.name, self._config.spec_for(self.current.name).weights)
+        return self.store.view(self.current.name, self.spec_for(self.current.name).weights)
 
     @property
     def evaluation(self) -> Evaluation | None:
@@ -253,6 +254,20 @@ class Session(QObject):
     def layer(self, name: str) -> LayerInfo | None:
         """Return the layer called `name`."""
         return self._layers.get(name)
+
+    def spec_for(self, name: str) -> LayerSpec:
+        """Return what happens to a layer; those that cannot be changed stay as they are in the file."""
+        return self._config.spec_for(name) if self.is_editable(name) else FLOAT
+
+    def weight_error(self, name: str) -> TensorError | None:
+        """Return the weight error of a layer under its current spec; None where it is float, or not known yet."""
+        spec = self.spec_for(name).weights
+        return None if spec is None else self.store.error(name, spec)
+
+    def similar_layers(self, name: str) -> tuple[LayerInfo, ...]:
+        """Return all layers that can be changed and have the operator of the layer `name`."""
+        op = self._layers[name].op
+        return tuple(x for x in self._layers.values() if x.op == op and self.is_editable(x.name))
 
     def size(self, config: QuantConfig | None = None) -> int:
         """Return the bytes of the network under `config`, or under the current one."""
@@ -394,7 +409,13 @@ class Session(QObject):
     def calibrate(self) -> None:
         """Calibrate now."""
         if self._data is not None:
+            self._refused.pop(Calibrate(), None)
             self._submit(Wanted("calibrate", Calibrate(), Priority.CALIBRATE))
+
+    def retry(self) -> None:
+        """Ask again for what has failed."""
+        self._refused.clear()
+        self.refresh()
 
     def export(self, path: str) -> None:
         """Write the quantized network to `path`."""
@@ -446,6 +467,8 @@ class Session(QObject):
         if not self._closed:
             self._closed = True
             self._autosave_timer.stop()
+            # The stack tells of its own end, when those who listen may be gone already.
+            self.undo_stack.blockSignals(True)
             self._engine.close()
 
     def forget_autosave(self) -> None:

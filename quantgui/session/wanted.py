@@ -54,9 +54,10 @@ def wanted_requests(situation: Situation, store: ResultStore) -> tuple[Wanted, .
 
 def _look(situation: Situation, store: ResultStore) -> Wanted | None:
     layer = situation.current
-    if layer is None or layer.read_only or not layer.finite:
+    if layer is None:
         return None
-    spec = situation.config.spec_for(layer.name).weights
+    editable = layer.finite and not layer.read_only
+    spec = situation.config.spec_for(layer.name).weights if editable else None
     if store.view(layer.name, spec) is not None:
         return None
     return Wanted("look", ViewWeight(layer.name, spec), Priority.LOOK)

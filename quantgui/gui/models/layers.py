@@ -144,7 +144,7 @@ class LayersModel(QAbstractTableModel):
         if not index.isValid() or index.row() >= len(self._layers):
             return None
         layer, column = self._layers[index.row()], Column(index.column())
-        spec = self._session.config.spec_for(layer.name)
+        spec = self._session.spec_for(layer.name)
         match role:
             case Qt.ItemDataRole.DisplayRole:
                 return self._text(layer, spec, column)
@@ -186,13 +186,12 @@ class LayersModel(QAbstractTableModel):
         clicked = self._layers[index.row()]
         selection = self._session.selected_layers
         layers = selection if clicked in selection else (clicked,)
-        config = self._session.config
         if index.column() == Column.WEIGHT_BITS:
-            specs = {x.name: with_weight_format(config.spec_for(x.name), value) for x in layers}
+            specs = {x.name: with_weight_format(self._session.spec_for(x.name), value) for x in layers}
             text = self.tr("Set {layers} to {format}")
         else:
             bits = None if value is None else value.bits
-            specs = {x.name: fitting(x, with_activation_bits(config.spec_for(x.name), bits)) for x in layers}
+            specs = {x.name: fitting(x, with_activation_bits(self._session.spec_for(x.name), bits)) for x in layers}
             text = self.tr("Set activations of {layers} to {format}")
         words = describe_layers([layer.name for layer in layers])
         self._session.set_specs(specs, text.format(layers=words, format=format_words(value)))
@@ -225,21 +224,21 @@ class LayersModel(QAbstractTableModel):
             Column.PARAMETERS: lambda x: x.parameters,
             Column.WEIGHT_BITS: lambda x: self._facts(x).bits,
             Column.ACTIVATION_BITS: lambda x: self._facts(x).activation_bits,
-            Column.SCHEME: lambda x: scheme_text(self._session.config.spec_for(x.name).weights),
+            Column.SCHEME: lambda x: scheme_text(self._session.spec_for(x.name).weights),
             Column.SQNR: lambda x: _known(self._facts(x).sqnr),
         }
         return keys[column]
 
     def _facts(self, layer: LayerInfo) -> LayerFacts:
-        spec = self._session.config.spec_for(layer.name)
-        error = self._session.store.error(layer.name, spec.weights)
+        spec = self._session.spec_for(layer.name)
+        error = self._session.weight_error(layer.name)
         return LayerFacts(
             layer.name,
             layer.op,
             layer.dtype if layer.read_only else str(spec),
             bits_of(spec.weights),
             bits_of(spec.activations),
-            math.nan if error is None or spec.weights is None else error.sqnr_db,
+            math.nan if error is None else error.sqnr_db,
             layer.parameters,
             layer.macs,
             layer_bytes(layer, spec.weights),
@@ -309,10 +308,8 @@ class LayersModel(QAbstractTableModel):
             case Column.SCHEME:
                 return "" if layer.read_only else scheme_text(spec.weights)
             case Column.SQNR:
-                error = self._session.store.error(layer.name, spec.weights)
-                return (
-                    "" if error is None or spec.weights is None else numbers.decibel(error.sqnr_db).removesuffix(" dB")
-                )
+                error = self._session.weight_error(layer.name)
+                return "" if error is None else numbers.decibel(error.sqnr_db).removesuffix(" dB")
 
     def _value(self, layer: LayerInfo, spec: LayerSpec, column: Column) -> Any:
         match column:

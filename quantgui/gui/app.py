@@ -1,0 +1,140 @@
+"""The application around the window: start, look, unexpected errors."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from PySide6.QtCore import QSettings, QTimer
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QApplication
+
+from quantgui.engine.client import EngineClient
+from quantgui.gui.dialogs.error import ErrorDialog
+from quantgui.gui.icons import icon
+from quantgui.gui.main_window import MainWindow
+from quantgui.gui.theme import apply_theme, current
+from quantgui.paths import state_folder
+from quantgui.session.session import Session
+
+_LOG = logging.getLogger("quantgui")
+ERROR_INTERVAL_SECONDS = 5.0
+LOG_BYTES = 1_000_000
+
+
+class ExceptionHook:
+    """Tells the user about an unexpected error, writes it to the log, and lets the window live.
+
+    A painting that fails would fail sixty times a second: one dialog is shown at a time, and a new one only after
+    some seconds.
+    """
+
+    def __init__(self, window: MainWindow | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._window = window
+        self._clock = clock
+        self._last = -ERROR_INTERVAL_SECONDS
+        self.dialog: ErrorDialog | None = None
+        self.count = 0
+
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            QApplication.quit()
+            return
+        details = "".join(traceback.format_exception(kind, error, trace))
+        self.count += 1
+        _LOG.error("Unexpected error\n%s", details)
+        now = self._clock()
+        if now - self._last < ERROR_INTERVAL_SECONDS or (self.dialog is not None and self.dialog.isVisible()):
+            return
+        self._last = now
+        if self.dialog is None:
+            self.dialog = ErrorDialog(self._window)
+        self.dialog.show_error(f"{kind.__name__}: {error}", details)
+
+
+def run_app(
+    network: str | None,
+    data: str | None,
+    *,
+    argv: list[str] | None = None,
+    settings_path: Path | None = None,
+    folder: Path | None = None,
+) -> int:
+    """Open the window, with `network` and `data` if given, and return the exit code when it is closed.
+
+    Args:
+        network: path of a network, or None for the welcome page.
+        data: data source, see `quantgui.engine.requests.OpenData`.
+        argv: arguments for Qt.
+        settings_path: ini file of layout and look, instead of the user's.
+        folder: where autosave, recent files and logs lie, instead of the user's state folder.
+    """
+    folder = folder or state_folder()
+    start_log(folder)
+    QGuiApplication.setDesktopFileName("quantgui")
+    QApplication.setApplicationName("quantgui")
+    QApplication.setOrganizationName("quantgui")
+    app = QApplication(argv if argv is not None else sys.argv[:1])
+    settings = make_settings(settings_path)
+    scheme = settings.value("scheme", "system", type=str)
+    apply_theme(app, scheme if scheme in ("light", "dark") else "system")
+    app.setWindowIcon(icon("layers", current().accent))
+    session = Session(EngineClient, folder)
+    window = MainWindow(session, settings)
+    hook = ExceptionHook(window)
+    sys.excepthook = hook
+    _let_interrupts_through(app)
+    window.show()
+    QTimer.singleShot(0, lambda: start(window, network, data))
+    code = app.exec()
+    sys.excepthook = sys.__excepthook__
+    session.close()
+    return code
+
+
+def start(window: MainWindow, network: str | None, data: str | None) -> None:
+    """Do what follows the first picture of the window."""
+    if network:
+        window.session.open_network(network, data or "")
+    else:
+        window.session.recover()
+    # What has been made until now lives as long as the window; a full collection of it costs several frames.
+    gc.collect()
+    gc.freeze()
+
+
+def make_settings(path: Path | None) -> QSettings:
+    """Return the settings in the ini file at `path`, or the user's."""
+    if path is not None:
+        return QSettings(str(path), QSettings.Format.IniFormat)
+    return QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "quantgui", "quantgui")
+
+
+def start_log(folder: Path) -> None:
+    """Write warnings and errors to ``quantgui.log``; without a writable folder they go to standard error alone."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.handlers.RotatingFileHandler(folder / "quantgui.log", maxBytes=LOG_BYTES, backupCount=1)
+    except OSError:
+        return
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+
+
+def _let_interrupts_through(app: QApplication) -> None:
+    """Let Ctrl+C in a terminal close the program: Python sees signals only while it runs."""
+    if os.name == "posix":
+        signal.signal(signal.SIGINT, lambda *_: app.quit())
+        timer = QTimer(app)
+        timer.timeout.connect(lambda: None)
+        timer.start(500)

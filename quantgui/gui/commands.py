@@ -1,0 +1,418 @@
+"""What the actions do: ask the user what is needed, tell the session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+from pathlib import Path
+
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtWidgets import QMessageBox, QWidget
+
+from quantgui import __version__
+from quantgui.errors import QuantGuiError
+from quantgui.gui import numbers
+from quantgui.gui.actions import ACTIONS, tr, why_not
+from quantgui.gui.dialogs.data import DataDialog
+from quantgui.gui.dialogs.export import ExportDialog
+from quantgui.gui.dialogs.files import FileChooser
+from quantgui.gui.dialogs.help import SHORTCUTS, HelpDialog
+from quantgui.gui.dialogs.palette import Entry, SearchDialog
+from quantgui.gui.dialogs.preferences import PreferencesDialog
+from quantgui.gui.dialogs.verification import VerificationDialog
+from quantgui.gui.presenter import Panels, Presenter
+from quantgui.gui.theme import theme_events
+from quantgui.results import DataSummary, Exported, Verification
+from quantgui.session.jobs import Job, JobState
+from quantgui.session.recent import RecentFile
+from quantgui.session.samples import Sample
+from quantgui.session.session import Session
+from quantgui.spec.formats import IntFormat
+from quantgui.spec.presets import PRESETS, Preset
+from quantgui.spec.quantizer import bits_of
+
+NETWORKS = "Networks (*.onnx);;All files (*)"
+CONFIGS = "Configuration (*.json)"
+
+
+class Answer(Enum):
+    """What to do with a configuration that has not been saved."""
+
+    SAVE = auto()
+    DISCARD = auto()
+    CANCEL = auto()
+
+
+class Commands(QObject):
+    """Handlers of all actions.
+
+    Attributes:
+        ask_to_save: asks what to do with an unsaved configuration; a test puts its own answer here.
+
+    Signals:
+        scheme_chosen: ``system``, ``light`` or ``dark``.
+        tab_chosen: number of the tab to be shown.
+        layout_reset: the panels go back to where they were at first.
+        quit_requested: the user wants to leave.
+        noticed: a sentence that is worth being seen, and whether it is a failure.
+    """
+
+    scheme_chosen = Signal(str)
+    tab_chosen = Signal(int)
+    layout_reset = Signal()
+    quit_requested = Signal()
+    noticed = Signal(str, bool)
+
+    def __init__(
+        self, session: Session, panels: Panels, presenter: Presenter, chooser: FileChooser, window: QWidget
+    ) -> None:
+        super().__init__(window)
+        self._session = session
+        self._panels = panels
+        self._presenter = presenter
+        self._chooser = chooser
+        self._window = window
+        self.ask_to_save: Callable[[], Answer] = self._ask_to_save
+        self.data_dialog: DataDialog | None = None
+        self.export_dialog: ExportDialog | None = None
+        self.verification_dialog: VerificationDialog | None = None
+        self.help_dialog: HelpDialog | None = None
+        self.search_dialog: SearchDialog | None = None
+        self.preferences_dialog: PreferencesDialog | None = None
+        session.data_opened.connect(self._on_data_opened)
+        session.exported.connect(self._on_exported)
+        session.verified.connect(self._on_verified)
+        session.job_changed.connect(self._on_job_changed)
+
+    def handlers(self) -> dict[str, Callable[[], object]]:
+        """Return what each action does, by the action's id."""
+        table = self._panels.layers.table
+        bits = {f"bits_{n}": self._setting_bits(n) for n in range(2, 9)}
+        tabs = ("tab_weights", "tab_channels", "tab_activations", "tab_graph")
+        return {
+            "open": self.open_network,
+            "data": self.open_data,
+            "load_config": self.load_config,
+            "save_config": self.save_config,
+            "save_config_as": self.save_config_as,
+            "export": self.export,
+            "verify": self.verify,
+            "close": self.close_network,
+            "preferences": self.preferences,
+            "quit": self.quit_requested.emit,
+            "undo": self.undo,
+            "redo": self.redo,
+            "search": self.search,
+            "filter": self._panels.layers.focus_filter,
+            "select_all": table.selectAll,
+            "select_similar": self.select_similar,
+            **bits,
+            "float": lambda: self._presenter.set_weight_format(None),
+            "apply_similar": self._presenter.apply_to_similar,
+            "evaluate": self._session.evaluate,
+            "automatic": self.toggle_automatic,
+            "calibrate": self._session.calibrate,
+            "stop": self.stop_jobs,
+            "restart": self._session.restart_engine,
+            **{name: self._showing_tab(place) for place, name in enumerate(tabs)},
+            "theme": self.toggle_theme,
+            "reset_layout": self.layout_reset.emit,
+            "help": self.help,
+            "shortcuts": lambda: self.help(SHORTCUTS),
+            "about": self.about,
+        }
+
+    # --- opening -------------------------------------------------------------------------------------------------
+
+    def open_network(self) -> None:
+        """Ask for a network and open it."""
+        if path := self._chooser.open_file(self._window, self.tr("Open network"), NETWORKS):
+            self.open_path(path)
+
+    def open_path(self, path: str, data: str = "") -> None:
+        """Open the network at `path`, then `data`, unless the user wants to keep his unsaved work."""
+        if self.may_leave():
+            self._session.open_network(path, data)
+
+    def open_sample(self, sample: Sample) -> None:
+        """Open a sample network with its data."""
+        self.open_path(sample.network, sample.evaluation)
+
+    def open_recent(self, entry: RecentFile) -> None:
+        """Open a network again, with the data it was used with if that is still there."""
+        data = entry.data if entry.data.startswith("random:") or Path(entry.data).exists() else ""
+        self.open_path(entry.network, data)
+
+    def open_files(self, paths: list[str]) -> None:
+        """Open what has been dropped on the window: a network, data, a configuration, or several of them."""
+        networks = [path for path in paths if path.lower().endswith(".onnx")]
+        configs = [path for path in paths if path.lower().endswith(".json")]
+        data = [path for path in paths if path not in networks + configs]
+        if networks:
+            self.open_path(networks[0], data[0] if data else "")
+        elif self._session.summary is None:
+            self.noticed.emit(self.tr("Drop a network (.onnx) first: what you dropped belongs to one."), True)
+        elif configs:
+            self._load(Path(configs[0]))
+        elif data:
+            self._session.open_data(data[0])
+
+    def close_network(self) -> None:
+        """Close the network."""
+        if self.may_leave():
+            self._session.close_network()
+
+    def open_data(self) -> None:
+        """Show the dialog for data and metric."""
+        if self._session.summary is None:
+            return
+        if self.data_dialog is None:
+            self.data_dialog = DataDialog(self._chooser, self._window)
+            self.data_dialog.data_chosen.connect(self._session.open_data)
+            self.data_dialog.metric_chosen.connect(self._session.set_metric)
+        self.data_dialog.show_network(self._session.summary.inputs)
+        self.data_dialog.show_data(self._session.data)
+        self.data_dialog.show_metric(self._session.metric)
+        _present(self.data_dialog)
+
+    # --- configuration -------------------------------------------------------------------------------------------
+
+    def may_leave(self) -> bool:
+        """Return whether the configuration may be left behind, after asking the user if it is not saved."""
+        if self._session.is_saved:
+            return True
+        match self.ask_to_save():
+            case Answer.SAVE:
+                return self.save_config()
+            case Answer.DISCARD:
+                return True
+            case Answer.CANCEL:
+                return False
+
+    def load_config(self) -> None:
+        """Ask for a configuration and take it over."""
+        if path := self._chooser.open_file(self._window, self.tr("Load configuration"), CONFIGS):
+            self._load(Path(path))
+
+    def save_config(self) -> bool:
+        """Save the configuration where it came from; return whether it has been saved."""
+        return self._save(self._session.config_path) if self._session.config_path else self.save_config_as()
+
+    def save_config_as(self) -> bool:
+        """Ask for a file and save the configuration; return whether it has been saved."""
+        summary = self._session.summary
+        suggestion = f"{Path(summary.path).stem}.quantization.json" if summary is not None else "quantization.json"
+        path = self._chooser.save_file(self._window, self.tr("Save configuration"), suggestion, CONFIGS)
+        return bool(path) and self._save(path)
+
+    def undo(self) -> None:
+        """Undo, and say what."""
+        stack = self._session.undo_stack
+        text = stack.undoText()
+        stack.undo()
+        if text:
+            self._panels.status.show_notice(self.tr("Undone: {what}").format(what=text))
+
+    def redo(self) -> None:
+        """Redo, and say what."""
+        stack = self._session.undo_stack
+        text = stack.redoText()
+        stack.redo()
+        if text:
+            self._panels.status.show_notice(self.tr("Done again: {what}").format(what=text))
+
+    def select_similar(self) -> None:
+        """Select all layers with the operator of the current one."""
+        current = self._session.current
+        if current is not None:
+            names = [layer.name for layer in self._session.similar_layers(current.name)]
+            self._session.select([current.name, *(name for name in names if name != current.name)])
+
+    def toggle_automatic(self) -> None:
+        """Switch evaluation after every change on and off."""
+        self._session.evaluates_automatically = not self._session.evaluates_automatically
+        self._session.refresh()
+
+    def stop_jobs(self) -> None:
+        """Stop everything."""
+        for job in self._session.jobs:
+            self._session.cancel(job.topic)
+
+    # --- export --------------------------------------------------------------------------------------------------
+
+    def export(self) -> None:
+        """Show the export dialog."""
+        session = self._session
+        if session.summary is None:
+            return
+        if self.export_dialog is None:
+            self.export_dialog = ExportDialog(self._chooser, self._window)
+            self.export_dialog.export_requested.connect(session.export)
+            self.export_dialog.cancel_requested.connect(lambda: session.cancel("export"))
+            self.export_dialog.verify_requested.connect(session.verify)
+        source = Path(session.summary.path)
+        name = session.config.name.replace(" ", "-") or "quantized"
+        folder = source.parent if source.parent.is_dir() else Path.home()
+        self.export_dialog.show_plan(str(folder / f"{source.stem}.{name}.onnx"), self._plan())
+        _present(self.export_dialog)
+
+    def verify(self) -> None:
+        """Verify the file exported last, or one the user chooses."""
+        exported = self._session.last_export
+        path = exported.path if exported is not None and Path(exported.path).is_file() else ""
+        path = path or self._chooser.open_file(self._window, self.tr("Verify an exported file"), NETWORKS)
+        if path:
+            self._session.verify(path)
+
+    def _plan(self) -> str:
+        session = self._session
+        assert session.summary is not None
+        layers = session.summary.layers
+        specs = [session.spec_for(layer.name) for layer in layers]
+        quantized = sum(spec.weights is not None for spec in specs)
+        activations = sum(spec.activations is not None for spec in specs)
+        before, after = numbers.data_size(session.summary.float_bytes), numbers.data_size(session.size())
+        sentence = self.tr(
+            "{n} of {all} layers with quantized weights, {a} with quantized activations: {b} → {c}."
+        ).format(n=quantized, all=len(layers), a=activations, b=before, c=after)
+        odd = {bits_of(spec.weights) for spec in specs if spec.weights is not None and spec.weights.is_integer}
+        if odd - {2, 4, 8, 16}:
+            sentence += "\n" + self.tr("Odd bit-widths are stored in the next larger type of ONNX.")
+        return sentence
+
+    # --- window --------------------------------------------------------------------------------------------------
+
+    def search(self) -> None:
+        """Show the search."""
+        if self.search_dialog is None:
+            self.search_dialog = SearchDialog(self._window)
+        self.search_dialog.show_entries(self._entries())
+        corner = self._window.mapToGlobal(self._window.rect().topLeft())
+        self.search_dialog.move(corner.x() + (self._window.width() - self.search_dialog.width()) // 2, corner.y() + 70)
+
+    def help(self, page: str = "") -> None:
+        """Show the help."""
+        if self.help_dialog is None:
+            self.help_dialog = HelpDialog(self._window)
+        if page:
+            self.help_dialog.show_page(page)
+        _present(self.help_dialog)
+
+    def preferences(self) -> None:
+        """Show the preferences."""
+        if self.preferences_dialog is None:
+            self.preferences_dialog = PreferencesDialog(theme_events().scheme, self._window)
+            self.preferences_dialog.scheme_chosen.connect(self.scheme_chosen)
+        _present(self.preferences_dialog)
+
+    def toggle_theme(self) -> None:
+        """Switch between light and dark."""
+        self.scheme_chosen.emit("light" if theme_events().tokens.is_dark else "dark")
+
+    def about(self) -> None:
+        """Show version and licence."""
+        box = QMessageBox(self._window)
+        box.setWindowTitle(self.tr("About quantgui"))
+        box.setText(
+            self.tr(
+                "quantgui {version}\nThe bench on which you decide how a neural network is quantized.\n\n"
+                "Apache License 2.0. Fonts: Inter, JetBrains Mono (OFL). Icons: Lucide (ISC)."
+            ).format(version=__version__)
+        )
+        box.open()
+
+    def _entries(self) -> list[Entry]:
+        session, handlers = self._session, self.handlers()
+        found = [
+            Entry(
+                tr(spec.text).replace("&", "").rstrip("…"),
+                self.tr("action"),
+                handlers[spec.id],
+                why_not(spec.needs, session),
+            )
+            for spec in ACTIONS
+            if spec.id != "search"
+        ]
+        reason = "" if session.summary is not None else self.tr("Open a network first.")
+        found += [Entry(preset.name, self.tr("preset"), self._applying(preset), reason) for preset in PRESETS]
+        if session.summary is not None:
+            found += [Entry(x.name, x.op, self._selecting(x.name)) for x in session.summary.layers]
+        return found
+
+    # --- what the session says -----------------------------------------------------------------------------------
+
+    def _on_data_opened(self, summary: DataSummary) -> None:
+        if self.data_dialog is not None:
+            self.data_dialog.show_data(summary)
+
+    def _on_exported(self, exported: Exported) -> None:
+        if self.export_dialog is not None:
+            self.export_dialog.show_exported(exported, can_verify=self._session.data is not None)
+
+    def _on_verified(self, result: Verification) -> None:
+        if self.verification_dialog is None:
+            self.verification_dialog = VerificationDialog(self._window)
+        self.verification_dialog.show_verification(result)
+        _present(self.verification_dialog)
+
+    def _on_job_changed(self, job: Job) -> None:
+        if job.topic == "export" and self.export_dialog is not None:
+            if job.state is JobState.RUNNING:
+                self.export_dialog.show_progress(job.progress)
+            elif job.state in (JobState.FAILED, JobState.CANCELLED):
+                self.export_dialog.show_failure(job.sentence or self.tr("Stopped; nothing was written."))
+        if job.topic in ("data", "metric") and self.data_dialog is not None and job.state is JobState.FAILED:
+            self.data_dialog.show_failure(job.sentence)
+
+    # --- parts ---------------------------------------------------------------------------------------------------
+
+    def _load(self, path: Path) -> None:
+        try:
+            unknown = self._session.load_config(path)
+        except QuantGuiError as error:
+            self.noticed.emit(str(error), True)
+            return
+        if unknown:
+            more = self.tr(" ({n} names in all)").format(n=len(unknown)) if len(unknown) > 1 else ""
+            self.noticed.emit(f"{unknown[0]}{more}", True)
+
+    def _save(self, path: str) -> bool:
+        try:
+            self._session.save_config(Path(path))
+        except QuantGuiError as error:
+            self.noticed.emit(str(error), True)
+            return False
+        self._panels.status.show_notice(self.tr("Saved {name}").format(name=Path(path).name))
+        return True
+
+    def _ask_to_save(self) -> Answer:
+        box = QMessageBox(self._window)
+        box.setIcon(QMessageBox.Icon.Question)
+        box.setWindowTitle(self.tr("Unsaved configuration"))
+        box.setText(self.tr("Save the configuration before you leave it?"))
+        save = box.addButton(self.tr("Save"), QMessageBox.ButtonRole.AcceptRole)
+        discard = box.addButton(self.tr("Discard"), QMessageBox.ButtonRole.DestructiveRole)
+        box.addButton(self.tr("Cancel"), QMessageBox.ButtonRole.RejectRole)
+        box.setDefaultButton(save)
+        box.exec()
+        clicked = box.clickedButton()
+        box.deleteLater()
+        return Answer.SAVE if clicked is save else Answer.DISCARD if clicked is discard else Answer.CANCEL
+
+    def _setting_bits(self, bits: int) -> Callable[[], None]:
+        return lambda: self._presenter.set_weight_format(IntFormat(bits))
+
+    def _showing_tab(self, place: int) -> Callable[[], None]:
+        return lambda: self.tab_chosen.emit(place)
+
+    def _applying(self, preset: Preset) -> Callable[[], None]:
+        return lambda: self._presenter.apply_preset(preset)
+
+    def _selecting(self, name: str) -> Callable[[], None]:
+        return lambda: self._session.select((name,))
+
+
+def _present(dialog: QWidget) -> None:
+    dialog.show()
+    dialog.raise_()
+    dialog.activateWindow()

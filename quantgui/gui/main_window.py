@@ -1,0 +1,421 @@
+"""The main window: makes the parts and connects them; decides nothing itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import QByteArray, QEvent, QObject, QSettings, QSize, Qt
+from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QKeyEvent, QKeySequence
+from PySide6.QtWidgets import (
+    QAbstractSpinBox,
+    QApplication,
+    QDockWidget,
+    QLineEdit,
+    QMainWindow,
+    QMenu,
+    QSizePolicy,
+    QStackedWidget,
+    QTabWidget,
+    QToolBar,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from quantgui.gui import numbers
+from quantgui.gui.actions import ACTIONS, FILE, VIEW, build_actions, update_actions
+from quantgui.gui.commands import Answer, Commands
+from quantgui.gui.dialogs.files import FileChooser
+from quantgui.gui.dock import make_dock
+from quantgui.gui.icons import set_icon
+from quantgui.gui.panels.notice import NoticeBar
+from quantgui.gui.panels.welcome import WelcomePage
+from quantgui.gui.presenter import Panels, Presenter
+from quantgui.gui.theme import GAP, apply_theme
+from quantgui.gui.widgets.labels import ElidedLabel
+from quantgui.results import NetworkSummary
+from quantgui.session.jobs import Job, JobState
+from quantgui.session.samples import read_samples
+from quantgui.session.session import Session
+from quantgui.spec.presets import PRESETS
+
+LAYOUT_VERSION = 1
+FIRST_SIZE = QSize(1440, 900)
+SMALLEST = QSize(1024, 640)
+_LEFT, _RIGHT, _BOTTOM, _JOBS = 470, 316, 196, 300
+_ACTIVATIONS_TAB, _GRAPH_TAB = 2, 3
+_TOOLBAR_LEFT = (("open", "data"), ("presets", "evaluate"), ("export", "verify"), ("undo", "redo"))
+
+
+class UndoKeys(QObject):
+    """Lets Ctrl+Z reach the window while a line has the focus: there is one history, that of the configuration."""
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.ShortcutOverride and isinstance(event, QKeyEvent):
+            standard = QKeySequence.StandardKey
+            if event.matches(standard.Undo) or event.matches(standard.Redo):
+                focus = QApplication.focusWidget()
+                if isinstance(focus, QLineEdit | QAbstractSpinBox):
+                    # Not accepted by the line, so the key goes on to the window's shortcut.
+                    event.ignore()
+                    return True
+        return False
+
+
+class MainWindow(QMainWindow):
+    """Toolbar, panels, status line.
+
+    Args:
+        session: the open document; it is closed with the window.
+        settings: where layout and look are kept.
+        chooser: asks for files.
+    """
+
+    def __init__(self, session: Session, settings: QSettings, chooser: FileChooser | None = None) -> None:
+        super().__init__()
+        self.setObjectName("main")
+        self.session = session
+        self._settings = settings
+        self.panels = Panels(session)
+        self.presenter = Presenter(session, self.panels)
+        self.commands = Commands(session, self.panels, self.presenter, chooser or FileChooser(), self)
+        self.actions_by_id, self._menus = build_actions(self, self.commands.handlers())
+        self.welcome = WelcomePage()
+        self.notice = NoticeBar()
+        self.tabs = QTabWidget()
+        self.workspace = QMainWindow()
+        self.docks: dict[str, QDockWidget] = {}
+        self._pages = QStackedWidget()
+        self._title = ElidedLabel(middle=True)
+        self._undo_keys = UndoKeys(self)
+        self._lay_out()
+        self._make_toolbar()
+        self._make_menus()
+        self._connect()
+        self._restore()
+        self._update_actions()
+        self._show_title()
+
+    # --- making --------------------------------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        panels = self.panels
+        for panel, name, tip in (
+            (panels.weights, self.tr("Weights"), self.tr("Histogram of the current layer, before and after (Alt+1).")),
+            (panels.channels, self.tr("Channels"), self.tr("Range of every output channel (Alt+2).")),
+            (panels.activations, self.tr("Activations"), self.tr("What flows through the layer (Alt+3).")),
+            (panels.graph, self.tr("Graph"), self.tr("The network drawn (Alt+4).")),
+        ):
+            self.tabs.setTabToolTip(self.tabs.addTab(panel, name), tip)
+        self.tabs.setDocumentMode(True)
+        self.tabs.setAccessibleName(self.tr("Views of the current layer"))
+        self.tabs.tabBar().setAccessibleName(self.tr("Views of the current layer"))
+        self.tabs.tabBar().setToolTip(self.tr("Views of the current layer"))
+        centre = QWidget()
+        column = QVBoxLayout(centre)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(6)
+        column.addWidget(self.tabs, 1)
+        self.workspace.setWindowFlags(Qt.WindowType.Widget)
+        self.workspace.setObjectName("workspace")
+        self.workspace.setCentralWidget(centre)
+        self.workspace.setDockNestingEnabled(True)
+        side = Qt.DockWidgetArea
+        widgets: tuple[tuple[str, str, QWidget, Qt.DockWidgetArea], ...] = (
+            ("layers", self.tr("Layers"), panels.layers, side.LeftDockWidgetArea),
+            ("inspector", self.tr("Inspector"), panels.inspector, side.RightDockWidgetArea),
+            ("tried", self.tr("Tried"), panels.tried, side.BottomDockWidgetArea),
+            ("jobs", self.tr("Jobs"), panels.jobs, side.BottomDockWidgetArea),
+        )
+        for name, title, widget, area in widgets:
+            self.docks[name] = make_dock(name, title, widget)
+            self.workspace.addDockWidget(area, self.docks[name])
+        self.workspace.setCorner(Qt.Corner.BottomRightCorner, side.RightDockWidgetArea)
+        self.workspace.setCorner(Qt.Corner.BottomLeftCorner, side.BottomDockWidgetArea)
+        self.workspace.splitDockWidget(self.docks["tried"], self.docks["jobs"], Qt.Orientation.Horizontal)
+        self._first_layout = self.workspace.saveState(LAYOUT_VERSION)
+        holder = QWidget()
+        outer = QVBoxLayout(holder)
+        outer.setContentsMargins(GAP, 0, GAP, GAP - 2)
+        outer.setSpacing(0)
+        outer.addWidget(self.workspace)
+        self._pages.addWidget(self.welcome)
+        self._pages.addWidget(holder)
+        whole = QWidget()
+        column = QVBoxLayout(whole)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        bar = QWidget()
+        row = QVBoxLayout(bar)
+        row.setContentsMargins(GAP, GAP, GAP, 0)
+        row.addWidget(self.notice)
+        column.addWidget(bar)
+        column.addWidget(self._pages, 1)
+        self._notice_holder = bar
+        bar.hide()
+        self.setCentralWidget(whole)
+        self.setStatusBar(panels.status)
+        self.setAcceptDrops(True)
+        self.setMinimumSize(SMALLEST)
+
+    def _make_toolbar(self) -> None:
+        bar = QToolBar(self.tr("Toolbar"))
+        bar.setObjectName("toolbar")
+        bar.setMovable(False)
+        bar.setFloatable(False)
+        bar.setContextMenuPolicy(Qt.ContextMenuPolicy.PreventContextMenu)
+        bar.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        for place, group in enumerate(_TOOLBAR_LEFT):
+            if place:
+                bar.addSeparator()
+            for name in group:
+                if name == "presets":
+                    bar.addWidget(self._make_preset_button())
+                else:
+                    bar.addAction(self.actions_by_id[name])
+        self._title.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+        self._title.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self._title.setProperty("role", "note")
+        self._title.setContentsMargins(8, 0, 8, 0)
+        bar.addWidget(self._title)
+        bar.addAction(self.actions_by_id["search"])
+        bar.addAction(self.actions_by_id["theme"])
+        theme = bar.widgetForAction(self.actions_by_id["theme"])
+        if isinstance(theme, QToolButton):
+            theme.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonIconOnly)
+        for spec in ACTIONS:
+            button = bar.widgetForAction(self.actions_by_id[spec.id])
+            if isinstance(button, QToolButton):
+                button.setAccessibleName(self.actions_by_id[spec.id].iconText())
+                button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        self.addToolBar(bar)
+        self.toolbar = bar
+
+    def _make_preset_button(self) -> QToolButton:
+        self.presets_menu = QMenu(self)
+        self.presets_menu.setToolTipsVisible(True)
+        for preset in PRESETS:
+            action = self.presets_menu.addAction(preset.name)
+            action.setToolTip(preset.help)
+            action.triggered.connect(lambda _=False, chosen=preset: self.presenter.apply_preset(chosen))
+        button = QToolButton()
+        button.setText(self.tr("Preset"))
+        button.setAccessibleName(self.tr("Preset"))
+        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        button.setMenu(self.presets_menu)
+        set_icon(button, "wand-sparkles")
+        self.preset_button = button
+        return button
+
+    def _make_menus(self) -> None:
+        self._recent_menu = QMenu(self.tr("Open &recent"), self)
+        self._menus[FILE].insertMenu(self.actions_by_id["data"], self._recent_menu)
+        self._recent_menu.aboutToShow.connect(self._fill_recent)
+        view = self._menus[VIEW]
+        view.addSeparator()
+        for dock in self.docks.values():
+            action = dock.toggleViewAction()
+            action.setToolTip(self.tr("Show or hide the panel {name}.").format(name=dock.windowTitle()))
+            view.addAction(action)
+
+    # --- connecting ----------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        session, commands = self.session, self.commands
+        self.welcome.open_requested.connect(commands.open_network)
+        self.welcome.sample_chosen.connect(commands.open_sample)
+        self.welcome.recent_chosen.connect(commands.open_recent)
+        self.panels.activations.data_requested.connect(commands.open_data)
+        commands.scheme_chosen.connect(self.set_scheme)
+        commands.tab_chosen.connect(self.tabs.setCurrentIndex)
+        commands.layout_reset.connect(self.reset_layout)
+        commands.quit_requested.connect(self.close)
+        commands.noticed.connect(self._show_notice)
+        session.network_opened.connect(self._on_network_opened)
+        session.network_closed.connect(self._on_network_closed)
+        session.failed.connect(self._on_failed)
+        session.noticed.connect(self._on_noticed)
+        session.saved_changed.connect(self._show_title)
+        session.job_changed.connect(self._on_job_changed)
+        for signal in (
+            session.network_opened,
+            session.network_closed,
+            session.data_opened,
+            session.config_changed,
+            session.selection_changed,
+            session.evaluation_ready,
+            session.engine_state_changed,
+            session.undo_stack.indexChanged,
+        ):
+            signal.connect(self._update_actions)
+        self.notice.action_triggered.connect(self._restart_engine)
+        self.notice.dismiss.clicked.connect(self._notice_holder.hide)
+        self.tabs.currentChanged.connect(self._on_tab_changed)
+        app = QApplication.instance()
+        if app is not None:
+            app.installEventFilter(self._undo_keys)
+        self.actions_by_id["automatic"].setChecked(session.evaluates_automatically)
+        self.show_welcome()
+
+    def show_welcome(self) -> None:
+        """Show the welcome page with what is there to be opened."""
+        self.welcome.show_samples(read_samples())
+        self.welcome.show_recent(self.session.recent.entries())
+        self._pages.setCurrentWidget(self.welcome)
+
+    def set_scheme(self, scheme: str) -> None:
+        """Use a look, and remember it."""
+        app = QApplication.instance()
+        if isinstance(app, QApplication) and scheme in ("system", "light", "dark"):
+            self._settings.setValue("scheme", scheme)
+            apply_theme(app, scheme)  # type: ignore[arg-type]
+
+    def reset_layout(self) -> None:
+        """Put all panels back to where they were at first."""
+        for dock in self.docks.values():
+            dock.setFloating(False)
+        self.workspace.restoreState(self._first_layout, LAYOUT_VERSION)
+        for dock in self.docks.values():
+            dock.show()
+        self._size_docks()
+
+    # --- what happens --------------------------------------------------------------------------------------------
+
+    def _on_network_opened(self, summary: NetworkSummary) -> None:
+        self.welcome.show_busy("")
+        self._pages.setCurrentIndex(1)
+        if not self._settings.contains("layout"):
+            self._size_docks()
+        self._hide_notice()
+        if summary.warnings:
+            self._show_notice("\n".join(summary.warnings[:3]), failure=False)
+        self._show_title()
+        self.panels.layers.table.setFocus()
+
+    def _on_network_closed(self) -> None:
+        self.show_welcome()
+        self._hide_notice()
+        self._show_title()
+
+    def _on_job_changed(self, job: Job) -> None:
+        if job.topic == "network":
+            self.welcome.show_busy(self.tr("{job} …").format(job=job.title) if job.is_active else "")
+        if job.state is not JobState.RUNNING:
+            self._update_actions()
+
+    def _on_failed(self, sentence: str) -> None:
+        self._show_notice(sentence, failure=True)
+
+    def _on_noticed(self, sentence: str) -> None:
+        self._show_notice(sentence, failure=False)
+
+    def _show_notice(self, sentence: str, failure: bool) -> None:  # noqa: FBT001 -- comes from a signal
+        stopped = self.session.engine_state == "stopped"
+        action = self.tr("Restart the engine") if stopped and failure else ""
+        self.notice.show_sentence(sentence, "failure" if failure else "info", action)
+        self._notice_holder.show()
+
+    def _hide_notice(self) -> None:
+        self.notice.hide()
+        self._notice_holder.hide()
+
+    def _restart_engine(self) -> None:
+        self._hide_notice()
+        self.session.restart_engine()
+
+    def _on_tab_changed(self, place: int) -> None:
+        self.session.show_activations(place == _ACTIVATIONS_TAB)
+        if place == _GRAPH_TAB:
+            self.presenter.colour_graph_soon()
+
+    def _update_actions(self, *_: object) -> None:
+        update_actions(self.actions_by_id, self.session)
+        is_open = self.session.summary is not None
+        self.preset_button.setEnabled(is_open)
+        tip = self.tr("Quantize the whole network by a usual recipe, in one undo step.")
+        self.preset_button.setToolTip(tip if is_open else f"{tip}\n{self.tr('Open a network first.')}")
+        stack = self.session.undo_stack
+        for name, text in (("undo", stack.undoText()), ("redo", stack.redoText())):
+            action = self.actions_by_id[name]
+            if text and action.isEnabled():
+                action.setToolTip(f"{action.toolTip()}\n{text}")
+
+    def _show_title(self) -> None:
+        summary = self.session.summary
+        self.setWindowModified(not self.session.is_saved)
+        if summary is None:
+            self.setWindowTitle("quantgui")
+            self._title.setText("")
+            return
+        name = Path(summary.path).name
+        config = Path(self.session.config_path).name
+        self.setWindowTitle(f"{name}{f' · {config}' if config else ''}[*] – quantgui")
+        self._title.setText(f"{name}  ·  opset {summary.opset}  ·  {numbers.data_size(summary.file_bytes)}")
+
+    def _fill_recent(self) -> None:
+        self._recent_menu.clear()
+        entries = self.session.recent.entries()
+        for entry in entries:
+            action = self._recent_menu.addAction(Path(entry.network).name)
+            action.setToolTip(entry.network)
+            action.triggered.connect(lambda _=False, chosen=entry: self.commands.open_recent(chosen))
+        if not entries:
+            self._recent_menu.addAction(self.tr("Nothing opened yet")).setEnabled(False)
+
+    # --- files dropped on the window -----------------------------------------------------------------------------
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if any(url.isLocalFile() for url in event.mimeData().urls()):
+            event.acceptProposedAction()
+            self.welcome.show_drag(over=True)
+
+    def dragLeaveEvent(self, event: QDragLeaveEvent) -> None:
+        self.welcome.show_drag(over=False)
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        self.welcome.show_drag(over=False)
+        paths = [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]
+        if paths:
+            event.acceptProposedAction()
+            self.commands.open_files(paths)
+
+    # --- opening and closing -------------------------------------------------------------------------------------
+
+    def _size_docks(self) -> None:
+        wide = self.width() >= 1400
+        horizontal, vertical = Qt.Orientation.Horizontal, Qt.Orientation.Vertical
+        self.workspace.resizeDocks(
+            [self.docks["layers"], self.docks["inspector"]],
+            [_LEFT if wide else 400, _RIGHT if wide else 296],
+            horizontal,
+        )
+        height = _BOTTOM if self.height() >= 850 else 158
+        self.workspace.resizeDocks([self.docks["tried"], self.docks["jobs"]], [height, height], vertical)
+        room = self.width() - _RIGHT - 3 * GAP
+        self.workspace.resizeDocks([self.docks["tried"], self.docks["jobs"]], [room - _JOBS, _JOBS], horizontal)
+
+    def _restore(self) -> None:
+        geometry, layout = self._settings.value("geometry"), self._settings.value("layout")
+        if not (isinstance(geometry, QByteArray) and self.restoreGeometry(geometry)):
+            self.resize(FIRST_SIZE)
+        if isinstance(layout, QByteArray):
+            self.workspace.restoreState(layout, LAYOUT_VERSION)
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        if not self.commands.may_leave():
+            event.ignore()
+            return
+        self._settings.setValue("geometry", self.saveGeometry())
+        if self.session.summary is not None:
+            self._settings.setValue("layout", self.workspace.saveState(LAYOUT_VERSION))
+        self.session.forget_autosave()
+        self.session.close()
+        app = QApplication.instance()
+        if app is not None:
+            app.removeEventFilter(self._undo_keys)
+        event.accept()
+
+
+__all__ = ["Answer", "MainWindow"]

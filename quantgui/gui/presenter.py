@@ -1,0 +1,327 @@
+"""Carries what the session says to the panels, and what the panels say to the session."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from PySide6.QtCore import QObject, QTimer
+
+from quantgui.gui.models.layers import LayersModel, describe_layers, format_words
+from quantgui.gui.panels.activations import ActivationsPanel
+from quantgui.gui.panels.channels import ChannelsPanel
+from quantgui.gui.panels.graph import GraphPanel
+from quantgui.gui.panels.inspector import InspectorPanel
+from quantgui.gui.panels.jobs import JobsPanel
+from quantgui.gui.panels.layers import LayersPanel
+from quantgui.gui.panels.tried import TriedPanel, TriedPoint
+from quantgui.gui.panels.weights import WeightsPanel
+from quantgui.gui.quality import metric_name
+from quantgui.gui.status_line import StatusLine
+from quantgui.results import EvaluationReady, LayerInfo, NetworkSummary
+from quantgui.session.edits import fitting, with_weight_format, with_weights
+from quantgui.session.jobs import Job, JobState
+from quantgui.session.session import Session
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.formats import Format
+from quantgui.spec.presets import Preset, preset_config
+from quantgui.spec.quantizer import FixedRange, LayerSpec, QuantizerSpec
+
+_COLOUR_MS = 250
+
+
+class Panels(QObject):
+    """All panels, made once."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.model = LayersModel(session)
+        self.layers = LayersPanel(self.model)
+        self.weights = WeightsPanel()
+        self.channels = ChannelsPanel()
+        self.activations = ActivationsPanel()
+        self.graph = GraphPanel()
+        self.inspector = InspectorPanel()
+        self.tried = TriedPanel()
+        self.jobs = JobsPanel()
+        self.status = StatusLine()
+
+
+class Presenter(QObject):
+    """Connects `Session` and `Panels`; holds nothing of its own."""
+
+    def __init__(self, session: Session, panels: Panels) -> None:
+        super().__init__(session)
+        self._session = session
+        self._panels = panels
+        self._colour_timer = QTimer(self, singleShot=True, interval=_COLOUR_MS)
+        self._colour_timer.timeout.connect(self._colour_graph)
+        self._listen_to_session()
+        self._listen_to_panels()
+        self._on_engine_state(session.engine_state)
+
+    def _listen_to_session(self) -> None:
+        session = self._session
+        session.network_opened.connect(self._on_network_opened)
+        session.network_closed.connect(self._on_network_closed)
+        session.data_opened.connect(self._on_data_opened)
+        session.config_changed.connect(self._on_config_changed)
+        session.selection_changed.connect(self._on_selection_changed)
+        session.weight_view_ready.connect(self._on_view_ready)
+        session.weight_error_ready.connect(self._on_error_ready)
+        session.activation_ready.connect(self._on_activation_ready)
+        session.evaluation_ready.connect(self._on_evaluation_ready)
+        session.advice_ready.connect(self._show_advice)
+        session.job_changed.connect(self._on_job_changed)
+        session.engine_state_changed.connect(self._on_engine_state)
+
+    def _listen_to_panels(self) -> None:
+        panels, session = self._panels, self._session
+        panels.layers.layers_selected.connect(session.select)
+        panels.layers.format_chosen.connect(self.set_weight_format)
+        panels.inspector.specs_edited.connect(self._on_specs_edited)
+        panels.inspector.apply_to_similar.connect(self.apply_to_similar)
+        panels.inspector.proposal_accepted.connect(self._accept_proposal)
+        panels.weights.limits_chosen.connect(self._on_limits_chosen)
+        panels.weights.retry_requested.connect(session.retry)
+        panels.activations.calibration_requested.connect(session.calibrate)
+        panels.graph.layer_picked.connect(self._on_layer_picked)
+        panels.tried.point_picked.connect(self._on_point_picked)
+        panels.jobs.cancel_requested.connect(session.cancel)
+
+    # --- what the user wants -------------------------------------------------------------------------------------
+
+    def set_weight_format(self, chosen: Format | None) -> None:
+        """Give the selected layers weights in the format `chosen`; None makes them float altogether."""
+        session = self._session
+        layers = [layer for layer in session.selected_layers if session.is_editable(layer.name)]
+        if not layers:
+            return
+        if chosen is None:
+            specs = {layer.name: LayerSpec() for layer in layers}
+        else:
+            specs = {layer.name: with_weight_format(session.spec_for(layer.name), chosen) for layer in layers}
+        words = describe_layers([layer.name for layer in layers])
+        session.set_specs(specs, self.tr("Set {layers} to {format}").format(layers=words, format=format_words(chosen)))
+
+    def apply_preset(self, preset: Preset) -> None:
+        """Make `preset` the configuration of the whole network."""
+        if self._session.summary is not None:
+            config = preset_config(preset, self._session.summary.layers)
+            self._session.set_config(config, self.tr("Preset {name}").format(name=preset.name))
+
+    def apply_to_similar(self) -> None:
+        """Give all layers of the current one's operator its spec."""
+        layer = self._session.current
+        if layer is None:
+            return
+        spec = self._session.spec_for(layer.name)
+        specs = {x.name: fitting(x, spec) for x in self._session.similar_layers(layer.name) if not x.signal_transform}
+        text = self.tr("Apply {layer} to {n} {op} layers").format(layer=layer.name, n=len(specs), op=layer.op)
+        self._session.set_specs(specs, text)
+
+    def _on_specs_edited(self, specs: dict[str, LayerSpec], text: str, merge_key: str) -> None:
+        self._session.set_specs(specs, text, merge_key=merge_key)
+
+    def _accept_proposal(self) -> None:
+        advice = self._session.store.advice(self._session.config)
+        if advice is not None and advice.proposal is not None:
+            text = self.tr("Keep float activations in {n} layers").format(n=len(advice.layers))
+            self._session.set_config(advice.proposal, text)
+
+    def _on_limits_chosen(self, low: float, high: float) -> None:
+        layer = self._session.current
+        if layer is None or not self._session.is_editable(layer.name):
+            return
+
+        def fix(spec: QuantizerSpec) -> QuantizerSpec:
+            return replace(spec, range_estimator=FixedRange(min(low, 0.0), max(high, 0.0)))
+
+        spec = with_weights(self._session.spec_for(layer.name), fix)
+        self._session.set_specs({layer.name: spec}, self.tr("Drag the limits of {layer}").format(layer=layer.name))
+
+    def _on_layer_picked(self, name: str) -> None:
+        self._session.select((name,))
+
+    def _on_point_picked(self, index: int) -> None:
+        tried = self._session.tried
+        if 0 <= index < len(tried):
+            text = self.tr("Return to {label}").format(label=self._label(tried[index].config))
+            self._session.set_config(tried[index].config, text)
+
+    # --- what the session says -----------------------------------------------------------------------------------
+
+    def _on_network_opened(self, summary: NetworkSummary) -> None:
+        self._panels.layers.show_network(summary)
+        self._panels.graph.show_network(summary)
+        self._panels.inspector.advice.show_advice(None)
+        self._show_tried()
+        self._show_sizes()
+        self._panels.status.show_quality(None, current=False)
+
+    def _on_network_closed(self) -> None:
+        self._panels.layers.show_network(None)
+        self._on_selection_changed(())
+        self._show_tried()
+        self._show_sizes()
+        self._panels.status.show_quality(None, current=False)
+
+    def _on_data_opened(self, _: object) -> None:
+        self._panels.inspector.advice.show_advice(None)
+        self._panels.status.show_quality(None, current=False)
+        self._show_tried()
+        self._show_activations()
+
+    def _on_config_changed(self, changed: frozenset[str]) -> None:
+        self._show_sizes()
+        self._show_quality()
+        self._show_tried()
+        self._show_inspector()
+        current = self._session.current
+        if current is not None and current.name in changed:
+            self._show_view()
+            self._show_activations()
+        self._colour_timer.start()
+
+    def _on_selection_changed(self, names: tuple[str, ...]) -> None:
+        panels, layer = self._panels, self._session.current
+        panels.layers.show_selection(names)
+        panels.weights.show_layer(layer)
+        panels.channels.show_layer(layer)
+        panels.activations.show_layer(layer)
+        if layer is not None:
+            panels.graph.select(layer.name)
+        self._show_view()
+        self._show_activations()
+        self._show_inspector()
+
+    def _on_view_ready(self, name: str) -> None:
+        current = self._session.current
+        if current is not None and current.name == name:
+            self._show_view()
+            self._show_inspector()
+
+    def _on_error_ready(self, name: str) -> None:
+        if self._session.selection == (name,):
+            self._panels.inspector.show_error(self._session.weight_error(name))
+        if not self._colour_timer.isActive():
+            self._colour_timer.start()
+
+    def _on_activation_ready(self, tensor: str) -> None:
+        layer = self._session.current
+        if layer is not None and tensor in (layer.input_tensor, layer.output_tensor):
+            self._show_activations()
+
+    def _on_evaluation_ready(self, ready: EvaluationReady) -> None:
+        if ready.config == self._session.config:
+            self._show_quality()
+        self._show_tried()
+
+    def _show_advice(self, _: object) -> None:
+        self._panels.inspector.advice.show_advice(self._session.store.advice(self._session.config))
+
+    def _on_job_changed(self, job: Job) -> None:
+        self._panels.jobs.show_job(job)
+        self._on_engine_state(self._session.engine_state)
+        if job.state is JobState.FAILED and job.topic == "look":
+            self._panels.weights.show_failure(job.sentence)
+            self._panels.channels.show_failure(job.sentence)
+        if job.topic == "calibrate":
+            self._on_calibrating(job)
+
+    def _on_calibrating(self, job: Job) -> None:
+        if job.state is JobState.RUNNING:
+            self._panels.activations.show_calibrating(job.progress.done, job.progress.total)
+        elif job.state is JobState.FAILED:
+            self._panels.activations.show_failure(job.sentence)
+
+    def _on_engine_state(self, state: str) -> None:
+        busy = [job.title for job in self._session.jobs if job.is_active]
+        shown = "busy" if state == "ready" and busy else state
+        tip = self.tr("The engine computes in a process of its own; the window never waits for it.")
+        self._panels.status.show_engine(shown, "\n".join([tip, *busy]))
+
+    # --- showing -------------------------------------------------------------------------------------------------
+
+    def _show_view(self) -> None:
+        view = self._session.current_view
+        panels = self._panels
+        if view is not None:
+            panels.weights.show_view(view)
+            panels.channels.show_view(view)
+        elif self._session.current is not None:
+            panels.weights.show_computing()
+            panels.channels.show_computing()
+
+    def _show_activations(self) -> None:
+        session, layer, panel = self._session, self._session.current, self._panels.activations
+        if layer is None:
+            return
+        if session.data is None:
+            panel.show_needs_data()
+            return
+        spec = session.spec_for(layer.name).activations
+        panel.show_statistics(
+            session.store.activation(layer.input_tensor), session.store.activation(layer.output_tensor), spec
+        )
+
+    def _show_inspector(self) -> None:
+        session = self._session
+        layers = session.selected_layers
+        similar = len(session.similar_layers(layers[0].name)) if layers else 0
+        view = session.current_view
+        specs = [session.spec_for(layer.name) for layer in layers]
+        self._panels.inspector.show_layers(layers, specs, similar=similar, view=view)
+        if view is None and len(layers) == 1:
+            self._panels.inspector.show_error(session.weight_error(layers[0].name))
+
+    def _show_sizes(self) -> None:
+        self._panels.status.show_size(self._session.size(QuantConfig()), self._session.size())
+
+    def _show_quality(self) -> None:
+        session = self._session
+        own = session.evaluation
+        shown = own or session.newest_evaluation
+        trustworthy = session.data is None or session.data.trustworthy
+        self._panels.status.show_quality(shown, current=own is not None, trustworthy=trustworthy)
+
+    def _show_tried(self) -> None:
+        tried = self._session.tried
+        if not tried:
+            self._panels.tried.show_points((), None, "")
+            return
+        points = [
+            TriedPoint(
+                self._label(t.config), t.bytes, t.evaluation.quantized_score.value, t.evaluation.quantized_score.stderr
+            )
+            for t in tried
+        ]
+        newest = tried[-1].evaluation
+        self._panels.tried.show_points(
+            points,
+            self._session.current_tried(),
+            metric_name(newest.metric),
+            higher_is_better=newest.higher_is_better,
+        )
+
+    def _label(self, config: QuantConfig) -> str:
+        if config.name:
+            return config.name
+        summary = self._session.summary
+        names = [] if summary is None else [layer.name for layer in summary.layers]
+        changed = sum(config.spec_for(name).weights is not None for name in names)
+        return self.tr("{n} of {all} layers quantized").format(n=changed, all=len(names))
+
+    def _colour_graph(self) -> None:
+        if not self._panels.graph.isVisible():
+            return
+        values = {
+            layer.name: error.sqnr_db for layer in self._layers() if (error := self._session.weight_error(layer.name))
+        }
+        self._panels.graph.color_by(values, self.tr("Weight SQNR, dB"))
+
+    def _layers(self) -> tuple[LayerInfo, ...]:
+        return () if self._session.summary is None else self._session.summary.layers
+
+    def colour_graph_soon(self) -> None:
+        """Colour the graph when it has come into sight."""
+        self._colour_timer.start()
