@@ -1,6 +1,6 @@
 """Range estimators: from values or statistics to (low, high) of each group. Ranges always contain 0.
 
-Least squared error is searched in each group on its own: the clipping limit runs from half the root mean square to
+Least squared error is searched in each group on its own: the clipping limit runs from around the root mean square to
 a little beyond the largest value, first in coarse then in finer steps, and the scale is then refitted to the codes
 it gives (``scale = sum(x q) / sum(q^2)``), which never makes the error larger.
 """
@@ -317,7 +317,7 @@ def _search_symmetric(objective: _Objective, spec: QuantizerSpec, fmt: IntFormat
         return objective.error(np.maximum(limit / divisor, SMALLEST_SCALE), low, high)
 
     best = _Best(absmax, error(absmax))
-    best = _scan_limits(best, np.minimum(objective.rms * 0.5, absmax), absmax * 1.08, error)
+    best = _scan_limits(best, np.minimum(objective.rms * _smallest_limit(fmt), absmax), absmax * 1.08, error)
     for _ in range(_REFITS):
         scale = np.maximum(best.limit / divisor, SMALLEST_SCALE)
         best = best.better(objective.refitted(scale, low, high) * divisor, error)
@@ -339,7 +339,7 @@ def _search_asymmetric(objective: _Objective, spec: QuantizerSpec, fmt: IntForma
 
     absmax = np.maximum(-minimum, maximum)
     unit = np.maximum(absmax, SMALLEST_SCALE)
-    lowest_ratio = np.minimum(objective.rms * 0.5 / unit, 1.0)
+    lowest_ratio = np.minimum(objective.rms * _smallest_limit(fmt) / unit, 1.0)
     one = np.ones_like(unit)
     # Both ends together, then each alone around what was found.
     both = _scan_limits(
@@ -347,8 +347,7 @@ def _search_asymmetric(objective: _Objective, spec: QuantizerSpec, fmt: IntForma
         lowest_ratio,
         one * 1.08,
         lambda r: error(minimum * r, maximum * r),
-        coarse=16,
-        fine=(2,),
+        fine=(3,),
     ).limit
     low, high = minimum * both, maximum * both
     for spread, coarse in ((2.5, 8), (1.15, 4)):
@@ -374,6 +373,11 @@ def _first(error: Callable[[Array, Array], Array], low: Array, high: Array, rati
 
 def _second(error: Callable[[Array, Array], Array], low: Array, high: Array, ratio: Array) -> Array:
     return error(low, high * ratio)
+
+
+def _smallest_limit(fmt: IntFormat) -> float:
+    """Return the smallest limit worth trying, in root mean squares; many levels leave no reason to clip much."""
+    return 0.5 if fmt.bits <= 3 else 1.0 if fmt.bits <= 5 else 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -454,6 +458,8 @@ def _divergence(histogram: _Nonzero, ratio: float, spec: QuantizerSpec, fmt: Int
     scale = (high - low) / levels
     centers = (histogram.edges[1:] + histogram.edges[:-1]) / 2
     inside = (centers >= low) & (centers <= high)
+    if not inside.any():
+        return math.inf
     clipped = histogram.counts[inside]
     reference = clipped.copy()
     first = int(np.argmax(inside))

@@ -53,9 +53,8 @@ def plain_fake_quantize(x, qparams, fmt, granularity, axis):
         for start in range(0, elements, size):
             index = 0 if isinstance(granularity, PerTensor) else group
             scale, zero_point = qparams.scale[index], qparams.zero_point[index]
-            q = np.clip(
-                np.rint(matrix[channel, start : start + size] / scale) + zero_point, fmt.quant_min, fmt.quant_max
-            )
+            units = np.rint(matrix[channel, start : start + size] / scale)
+            q = np.clip(units + zero_point, fmt.quant_min, fmt.quant_max)
             out[channel, start : start + size] = (q - zero_point).astype(np.float32) * scale
             group += 1
     return np.moveaxis(out.reshape(np.moveaxis(x, axis, 0).shape), 0, axis)
@@ -170,11 +169,14 @@ def test_that_both_symmetric_conventions_are_as_stated():
     assert (unsigned.zero_point[0], unsigned.scale[0]) == (8, np.float32(8 / 7))
 
 
-def test_that_full_range_is_better_at_two_bits_by_about_the_known_amount():
+def test_that_full_range_gains_most_where_bits_are_few():
     x = weights((64, 4096))
-    plain = fake_quantize(x, QuantizerSpec(IntFormat(2), True, PerGroup(32)), 0)[1].sqnr_db
-    full = fake_quantize(x, QuantizerSpec(IntFormat(2), True, PerGroup(32), full_range=True), 0)[1].sqnr_db
-    assert 0.8 < full - plain < 2.0
+    gains = []
+    for bits in (2, 4, 8):
+        plain = fake_quantize(x, QuantizerSpec(IntFormat(bits), True, PerGroup(32)), 0)[1].sqnr_db
+        full = fake_quantize(x, QuantizerSpec(IntFormat(bits), True, PerGroup(32), full_range=True), 0)[1].sqnr_db
+        gains.append(full - plain)
+    assert gains[0] > 1.0 > gains[1] > gains[2] > -0.5
 
 
 def test_that_one_more_bit_brings_six_decibels_on_uniform_values():
@@ -230,7 +232,8 @@ def test_that_temporaries_stay_small_whatever_the_memory_order(granularity, axis
         fake_quantize(view, QuantizerSpec(IntFormat(4), False, granularity), view_axis, out=target)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak < 0.3 * x.nbytes
+        # 262144 groups have scales and ranges of their own, in double precision while they are chosen.
+        assert peak < (0.3 if isinstance(granularity, PerChannel) else 0.5) * x.nbytes
 
 
 def test_that_no_spec_copies_and_reports_no_error():
