@@ -15,7 +15,8 @@ from quantgui.results import Array
 _MIN_ROWS = 8
 _MIN_LENGTH = 32
 _MAX_LENGTH = 1 << 16
-_MOST_ROWS = 512
+_MOST_ROWS = 64
+"""Rows looked at, evenly spread."""
 _BAND = 5
 """Bins to each side of a peak in a spectrum of twice the row's length: the main lobe of the usual windows."""
 _CONCENTRATED = 0.9
@@ -55,8 +56,10 @@ def _are_sinusoids(matrix: Array) -> bool:
     rows = rows[np.abs(rows).max(axis=1) > 1e-6 * largest]
     if len(rows) < _MIN_ROWS:
         return False
-    peaks = []
-    for row in rows:
+    peaks: list[float] = []
+    for looked_at, row in enumerate(rows):
+        if looked_at - len(peaks) > (1 - _SHARE_OF_ROWS) * len(rows):
+            return False
         # Bases of constant Q are short at high frequencies.
         support = np.flatnonzero(np.abs(row) > 1e-6 * np.abs(row).max())
         part = row[support[0] : support[-1] + 1]
@@ -68,7 +71,7 @@ def _are_sinusoids(matrix: Array) -> bool:
         if band >= _CONCENTRATED * energy.sum():
             peaks.append(peak / len(energy))
     # Smooth rows have all their energy at frequency zero; a transform's are spread.
-    spread = len({round(peak * _MIN_LENGTH) for peak in peaks})
+    spread = len({round(peak * length) for peak in peaks})
     return len(peaks) >= _SHARE_OF_ROWS * len(rows) and spread >= min(_MIN_ROWS, len(rows) // 2)
 
 
