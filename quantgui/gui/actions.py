@@ -309,7 +309,8 @@ def build_actions(
         text = tr(spec.text) + (f"\t{spec.keys}" if spec.keys else "")
         action = QAction(text, window)
         action.setObjectName(spec.id)
-        action.setIconText(tr(spec.toolbar or spec.text).replace("&", "").rstrip("…"))
+        # The blank keeps the text away from the icon.
+        action.setIconText(" " + plain_text(spec, short=True))
         action.setShortcut(QKeySequence(spec.shortcut))
         action.setCheckable(spec.checkable)
         if spec.icon:
@@ -319,6 +320,11 @@ def build_actions(
         actions[spec.id] = action
         explain(action, spec, "")
     return actions, menus
+
+
+def plain_text(spec: ActionSpec, *, short: bool = False) -> str:
+    """Return the text of an action without marks; the one on its button if `short`."""
+    return tr(spec.toolbar if short and spec.toolbar else spec.text).replace("&", "").rstrip("…")
 
 
 def _plain(handler: Callable[[], object]) -> Callable[[], None]:

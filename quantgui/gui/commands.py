@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QMessageBox, QWidget
 from quantgui import __version__
 from quantgui.errors import QuantGuiError
 from quantgui.gui import numbers
-from quantgui.gui.actions import ACTIONS, tr, why_not
+from quantgui.gui.actions import ACTIONS, plain_text, why_not
 from quantgui.gui.dialogs.data import DataDialog
 from quantgui.gui.dialogs.export import ExportDialog
 from quantgui.gui.dialogs.files import FileChooser
@@ -325,7 +325,7 @@ class Commands(QObject):
         session, handlers = self._session, self.handlers()
         found = [
             Entry(
-                tr(spec.text).replace("&", "").rstrip("…"),
+                plain_text(spec),
                 self.tr("action"),
                 handlers[spec.id],
                 why_not(spec.needs, session),

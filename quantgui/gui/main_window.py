@@ -23,7 +23,7 @@ from PySide6.QtWidgets import (
 )
 
 from quantgui.gui import numbers
-from quantgui.gui.actions import ACTIONS, FILE, VIEW, build_actions, update_actions
+from quantgui.gui.actions import ACTIONS, FILE, VIEW, build_actions, plain_text, update_actions
 from quantgui.gui.commands import Answer, Commands
 from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.dock import make_dock
@@ -42,7 +42,7 @@ from quantgui.spec.presets import PRESETS
 LAYOUT_VERSION = 1
 FIRST_SIZE = QSize(1440, 900)
 SMALLEST = QSize(1024, 640)
-_LEFT, _RIGHT, _BOTTOM, _JOBS = 470, 316, 196, 300
+_LEFT, _RIGHT, _BOTTOM, _JOBS = 500, 316, 196, 300
 _ACTIVATIONS_TAB, _GRAPH_TAB = 2, 3
 _TOOLBAR_LEFT = (("open", "data"), ("presets", "evaluate"), ("export", "verify"), ("undo", "redo"))
 
@@ -186,7 +186,7 @@ class MainWindow(QMainWindow):
         for spec in ACTIONS:
             button = bar.widgetForAction(self.actions_by_id[spec.id])
             if isinstance(button, QToolButton):
-                button.setAccessibleName(self.actions_by_id[spec.id].iconText())
+                button.setAccessibleName(plain_text(spec))
                 button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.addToolBar(bar)
         self.toolbar = bar
@@ -199,7 +199,7 @@ class MainWindow(QMainWindow):
             action.setToolTip(preset.help)
             action.triggered.connect(lambda _=False, chosen=preset: self.presenter.apply_preset(chosen))
         button = QToolButton()
-        button.setText(self.tr("Preset"))
+        button.setText(" " + self.tr("Preset"))
         button.setAccessibleName(self.tr("Preset"))
         button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
@@ -388,7 +388,7 @@ class MainWindow(QMainWindow):
         horizontal, vertical = Qt.Orientation.Horizontal, Qt.Orientation.Vertical
         self.workspace.resizeDocks(
             [self.docks["layers"], self.docks["inspector"]],
-            [_LEFT if wide else 400, _RIGHT if wide else 296],
+            [_LEFT if wide else 400, _RIGHT if wide else 300],
             horizontal,
         )
         height = _BOTTOM if self.height() >= 850 else 158

@@ -306,10 +306,7 @@ class Presenter(QObject):
     def _label(self, config: QuantConfig) -> str:
         if config.name:
             return config.name
-        summary = self._session.summary
-        names = [] if summary is None else [layer.name for layer in summary.layers]
-        changed = sum(config.spec_for(name).weights is not None for name in names)
-        return self.tr("{n} of {all} layers quantized").format(n=changed, all=len(names))
+        return self.tr("float32") if config == QuantConfig() else self.tr("mixed")
 
     def _colour_graph(self) -> None:
         if not self._panels.graph.isVisible():

@@ -76,6 +76,7 @@ AUTOSAVE_MS = 800
 _DEATHS_BEFORE_GIVING_UP = 2
 """A request whose work has ended the engine this often is not sent again by itself."""
 
+_EDITED = " edited"
 _OF_DATA = ("calibrate", "evaluate", "advise", "verify")
 
 
@@ -330,8 +331,8 @@ class Session(QObject):
     def set_specs(self, specs: Mapping[str, LayerSpec], text: str, *, merge_key: str = "") -> None:
         """Give layers new specs in one undo step; read-only and non-finite layers keep theirs."""
         editable = {name: spec for name, spec in specs.items() if self.is_editable(name)}
-        # A configuration that has been changed by hand is no longer what its name says.
-        self.set_config(replace(self._config, name="").with_overrides(editable), text, merge_key=merge_key)
+        new = self._config.with_overrides(editable)
+        self.set_config(replace(new, name=_edited_name(self._config.name)), text, merge_key=merge_key)
 
     def is_editable(self, name: str) -> bool:
         """Return whether the spec of a layer can be changed."""
@@ -697,6 +698,11 @@ class Session(QObject):
             self._autosave.write(project)
         except SpecError as error:
             self.failed.emit(f"The configuration could not be saved for recovery: {error}")
+
+
+def _edited_name(name: str) -> str:
+    """Return the name of a configuration that was called `name` and has been changed by hand."""
+    return name if not name or name.endswith(_EDITED) else f"{name}{_EDITED}"
 
 
 def _frozen(request: Request) -> Request:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QTextBlockFormat, QTextCursor
 from PySide6.QtWidgets import QDialog, QHBoxLayout, QListWidget, QListWidgetItem, QTextBrowser, QWidget
 
 from quantgui.gui.actions import shortcuts_page
@@ -12,6 +13,7 @@ from quantgui.gui.theme import current, theme_events
 from quantgui.paths import resources
 
 SHORTCUTS = "shortcuts"
+_LINE_PERCENT = 128
 _FIRST = ("getting-started", "data", "layers", "inspector", "weights", "channels", "activations", "quality", "export")
 
 
@@ -62,9 +64,27 @@ class HelpDialog(QDialog):
         self._polish()
 
     def _polish(self) -> None:
-        tokens = current()
-        self.text.document().setDocumentMargin(14)
-        self.text.setStyleSheet(f"QTextBrowser {{ background: {tokens.panel}; }}")
+        document = self.text.document()
+        document.setDocumentMargin(16)
+        cursor = QTextCursor(document)
+        block = document.begin()
+        while block.isValid():
+            # Qt lays Markdown out without any space between paragraphs.
+            cursor.setPosition(block.position())
+            shape = block.blockFormat()
+            shape.setLineHeight(_LINE_PERCENT, QTextBlockFormat.LineHeightTypes.ProportionalHeight.value)
+            in_table = cursor.currentTable() is not None
+            shape.setBottomMargin(1 if in_table else 4 if block.textList() is not None else 9)
+            shape.setTopMargin(10 if shape.headingLevel() > 1 else 0)
+            cursor.setBlockFormat(shape)
+            table = cursor.currentTable()
+            if table is not None:
+                look = table.format()
+                look.setCellPadding(5)
+                look.setBorderBrush(current().color("border"))
+                table.setFormat(look)
+            block = block.next()
+        self.text.moveCursor(QTextCursor.MoveOperation.Start)
 
 
 def _read(name: str) -> str:

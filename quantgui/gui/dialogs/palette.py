@@ -5,11 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from PySide6.QtCore import QEvent, QObject, Qt
-from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QDialog, QLineEdit, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
+from PySide6.QtCore import QEvent, QModelIndex, QObject, QPersistentModelIndex, Qt
+from PySide6.QtGui import QKeyEvent, QPainter
+from PySide6.QtWidgets import (
+    QDialog,
+    QLineEdit,
+    QListWidget,
+    QListWidgetItem,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from quantgui.gui.theme import current
 
 SHOWN = 60
+
+
+class KindDelegate(QStyledItemDelegate):
+    """Draws what kind of thing was found at the right end of its row."""
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        super().paint(painter, option, index)
+        entry = index.data(Qt.ItemDataRole.UserRole)
+        painter.save()
+        painter.setPen(current().color("muted"))
+        right = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        painter.drawText(option.rect.adjusted(0, 0, -10, 0), right, entry.kind)
+        painter.restore()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +63,7 @@ class SearchDialog(QDialog):
         self.found = QListWidget()
         self.found.setAccessibleName(self.tr("Found"))
         self.found.setToolTip("")
+        self.found.setItemDelegate(KindDelegate(self.found))
         self.found.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 8, 8, 8)
@@ -72,7 +99,8 @@ class SearchDialog(QDialog):
         fitting.sort(key=lambda entry: (bool(entry.reason), not entry.text.lower().startswith(text.lower())))
         self.found.clear()
         for entry in fitting[:SHOWN]:
-            item = QListWidgetItem(f"{entry.text}    {entry.kind}")
+            item = QListWidgetItem(entry.text)
+            item.setData(Qt.ItemDataRole.AccessibleTextRole, f"{entry.text}, {entry.kind}")
             item.setData(Qt.ItemDataRole.UserRole, entry)
             item.setToolTip(entry.reason)
             if entry.reason:

@@ -55,7 +55,7 @@ from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
 
 GROUP_SIZES = (2, 4096)
 DEFAULT_GROUP_SIZE = 32
-_LABEL_WIDTH = 78
+_LABEL_WIDTH = 70
 
 
 class InspectorPanel(Card):
@@ -240,7 +240,8 @@ class InspectorPanel(Card):
         row.addWidget(self.group_size)
         boxes = QWidget()
         row = QHBoxLayout(boxes)
-        row.setContentsMargins(0, 0, 0, 0)
+        row.setContentsMargins(0, 2, 0, 0)
+        row.setSpacing(14)
         row.addWidget(self.full_range)
         row.addWidget(self.narrow_range)
         row.addStretch(1)
@@ -297,6 +298,9 @@ class InspectorPanel(Card):
         form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for text, field in rows:
+            if not text:
+                form.addRow(field)
+                continue
             label = QLabel(text)
             label.setProperty("role", "note")
             label.setMinimumWidth(_LABEL_WIDTH)

@@ -33,7 +33,7 @@ class JobsPanel(Card):
         self._list = QWidget()
         self._layout = QVBoxLayout(self._list)
         self._layout.setContentsMargins(3, 0, 6, 0)
-        self._layout.setSpacing(9)
+        self._layout.setSpacing(7)
         self._layout.addStretch(1)
         area = QScrollArea()
         area.setWidgetResizable(True)
@@ -67,6 +67,7 @@ class JobsPanel(Card):
                 row.show_state(self.tr("stopped"), "muted")
             case JobState.FAILED:
                 row.show_state(self.tr("failed"), "bad")
+        row.bar.setVisible(job.is_active)
         row.setToolTip(job.sentence)
         self._show_count()
 

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 from PySide6.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, QPoint, Qt, Signal
 from PySide6.QtGui import QAction, QKeyEvent, QResizeEvent
-from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QLabel, QLineEdit, QMenu, QTableView, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QMenu,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
 
 from quantgui.errors import SpecError
 from quantgui.gui import numbers
@@ -19,16 +29,16 @@ from quantgui.spec.formats import Format, IntFormat
 
 ROW_HEIGHT = 26
 _WIDTHS = {
-    Column.OP: 62,
-    Column.SHAPE: 96,
+    Column.OP: 56,
+    Column.SHAPE: 104,
     Column.PARAMETERS: 58,
-    Column.WEIGHT_BITS: 66,
-    Column.ACTIVATION_BITS: 66,
+    Column.WEIGHT_BITS: 61,
+    Column.ACTIVATION_BITS: 61,
     Column.SCHEME: 92,
-    Column.SQNR: 96,
+    Column.SQNR: 94,
 }
-_NAME_WIDTH = 118
-_OPTIONAL = (Column.SCHEME, Column.SHAPE, Column.OP)
+_NAME_WIDTH = 146
+_OPTIONAL = (Column.SCHEME, Column.SHAPE, Column.OP, Column.PARAMETERS)
 """Columns that give way when the table is narrow, the last one longest."""
 
 
@@ -79,7 +89,10 @@ class LayersPanel(Card):
         self._error = QLabel()
         self._make_filter()
         self._make_table()
-        self.body.addWidget(self.filter)
+        line = QHBoxLayout()
+        line.setContentsMargins(0, 0, 7, 0)
+        line.addWidget(self.filter)
+        self.body.addLayout(line)
         self.body.addWidget(self._error)
         self.body.addWidget(self.table, 1)
         layout = self.layout()
