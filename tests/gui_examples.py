@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
+from PySide6.QtCore import QEvent, QPoint, QPointF, Qt
+from PySide6.QtGui import QMouseEvent
+from PySide6.QtWidgets import QAbstractScrollArea, QApplication, QWidget
 
 from quantgui.numerics.statistics import channel_statistics, collect
 from quantgui.results import (
@@ -31,8 +35,7 @@ def weights(channels: int = 64, elements: int = 576, outliers: tuple[int, ...] =
     """Return a weight (C, K): channels of different width, some of them much wider."""
     random = np.random.default_rng(seed)
     width = 0.03 * np.exp(0.35 * random.standard_normal(channels))
-    for channel in outliers:
-        width[channel] *= 5
+    width[[channel for channel in outliers if channel < channels]] *= 5
     values = random.laplace(size=(channels, elements)) * width[:, None] * (1 + 0.1 * random.standard_normal())
     return values.astype(np.float32)
 
@@ -96,8 +99,6 @@ def weight_view(matrix, spec: QuantizerSpec | None, name: str = "layer3.0.conv2"
 
 
 def _channels(matrix, error):
-    from dataclasses import replace
-
     noise = np.maximum((error.astype(np.float64) ** 2).sum(axis=1), 1e-30)
     signal = (matrix.astype(np.float64) ** 2).sum(axis=1)
     return replace(channel_statistics(matrix), sqnr_db=10 * np.log10(signal / noise))
@@ -144,3 +145,51 @@ def network(blocks: int = 8) -> NetworkSummary:
         layers=tuple(layers),
         nodes=tuple(nodes),
     )
+
+
+def drag(area: QAbstractScrollArea, start: QPoint, end: QPoint, steps: int = 8, *, release: bool = True) -> None:
+    """Drag with the left button from `start` to `end` in the viewport, as a hand does.
+
+    `QTest.mouseMove` holds no button, and pyqtgraph asks for it.
+    """
+    left, none = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
+    _mouse(area, QEvent.Type.MouseMove, start, none, none)
+    _mouse(area, QEvent.Type.MouseButtonPress, start, left, left)
+    for step in range(1, steps + 1):
+        point = start + (end - start) * step / steps
+        _mouse(area, QEvent.Type.MouseMove, point, none, left)
+    if release:
+        _mouse(area, QEvent.Type.MouseButtonRelease, end, left, none)
+
+
+def hover(area: QAbstractScrollArea, point: QPoint) -> None:
+    """Move the pointer to a place in the viewport."""
+    _mouse(area, QEvent.Type.MouseMove, point, Qt.MouseButton.NoButton, Qt.MouseButton.NoButton)
+
+
+def click(area: QAbstractScrollArea, point: QPoint) -> None:
+    """Click with the left button at a place in the viewport."""
+    drag(area, point, point, 0)
+
+
+def _mouse(area, kind, point: QPoint, button, buttons) -> None:
+    viewport = area.viewport()
+    event = QMouseEvent(
+        kind, QPointF(point), QPointF(viewport.mapToGlobal(point)), button, buttons, Qt.KeyboardModifier.NoModifier
+    )
+    QApplication.sendEvent(viewport, event)
+    QApplication.processEvents()
+
+
+def shown(qtbot, widget: QWidget, width: int = 680, height: int = 600) -> None:
+    """Show a widget as a window of its own."""
+    qtbot.addWidget(widget)
+    widget.resize(width, height)
+    with qtbot.waitExposed(widget):
+        widget.show()
+    QApplication.processEvents()
+
+
+def in_viewport(plot, x: float, y: float) -> QPoint:
+    """Return where a place of a plot lies in its viewport."""
+    return plot.mapFromScene(plot.view.mapViewToScene(QPointF(x, y)))

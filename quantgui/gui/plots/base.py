@@ -14,7 +14,8 @@ from PySide6.QtWidgets import QWidget
 from quantgui.gui.numbers import MINUS
 from quantgui.gui.theme import AXIS_PIXELS, Tokens, current, theme_events, ui_font
 
-pg.setConfigOptions(antialias=True)
+# Without the limit of 100 moves a second, which drops the last place of a quick drag or hover.
+pg.setConfigOptions(antialias=True, mouseRateLimit=-1)
 
 _BOTTOM_WITH_LABEL, _BOTTOM, _LEFT = 38, 21, 54
 ZOOM_STEP = 1.25
@@ -141,6 +142,8 @@ class Plot(pg.PlotWidget):
 
     def restyle(self, tokens: Tokens) -> None:
         """Give everything in the plot the colours of `tokens`."""
+        if self.plotItem is None:
+            return
         self.setBackground(tokens.panel)
         for side, text in self._labels.items():
             axis = self.getAxis(side)
@@ -237,6 +240,8 @@ class Plot(pg.PlotWidget):
         self._show_focus(focused=False)
 
     def _show_focus(self, *, focused: bool) -> None:
+        if self.plotItem is None:  # closed: pyqtgraph takes everything apart
+            return
         tokens = current()
         for side, text in self._labels.items():
             self.getAxis(side).setPen(pg.mkPen(tokens.accent if focused else tokens.border))

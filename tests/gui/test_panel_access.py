@@ -1,0 +1,98 @@
+"""What holds for every panel of the centre: names for screen readers, tooltips, both themes, nothing left behind."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+from gui_examples import A8, W4_CHANNEL, activation, layer, network, shown, weight_view, weights
+from PySide6.QtCore import QEvent, Qt
+from PySide6.QtWidgets import QAbstractButton, QApplication, QComboBox, QLineEdit, QWidget
+
+from quantgui.gui.panels.activations import ActivationsPanel
+from quantgui.gui.panels.channels import ChannelsPanel
+from quantgui.gui.panels.graph import GraphPanel
+from quantgui.gui.panels.tried import TriedPanel, TriedPoint
+from quantgui.gui.panels.weights import WeightsPanel
+from quantgui.gui.theme import apply_theme
+
+
+def fill(panel: QWidget) -> None:
+    match panel:
+        case WeightsPanel() | ChannelsPanel():
+            panel.show_layer(layer(channels=16))
+            panel.show_view(weight_view(weights(16, 64), W4_CHANNEL))
+        case ActivationsPanel():
+            panel.show_layer(layer())
+            panel.show_statistics(activation("in", 8), activation("out", 8), A8)
+        case GraphPanel():
+            panel.show_network(network(2))
+        case TriedPanel():
+            panel.show_points([TriedPoint("W8", 1_000_000, 30.0, 0.1)], 0, "SQNR")
+
+
+PANELS = [WeightsPanel, ChannelsPanel, ActivationsPanel, GraphPanel, TriedPanel]
+each_panel = pytest.mark.parametrize("kind", PANELS, ids=lambda kind: kind.__name__)
+
+
+@each_panel
+def test_that_everything_that_takes_the_focus_has_a_name_and_a_tooltip(qtbot, kind) -> None:
+    panel = kind()
+    shown(qtbot, panel)
+    fill(panel)
+    for widget in panel.findChildren(QWidget):
+        inner = isinstance(widget.parent(), QLineEdit | QComboBox) or widget.objectName().startswith("qt_")
+        if widget.focusPolicy() == Qt.FocusPolicy.NoFocus or inner:
+            continue
+        if isinstance(widget, QAbstractButton) and not widget.isVisible():
+            continue
+        named = isinstance(widget, QAbstractButton | QLineEdit) or hasattr(widget, "restyle")
+        assert not named or widget.accessibleName(), f"{widget} has no accessible name"
+        if isinstance(widget, QAbstractButton | QLineEdit):
+            assert widget.toolTip(), f"{widget.accessibleName()} has no tooltip"
+
+
+@each_panel
+def test_that_the_panel_changes_colours_while_it_is_shown(qtbot, qapp, kind) -> None:
+    apply_theme(qapp, "dark")
+    panel = kind()
+    shown(qtbot, panel)
+    fill(panel)
+    dark = panel.grab().toImage()
+    apply_theme(qapp, "light")
+    QApplication.processEvents()
+    light = panel.grab().toImage()
+    assert light.pixelColor(20, 300).lightness() > 200 > 60 > dark.pixelColor(20, 300).lightness()
+
+
+@each_panel
+def test_that_the_panel_can_be_made_small(qtbot, kind) -> None:
+    panel = kind()
+    shown(qtbot, panel)
+    fill(panel)
+    assert panel.minimumSizeHint().width() <= 560
+    assert panel.minimumSizeHint().height() <= 480
+
+
+@each_panel
+def test_that_a_closed_panel_leaves_nothing_behind(qapp, kind) -> None:
+    def make() -> weakref.ref:
+        panel = kind()
+        fill(panel)
+        panel.show()
+        qapp.processEvents()
+        panel.close()
+        panel.deleteLater()
+        return weakref.ref(panel)
+
+    make()
+    qapp.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
+    gc.collect()
+    before = len(qapp.allWidgets())
+    for _ in range(3):
+        reference = make()
+        qapp.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
+        gc.collect()
+        assert reference() is None
+    assert len(qapp.allWidgets()) <= before
