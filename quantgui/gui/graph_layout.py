@@ -15,6 +15,7 @@ from dataclasses import dataclass
 LONGEST_ROUTED = 60
 """Edges that pass more layers than this are drawn straight: dummies for them would outnumber the nodes."""
 
+_LAYERS_PER_STEP = 500
 _ORDER_SWEEPS = 6
 _PLACE_SWEEPS = 8
 _DUMMY_WIDTH = 10.0
@@ -61,11 +62,9 @@ def layout_steps(inputs: Sequence[Sequence[int]], widths: Sequence[float]) -> It
     graph = _Proper.of(edges, layer, widths)
     yield None
     for sweep in range(_ORDER_SWEEPS):
-        graph.order(downwards=sweep % 2 == 0)
-        yield None
+        yield from graph.order(downwards=sweep % 2 == 0)
     for sweep in range(_PLACE_SWEEPS):
-        graph.place(downwards=sweep % 2 == 0, last=sweep >= _PLACE_SWEEPS - 2)
-        yield None
+        yield from graph.place(downwards=sweep % 2 == 0, last=sweep >= _PLACE_SWEEPS - 2)
     yield graph.result(len(inputs))
 
 
@@ -148,10 +147,20 @@ class _Proper:
         self.below[upper].append(lower)
         self.above[lower].append(upper)
 
-    def order(self, *, downwards: bool) -> None:
+    def sweep(self, *, downwards: bool) -> Iterator[list[int] | None]:
+        """Yield layer after layer, and None now and then."""
+        for number, members in enumerate(self.layers if downwards else reversed(self.layers)):
+            yield members
+            if number % _LAYERS_PER_STEP == _LAYERS_PER_STEP - 1:
+                yield None
+
+    def order(self, *, downwards: bool) -> Iterator[None]:
         """Sort each layer by the mean place of the neighbours in the layer before."""
         neighbours = self.above if downwards else self.below
-        for members in self.layers if downwards else reversed(self.layers):
+        for members in self.sweep(downwards=downwards):
+            if members is None:
+                yield None
+                continue
             means = {}
             for place, node in enumerate(members):
                 near = neighbours[node]
@@ -160,9 +169,12 @@ class _Proper:
             for place, node in enumerate(members):
                 self.x[node] = float(place)
 
-    def place(self, *, downwards: bool, last: bool) -> None:
+    def place(self, *, downwards: bool, last: bool) -> Iterator[None]:
         """Move the nodes of each layer near their neighbours, in their order and without overlap."""
-        for members in self.layers if downwards else reversed(self.layers):
+        for members in self.sweep(downwards=downwards):
+            if members is None:
+                yield None
+                continue
             wanted = []
             for node in members:
                 near = self.above[node] if downwards else self.below[node]

@@ -14,12 +14,13 @@ from quantgui.gui.widgets.card import Card, Pages
 from quantgui.gui.widgets.labels import ElidedLabel, MetricLabel, Tone
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
 from quantgui.gui.widgets.state_page import StatePage
+from quantgui.numerics.coarsening import coarsened
 from quantgui.numerics.qparams import choose_qparams
 from quantgui.numerics.ranges import estimate_range_from_statistics
 from quantgui.numerics.statistics import estimate_error_with, quantized_levels_histogram, rebin
 from quantgui.results import ActivationReady, LayerInfo
 from quantgui.spec.formats import IntFormat
-from quantgui.spec.quantizer import QuantizerSpec
+from quantgui.spec.quantizer import LeastSquaredError, QuantizerSpec
 
 
 class ActivationsPanel(QWidget):
@@ -267,8 +268,11 @@ class TensorColumn(QWidget):
         self.histogram.set_log(log)
 
     def _show_quantized(self, ready: ActivationReady, spec: QuantizerSpec, fmt: IntFormat) -> tuple[float, float]:
-        statistics = ready.statistics
-        low, high = estimate_range_from_statistics(statistics, spec)
+        # The search for the least error takes too long for one frame on all bins; on fewer it is near, and says so.
+        searched = isinstance(spec.range_estimator, LeastSquaredError)
+        about = "≈ " if searched else ""
+        statistics = coarsened(ready.statistics)
+        low, high = estimate_range_from_statistics(statistics if searched else ready.statistics, spec)
         qparams = choose_qparams(low, high, fmt, symmetric=spec.symmetric, full_range=spec.full_range)
         if spec.symmetric:
             low, high = -max(-low, high), max(-low, high)
@@ -278,9 +282,9 @@ class TensorColumn(QWidget):
         self.histogram.show_levels(grid_levels(fmt, scale, zero_point))
         self.histogram.show_limits(low, high, symmetric=spec.symmetric, movable=False)
         tone: Tone = "good" if error.sqnr_db >= GOOD_DB else "bad" if error.sqnr_db < BAD_DB else "warning"
-        self.sqnr.show_value(decibel(error.sqnr_db), tone)
+        self.sqnr.show_value(about + decibel(error.sqnr_db), tone)
         self.clipped.show_value(percent(error.clipped))
-        self.scale.show_value(short(scale))
+        self.scale.show_value(about + short(scale))
         self.zero_point.show_value(count(zero_point))
         return low, high
 

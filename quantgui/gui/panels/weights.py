@@ -16,6 +16,7 @@ from quantgui.gui.widgets.labels import ElidedLabel, MetricLabel, Tone
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
 from quantgui.gui.widgets.state_page import StatePage
 from quantgui.gui.widgets.zoom_buttons import ZoomButtons
+from quantgui.numerics.coarsening import coarsened
 from quantgui.numerics.qparams import QParams, choose_qparams
 from quantgui.numerics.statistics import (
     estimate_error_histogram,
@@ -23,7 +24,7 @@ from quantgui.numerics.statistics import (
     quantized_levels_histogram,
     rebin,
 )
-from quantgui.results import Array, Histogram, LayerInfo, TensorError, WeightView
+from quantgui.results import Array, Histogram, LayerInfo, TensorError, TensorStatistics, WeightView
 from quantgui.spec.formats import IntFormat
 from quantgui.spec.granularity import PerChannel, PerGroup
 from quantgui.spec.quantizer import FixedRange, QuantizerSpec
@@ -71,6 +72,7 @@ class WeightsPanel(QWidget):
         self._layer: LayerInfo | None = None
         self._view: WeightView | None = None
         self._pending: WeightView | None = None
+        self._coarse: TensorStatistics | None = None
         self.histogram = HistogramPlot(self.tr("Histogram of the weights"), self.tr("weight"), self.tr("count"))
         self.histogram.setToolTip(
             self.tr(
@@ -232,6 +234,8 @@ class WeightsPanel(QWidget):
             self._pending = view
             return
         same = self._view is not None and self._view.layer == view.layer
+        if not same or self._view is None or self._view.statistics is not view.statistics:
+            self._coarse = None
         self._view = view
         self._pending = None
         self.histogram.show_float(rebin(view.statistics, BINS))
@@ -331,7 +335,9 @@ class WeightsPanel(QWidget):
     def _on_limits_dragged(self, low: float, high: float) -> None:
         view = self._view
         if view is not None and view.spec is not None:
-            self._draw(_estimate(view, view.spec, low, high), fit=False, keep_zoom=True)
+            if self._coarse is None:
+                self._coarse = coarsened(view.statistics)
+            self._draw(_estimate(self._coarse, view.spec, low, high), fit=False, keep_zoom=True)
         self.limits_dragged.emit(low, high)
 
     def _on_limits_chosen(self, low: float, high: float) -> None:
@@ -413,14 +419,14 @@ def _exact(view: WeightView) -> _Quantized:
     return _Quantized(histogram, view.error_histogram, view.error, low, high, view.scales, levels, step, exact=True)
 
 
-def _estimate(view: WeightView, spec: QuantizerSpec, low: float, high: float) -> _Quantized:
+def _estimate(statistics: TensorStatistics, spec: QuantizerSpec, low: float, high: float) -> _Quantized:
     """Return what a range set by hand would give, from the statistics alone; the same range for every group."""
     assert isinstance(spec.format, IntFormat)
     qparams: QParams = choose_qparams(low, high, spec.format, symmetric=spec.symmetric, full_range=spec.full_range)
     return _Quantized(
-        quantized_levels_histogram(view.statistics, qparams, spec.format),
-        estimate_error_histogram(view.statistics, qparams, spec.format),
-        estimate_error_with(view.statistics, qparams, spec.format),
+        quantized_levels_histogram(statistics, qparams, spec.format),
+        estimate_error_histogram(statistics, qparams, spec.format),
+        estimate_error_with(statistics, qparams, spec.format),
         low,
         high,
         qparams.scale,

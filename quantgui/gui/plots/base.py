@@ -175,12 +175,17 @@ class Plot(pg.PlotWidget):
             x_low, x_high = x_low - 0.5, x_high + 0.5
         if y_high <= y_low:
             y_high = y_low + 1.0
-        zoomed = keep_zoom and self.is_zoomed()
-        self._home = (x_low, x_high, y_low, y_high)
-        self.view.setLimits(xMin=x_low, xMax=x_high, minXRange=(x_high - x_low) * 1e-5)
-        if not zoomed:
-            self.view.setXRange(x_low, x_high, padding=0)
-        self.view.setYRange(y_low, y_high, padding=0)
+        home = (x_low, x_high, y_low, y_high)
+        zoomed = self.is_zoomed()
+        if home == self._home and (keep_zoom or not zoomed):
+            return
+        if self._home is None or home[:2] != self._home[:2]:
+            self.view.setLimits(xMin=x_low, xMax=x_high, minXRange=(x_high - x_low) * 1e-5)
+        self._home = home
+        if zoomed and keep_zoom:
+            self.view.setYRange(y_low, y_high, padding=0)
+        else:
+            self.view.setRange(xRange=(x_low, x_high), yRange=(y_low, y_high), padding=0)
 
     def is_zoomed(self) -> bool:
         """Return whether less than the whole plot is seen."""
@@ -270,6 +275,14 @@ def pen(color: QColor | str, width: float = 1.0, style: Qt.PenStyle = Qt.PenStyl
     return result
 
 
-def rounded_up(value: float) -> float:
-    """Return `value` with some air above it, for the upper end of an axis."""
-    return value * 1.06 if value > 0 else 1.0
+def rounded_up(value: float, *, log: bool = False) -> float:
+    """Return the upper end of an axis for values up to `value`: some air above, and steps, so that it rarely moves.
+
+    >>> rounded_up(3.7, log=True), 100 < rounded_up(100.0) < 112
+    (4.0, True)
+    """
+    if log:
+        return max(math.ceil((value + 0.1) * 4) / 4, 0.5)
+    if value <= 0:
+        return 1.0
+    return float(1.05 ** math.ceil(math.log(value * 1.03) / math.log(1.05)))

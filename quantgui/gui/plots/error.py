@@ -56,7 +56,7 @@ class ErrorPlot(Plot):
         edges = self._histogram.edges
         self._curve.setData(edges, heights)
         reach = float(max(abs(edges[0]), abs(edges[-1]))) * 1.05
-        self.set_home(-reach, reach, floor, rounded_up(float(heights.max(initial=0.0))))
+        self.set_home(-reach, reach, floor, rounded_up(float(heights.max(initial=0.0)), log=self._log))
 
     def _height(self, counts: Array) -> Array:
         return np.log10(np.maximum(counts, 10**LOWEST_LOG)) if self._log else np.asarray(counts, np.float64)

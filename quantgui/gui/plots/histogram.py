@@ -162,7 +162,7 @@ class HistogramPlot(Plot):
         if self._quantized is not None:
             tallest = max(tallest, float(self._quantized.counts.max(initial=1.0)))
         top = self._height(np.array([tallest]))[0]
-        return self._floor(), rounded_up(float(top))
+        return self._floor(), rounded_up(float(top), log=self._log)
 
     # --- drawing: data is set on the same items again and again ---
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import cache
 from itertools import pairwise
 
 from PySide6.QtCore import QPointF, QRectF, QSizeF, Qt, Signal
@@ -50,9 +51,12 @@ _CLICK = 4
 
 def node_size(node: GraphNode) -> QSizeF:
     """Return the size of the box of a node: large for layers, small for all else."""
-    if node.layer:
-        return LAYER_SIZE
-    return QSizeF(QFontMetricsF(_font(10)).horizontalAdvance(node.op) + _SMALL_PADDING, SMALL_HEIGHT)
+    return LAYER_SIZE if node.layer else QSizeF(_small_width(node.op), SMALL_HEIGHT)
+
+
+@cache
+def _small_width(op: str) -> float:
+    return QFontMetricsF(_font(10)).horizontalAdvance(op) + _SMALL_PADDING
 
 
 class NodeItem(QGraphicsItem):
@@ -68,9 +72,6 @@ class NodeItem(QGraphicsItem):
         size = node_size(node)
         self._box = QRectF(-size.width() / 2, -size.height() / 2, size.width(), size.height())
         self._name = ""
-        if node.layer:
-            metrics = QFontMetricsF(_font(10))
-            self._name = metrics.elidedText(node.name, Qt.TextElideMode.ElideLeft, size.width() - 16)
 
     def boundingRect(self) -> QRectF:
         return self._box.adjusted(-4, -4, 4, 4)
@@ -86,6 +87,9 @@ class NodeItem(QGraphicsItem):
                 painter.setPen(_cosmetic(tokens.color("accent"), 3.0))
                 painter.drawRect(self._box)
             return
+        if self.node.layer and not self._name:
+            metrics = QFontMetricsF(_font(10))
+            self._name = metrics.elidedText(self.node.name, Qt.TextElideMode.ElideLeft, self._box.width() - 16)
         border = tokens.color("accent") if self.is_marked or self.is_match else tokens.color("border")
         painter.setPen(_cosmetic(border, 2.5 if self.is_marked else 1.5 if self.is_match else 1.0))
         painter.setBrush(fill)
@@ -348,6 +352,7 @@ def _row_centers(heights: Sequence[float], layout: Layout) -> list[float]:
     return centers
 
 
+@cache
 def _font(pixels: int, weight: QFont.Weight = QFont.Weight.Normal) -> QFont:
     return ui_font(pixels, weight)
 
