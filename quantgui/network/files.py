@@ -130,12 +130,20 @@ def read_file(path: Path) -> NetworkFile:
     return NetworkFile(path, model, content)
 
 
+_NAMES = ("name", "input", "output", "op_type", "domain", "dim_param")
+
+
 def _is_text(message: Any) -> bool:
-    """Return whether all strings inside a message are text; protobuf hands damaged ones over as bytes."""
+    """Return whether all strings inside a message are text, and names are one line.
+
+    Protobuf hands damaged strings over as bytes.
+    """
     for descriptor, value in message.ListFields():
         if descriptor.type == descriptor.TYPE_STRING:
             texts = (value,) if isinstance(value, (str, bytes)) else value
             if any(isinstance(text, bytes) for text in texts):
+                return False
+            if descriptor.name in _NAMES and any(ord(sign) < 32 for text in texts for sign in str(text)):
                 return False
         elif descriptor.type == descriptor.TYPE_MESSAGE:
             children = (value,) if hasattr(value, "ListFields") else value

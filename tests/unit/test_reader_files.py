@@ -215,6 +215,13 @@ def test_that_a_node_that_cannot_be_run_is_named(tmp_path, node, words):
     assert words in message_of(saved(model, tmp_path / "net.onnx"))
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "zero\0byte"])
+def test_that_names_that_are_no_text_are_refused(tmp_path, name):
+    model = mlp_model()
+    model.graph.node[0].name = name
+    assert "no text" in message_of(saved(model, tmp_path / "net.onnx"))
+
+
 def test_that_a_newer_opset_is_named(tmp_path):
     model = mlp_model()
     model.opset_import[0].version = 99
