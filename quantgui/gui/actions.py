@@ -348,7 +348,6 @@ def explain(action: QAction, spec: ActionSpec, reason: str) -> None:
     key = shortcut_text(spec)
     text = tr(spec.help) + (f" ({key})" if key else "")
     action.setToolTip(f"{text}\n{reason}" if reason else text)
-    action.setStatusTip("")
 
 
 def shortcut_text(spec: ActionSpec) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QByteArray, QObject, QRectF, Qt
-from PySide6.QtGui import QAction, QIcon, QPainter, QPixmap
+from PySide6.QtGui import QAction, QIcon, QPainter, QPixmap, QPixmapCache
 from PySide6.QtSvg import QSvgRenderer
 from PySide6.QtWidgets import QAbstractButton
 
@@ -30,9 +30,14 @@ def icon(name: str, color: str | None = None) -> QIcon:
 
 
 def pixmap(name: str, size: int, color: str | None = None, ratio: float = 1.0, opacity: float = 1.0) -> QPixmap:
-    """Return the icon called `name` as a picture of `size` x `size` device-independent pixels."""
+    """Return the icon called `name` as a picture of `size` x `size` device-independent pixels; it is drawn once."""
+    color = color or current().text
+    key = f"icon {name} {size} {color} {ratio} {opacity}"
+    known = QPixmap()
+    if QPixmapCache.find(key, known):
+        return known
     svg = (resources() / "icons" / f"{name}.svg").read_text(encoding="utf-8")
-    renderer = QSvgRenderer(QByteArray(svg.replace("currentColor", color or current().text).encode()))
+    renderer = QSvgRenderer(QByteArray(svg.replace("currentColor", color).encode()))
     picture = QPixmap(round(size * ratio), round(size * ratio))
     picture.fill(Qt.GlobalColor.transparent)
     painter = QPainter(picture)
@@ -40,6 +45,7 @@ def pixmap(name: str, size: int, color: str | None = None, ratio: float = 1.0, o
     renderer.render(painter, QRectF(0, 0, size * ratio, size * ratio))
     painter.end()
     picture.setDevicePixelRatio(ratio)
+    QPixmapCache.insert(key, picture)
     return picture
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PySide6.QtCore import QByteArray, QEvent, QObject, QSettings, QSize, Qt
+from PySide6.QtCore import QByteArray, QEvent, QObject, QSettings, QSize, Qt, QTimer
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QKeyEvent, QKeySequence
 from PySide6.QtWidgets import (
     QAbstractSpinBox,
@@ -42,7 +42,7 @@ from quantgui.spec.presets import PRESETS
 LAYOUT_VERSION = 1
 FIRST_SIZE = QSize(1440, 900)
 SMALLEST = QSize(1024, 640)
-_LEFT, _RIGHT, _BOTTOM, _JOBS = 500, 316, 196, 300
+_LEFT, _RIGHT, _BOTTOM, _JOBS = 480, 316, 196, 300
 _ACTIVATIONS_TAB, _GRAPH_TAB = 2, 3
 _TOOLBAR_LEFT = (("open", "data"), ("presets", "evaluate"), ("export", "verify"), ("undo", "redo"))
 
@@ -54,12 +54,17 @@ class UndoKeys(QObject):
         if event.type() == QEvent.Type.ShortcutOverride and isinstance(event, QKeyEvent):
             standard = QKeySequence.StandardKey
             if event.matches(standard.Undo) or event.matches(standard.Redo):
-                focus = QApplication.focusWidget()
-                if isinstance(focus, QLineEdit | QAbstractSpinBox):
-                    # Not accepted by the line, so the key goes on to the window's shortcut.
-                    event.ignore()
-                    return True
+                # Not accepted by the line, so the key goes on to the window's shortcut.
+                event.ignore()
+                return True
         return False
+
+    def follow_focus(self, old: QWidget | None, new: QWidget | None) -> None:
+        """Watch the line that has the focus, and it alone: a filter on everything would cost at every event."""
+        if isinstance(old, QLineEdit | QAbstractSpinBox):
+            old.removeEventFilter(self)
+        if isinstance(new, QLineEdit | QAbstractSpinBox):
+            new.installEventFilter(self)
 
 
 class MainWindow(QMainWindow):
@@ -88,6 +93,9 @@ class MainWindow(QMainWindow):
         self._pages = QStackedWidget()
         self._title = ElidedLabel(middle=True)
         self._undo_keys = UndoKeys(self)
+        # Many things happen at once; the actions are looked at once, before the next event of the user.
+        self._actions_timer = QTimer(self, singleShot=True, interval=0)
+        self._actions_timer.timeout.connect(self._update_actions)
         self._lay_out()
         self._make_toolbar()
         self._make_menus()
@@ -249,13 +257,13 @@ class MainWindow(QMainWindow):
             session.engine_state_changed,
             session.undo_stack.indexChanged,
         ):
-            signal.connect(self._update_actions)
+            signal.connect(self._actions_timer.start)
         self.notice.action_triggered.connect(self._restart_engine)
         self.notice.dismiss.clicked.connect(self._notice_holder.hide)
         self.tabs.currentChanged.connect(self._on_tab_changed)
         app = QApplication.instance()
-        if app is not None:
-            app.installEventFilter(self._undo_keys)
+        if isinstance(app, QApplication):
+            app.focusChanged.connect(self._undo_keys.follow_focus)
         self.actions_by_id["automatic"].setChecked(session.evaluates_automatically)
         self.show_welcome()
 
@@ -303,7 +311,7 @@ class MainWindow(QMainWindow):
         if job.topic == "network":
             self.welcome.show_busy(self.tr("{job} …").format(job=job.title) if job.is_active else "")
         if job.state is not JobState.RUNNING:
-            self._update_actions()
+            self._actions_timer.start()
 
     def _on_failed(self, sentence: str) -> None:
         self._show_notice(sentence, failure=True)
@@ -330,7 +338,7 @@ class MainWindow(QMainWindow):
         if place == _GRAPH_TAB:
             self.presenter.colour_graph_soon()
 
-    def _update_actions(self, *_: object) -> None:
+    def _update_actions(self) -> None:
         update_actions(self.actions_by_id, self.session)
         is_open = self.session.summary is not None
         self.preset_button.setEnabled(is_open)
@@ -410,11 +418,10 @@ class MainWindow(QMainWindow):
         self._settings.setValue("geometry", self.saveGeometry())
         if self.session.summary is not None:
             self._settings.setValue("layout", self.workspace.saveState(LAYOUT_VERSION))
+        # A busy engine takes a moment to end; nobody needs to see a dead window meanwhile.
+        self.hide()
         self.session.forget_autosave()
         self.session.close()
-        app = QApplication.instance()
-        if app is not None:
-            app.removeEventFilter(self._undo_keys)
         event.accept()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, assert_never
@@ -137,6 +138,7 @@ class Session(QObject):
     saved_changed = Signal()  # the configuration's file, or whether it is saved
 
     _heard = Signal(object)
+    _writing_failed = Signal(str)
 
     def __init__(
         self,
@@ -151,6 +153,8 @@ class Session(QObject):
         self.store = ResultStore()
         self.evaluates_automatically = True
         self._autosave = Autosave(folder)
+        # Waiting for a slow disk is nothing for the window's thread.
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="quantgui writer")
         self._autosave_timer = QTimer(self, singleShot=True, interval=AUTOSAVE_MS)
         self._autosave_timer.timeout.connect(self._write_autosave)
         self._summary: NetworkSummary | None = None
@@ -171,6 +175,7 @@ class Session(QObject):
         self._after_opening = _AfterOpening()
         # Queued, so that a job's events never arrive before its number is known.
         self._heard.connect(self._on_heard, Qt.ConnectionType.QueuedConnection)
+        self._writing_failed.connect(self.failed, Qt.ConnectionType.QueuedConnection)
         self._engine = make_engine(self._heard.emit)
 
     # --- state ---------------------------------------------------------------------------------------------------
@@ -317,7 +322,7 @@ class Session(QObject):
             self._engine.cancel(number)
         self._requests.clear()
         self._reset(None)
-        self._autosave.remove()
+        self.forget_autosave()
         self.network_closed.emit()
         self.saved_changed.emit()
 
@@ -471,11 +476,13 @@ class Session(QObject):
             # The stack tells of its own end, when those who listen may be gone already.
             self.undo_stack.blockSignals(True)
             self._engine.close()
+            self._writer.shutdown(wait=True)
 
     def forget_autosave(self) -> None:
         """Remove the recovery file: the work has been saved, or was given up."""
         self._autosave_timer.stop()
-        self._autosave.remove()
+        # After what is being written.
+        self._writer.submit(self._autosave.remove)
 
     def _drop_outdated(self, topic: str) -> None:
         job = self.jobs.of_topic(topic)
@@ -678,9 +685,12 @@ class Session(QObject):
         if self._summary is None:
             return
         data = "" if self._data is None else self._data.source
+        self._writer.submit(self._write_recent, RecentFile(self._summary.path, data, self._config_path))
+
+    def _write_recent(self, entry: RecentFile) -> None:
         # A full disk must not keep the user from working; there is nothing he could do about this list.
         with contextlib.suppress(SpecError, OSError):
-            self.recent.add(RecentFile(self._summary.path, data, self._config_path))
+            self.recent.add(entry)
 
     def _write_autosave(self) -> None:
         if self._summary is None:
@@ -694,10 +704,13 @@ class Session(QObject):
             self._metric,
             self._config_path,
         )
+        self._writer.submit(self._write_project, project)
+
+    def _write_project(self, project: Project) -> None:
         try:
             self._autosave.write(project)
         except SpecError as error:
-            self.failed.emit(f"The configuration could not be saved for recovery: {error}")
+            self._writing_failed.emit(f"The configuration could not be saved for recovery: {error}")
 
 
 def _edited_name(name: str) -> str:

@@ -16,7 +16,7 @@ from PySide6.QtCore import (
     QSize,
     Qt,
 )
-from PySide6.QtGui import QColor, QPainter, QPixmap, QPixmapCache
+from PySide6.QtGui import QColor, QPainter
 from PySide6.QtWidgets import QComboBox, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from quantgui.gui.icons import pixmap
@@ -69,7 +69,7 @@ class BitsDelegate(QStyledItemDelegate):
             painter.setBrush(tokens.color(token, 0.16) if chosen is not None else QColor(Qt.GlobalColor.transparent))
             painter.drawRoundedRect(QRectF(rect).adjusted(0.5, 0.5, -0.5, -0.5), 4.5, 4.5)
             ratio = painter.device().devicePixelRatio()
-            arrow = pixmap_cached("chevron-down", 11, getattr(tokens, token), ratio)
+            arrow = pixmap("chevron-down", 11, getattr(tokens, token), ratio)
             painter.drawPixmap(rect.right() - 14, rect.center().y() - 5, arrow)
             room = rect.adjusted(7, 0, -14, 0)
         else:
@@ -151,13 +151,3 @@ class BarDelegate(QStyledItemDelegate):
 
     def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:
         return QSize(104, 26)
-
-
-def pixmap_cached(name: str, size: int, color: str, ratio: float) -> QPixmap:
-    """Return an icon as a picture, drawn once for each size and colour."""
-    key = f"icon {name} {size} {color} {ratio}"
-    found = QPixmap()
-    if not QPixmapCache.find(key, found):
-        found = pixmap(name, size, color, ratio)
-        QPixmapCache.insert(key, found)
-    return found

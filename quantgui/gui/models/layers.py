@@ -13,7 +13,7 @@ from typing import Any
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt, QTimer, Signal
 
 from quantgui.gui import numbers
-from quantgui.gui.icons import icon
+from quantgui.gui.icons import pixmap
 from quantgui.gui.models.filter import LayerFacts, LayerFilter, parse_filter
 from quantgui.gui.theme import current, theme_events
 from quantgui.results import LayerInfo
@@ -154,7 +154,7 @@ class LayersModel(QAbstractTableModel):
                 return f"{self._titles()[column][0]}: {self._text(layer, spec, column)}"
             case Qt.ItemDataRole.DecorationRole if column is Column.NAME:
                 mark = self._mark(layer)
-                return icon(mark, current().muted) if mark else None
+                return pixmap(mark, 14, current().muted, 2.0) if mark else None
             case Qt.ItemDataRole.ForegroundRole:
                 fixed = not self._session.is_editable(layer.name)
                 return current().color("muted") if fixed or column in (Column.OP, Column.SHAPE, Column.SCHEME) else None

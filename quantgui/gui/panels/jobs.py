@@ -49,8 +49,11 @@ class JobsPanel(Card):
     def show_job(self, job: Job) -> None:
         """Show the state of `job`; it takes the place of the job of its topic."""
         row = self._rows.get(job.topic)
-        if row is None or self._numbers[job.topic] != job.number:
-            row = self._replace_row(job, row)
+        if row is None:
+            row = self._add_row(job)
+        elif self._numbers[job.topic] != job.number:
+            row.start_anew(job.title)
+            self._numbers[job.topic] = job.number
         self._active.discard(job.topic)
         match job.state:
             case JobState.WAITING:
@@ -76,15 +79,11 @@ class JobsPanel(Card):
         row = self._rows.get(topic)
         return "" if row is None else row.text()
 
-    def _replace_row(self, job: Job, old: ProgressRow | None) -> ProgressRow:
+    def _add_row(self, job: Job) -> ProgressRow:
         row = ProgressRow(job.title, self._list)
-        place = 0 if old is None else self._layout.indexOf(old)
-        if old is not None:
-            self._layout.removeWidget(old)
-            old.hide()
-            old.deleteLater()
-        self._layout.insertWidget(place, row)
-        row.cancelled.connect(lambda: self.cancel_requested.emit(job.topic))
+        topic = job.topic
+        self._layout.insertWidget(0, row)
+        row.cancelled.connect(lambda: self.cancel_requested.emit(topic))
         self._rows[job.topic] = row
         self._numbers[job.topic] = job.number
         self._pages.show_page(self._area)

@@ -32,10 +32,10 @@ _WIDTHS = {
     Column.OP: 56,
     Column.SHAPE: 104,
     Column.PARAMETERS: 58,
-    Column.WEIGHT_BITS: 61,
-    Column.ACTIVATION_BITS: 61,
+    Column.WEIGHT_BITS: 57,
+    Column.ACTIVATION_BITS: 57,
     Column.SCHEME: 92,
-    Column.SQNR: 94,
+    Column.SQNR: 84,
 }
 _NAME_WIDTH = 146
 _OPTIONAL = (Column.SCHEME, Column.SHAPE, Column.OP, Column.PARAMETERS)

@@ -52,6 +52,13 @@ class ProgressRow(QWidget):
         self.stop.setAccessibleName(self.tr("Stop: {job}").format(job=label))
         self.stop.setToolTip(self.tr("Stop: {job}").format(job=label))
 
+    def start_anew(self, label: str) -> None:
+        """Make the row that of another job, which has just begun."""
+        self.set_label(label)
+        for widget in (self._state, self.bar):
+            set_style(widget, "tone", "")
+        self.stop.show()
+
     def show_progress(self, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
         """Show `done` of `total` steps; 0 of 0 where the number is not known."""
         self.bar.setRange(0, _STEPS if total else 0)
