@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn, TextIO, TypeVar
@@ -30,16 +30,14 @@ from quantgui.answers import (
     verification_json,
     verification_text,
 )
-from quantgui.engine.requests import Advise, Evaluate, Export, OpenData, OpenNetwork, Request, SetMetric, Verify
+from quantgui.engine.requests import Evaluate, Export, OpenData, OpenNetwork, Request, SetMetric, Verify
 from quantgui.engine.scheduler import describe
 from quantgui.errors import DataError, QuantGuiError, SpecError
 from quantgui.paths import state_folder
 from quantgui.results import (
     Advice,
-    AdviceReady,
     DataOpened,
     DataSummary,
-    Evaluation,
     EvaluationReady,
     Event,
     Exported,
@@ -60,6 +58,7 @@ EXIT_INTERRUPTED: Final = 130
 _SHOWN_NAMES: Final = 5
 
 E = TypeVar("E", bound=Event)
+R = TypeVar("R")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -263,8 +262,9 @@ class _Choice:
     advice: Advice | None = None
     unknown: tuple[UnknownName, ...] = ()
 
-    def json(self) -> dict[str, Any]:
+    def json(self, data: DataSummary | None) -> dict[str, Any]:
         return {
+            "trustworthy": None if data is None else data.trustworthy,
             "config": config_to_json(self.config),
             "advice": None if self.advice is None else advice_json(self.advice),
             "unknown_names": [{"name": each.name, "nearest": each.nearest} for each in self.unknown],
@@ -290,32 +290,41 @@ class _Work:
     def seconds(self) -> float:
         return time.perf_counter() - self.started
 
-    def events(self, request: Request) -> Iterator[Event]:
-        """Yield the answer to `request` while its progress is shown."""
-        for event in self.bench.handle(request):
-            if isinstance(event, Progress):
-                self.progress.show(event)
-            elif isinstance(event, EvaluationReady):
-                self._show_partial(event.evaluation)
-            yield event
-        self.progress.clear()
-
     def answer(self, request: Request, kind: type[E]) -> E:
-        """Return the last event of `kind` in the answer to `request`."""
-        found = [None, *(event for event in self.events(request) if isinstance(event, kind))][-1]
+        """Return the last event of `kind` in the answer to `request`, showing progress meanwhile."""
+        found = None
+        for event in self.bench.handle(request):
+            self._show(event)
+            if isinstance(event, kind):
+                found = event
+        self.progress.clear()
         if found is None:
             raise DataError("There is nothing to compute: the data holds no samples.")
         return found
+
+    def _result(self, steps: Generator[Event, None, R]) -> R:
+        """Return what `steps` return, showing progress meanwhile."""
+        while True:
+            try:
+                self._show(next(steps))
+            except StopIteration as stop:
+                self.progress.clear()
+                result: R = stop.value
+                return result
+
+    def _show(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self.progress.show(event)
+        elif isinstance(event, EvaluationReady):
+            evaluation = event.evaluation
+            score = evaluation.quantized_score
+            text = f"{metric_name(evaluation.metric)} {score_text(evaluation.metric, score)}"
+            self.progress.show(Progress(score.samples, evaluation.total_samples, "Evaluating"), text)
 
     def note(self, sentence: str) -> None:
         """Say something on standard error."""
         self.progress.clear()
         print(f"note: {sentence}", file=sys.stderr)
-
-    def _show_partial(self, evaluation: Evaluation) -> None:
-        score = evaluation.quantized_score
-        text = f"{metric_name(evaluation.metric)} {score_text(evaluation.metric, score)}"
-        self.progress.show(Progress(score.samples, evaluation.total_samples, f"Evaluating: {text},"))
 
     # --- what the arguments ask for ------------------------------------------------------------------------------
 
@@ -329,8 +338,7 @@ class _Work:
         """Open the metric and the data, if the arguments name any."""
         arguments = self.arguments
         if arguments.metric:
-            for _ in self.events(SetMetric(arguments.metric)):
-                pass
+            self.answer(SetMetric(arguments.metric), Progress)
         if arguments.data is None:
             return None
         summary = self.answer(OpenData(arguments.data), DataOpened).summary
@@ -377,11 +385,10 @@ class _Work:
 
     def _guarded(self, config: QuantConfig) -> _Choice:
         """Return `config`, with float activations where quantized ones would ruin the network."""
-        advice = self.answer(Advise(config), AdviceReady).advice
-        if advice is None or advice.proposal is None:
-            return _Choice(config)
-        self.note(advice.sentence)
-        return _Choice(advice.proposal, advice)
+        kept, advice = self._result(self.bench.guard(config))
+        if advice is not None:
+            self.note(advice.sentence)
+        return _Choice(kept, advice)
 
     def _known(self, config: QuantConfig, summary: NetworkSummary) -> _Choice:
         """Refuse names that match no layer, or leave them out where the user wants that."""
@@ -406,30 +413,33 @@ def _inspect(work: _Work) -> _Answer:
 
 def _evaluate(work: _Work) -> _Answer:
     summary = work.open_network()
-    choice = work.choose_config(summary, work.open_data())
+    data = work.open_data()
+    choice = work.choose_config(summary, data)
     config, source = choice.config, work.arguments.data
     evaluation = work.answer(Evaluate(config, work.arguments.samples), EvaluationReady).evaluation
     for note in evaluation.notes:
         work.note(note)
-    json = {**evaluation_json(summary, config, source, evaluation), **choice.json(), "seconds": work.seconds}
+    json = evaluation_json(summary, config, source, evaluation) | choice.json(data) | {"seconds": work.seconds}
     return _Answer(json, evaluation_text(summary, config, source, evaluation, work.seconds))
 
 
 def _export(work: _Work) -> _Answer:
     summary = work.open_network()
-    choice = work.choose_config(summary, work.open_data())
+    data = work.open_data()
+    choice = work.choose_config(summary, data)
     exported = work.answer(Export(choice.config, work.arguments.output), Exported)
-    json = {**export_json(summary, exported), **choice.json(), "seconds": work.seconds}
+    json = export_json(summary, exported) | choice.json(data) | {"seconds": work.seconds}
     return _Answer(json, export_text(summary, exported))
 
 
 def _verify(work: _Work) -> _Answer:
     summary = work.open_network()
-    choice = _verified_config(work, summary, work.open_data())
-    verification = work.answer(Verify(choice.config, work.arguments.exported), Verification)
+    data = work.open_data()
+    choice = _verified_config(work, summary, data)
+    verification = work.answer(Verify(choice.config, work.arguments.exported, work.arguments.samples), Verification)
     values = verification_json(summary, choice.config, work.arguments.data, verification)
     text = verification_text(summary, choice.config, verification)
-    return _Answer({**values, **choice.json(), "seconds": work.seconds}, text)
+    return _Answer(values | choice.json(data) | {"seconds": work.seconds}, text)
 
 
 def _quantizes_activations(layer: LayerInfo, config: QuantConfig) -> bool:
@@ -440,7 +450,7 @@ def _verified_config(work: _Work, summary: NetworkSummary, data: DataSummary | N
     """Return the configuration from the arguments, else the one that the exported file tells."""
     if work.arguments.config or work.arguments.preset:
         return work.choose_config(summary, data)
-    from quantgui.export.verify import exported_config
+    from quantgui.export.metadata import exported_config
 
     return work._known(exported_config(Path(work.arguments.exported)), summary)
 

@@ -56,8 +56,8 @@ class ProgressLine:
         self._width = 0
         self._started: dict[str, float] = {}
 
-    def show(self, progress: Progress) -> None:
-        """Show how far a computation is, and how long it will take."""
+    def show(self, progress: Progress, detail: str = "") -> None:
+        """Show how far a computation is, how long it will take, and what is known already."""
         now = time.monotonic()
         started = self._started.setdefault(progress.label, now)
         if not self._is_live or now - self._shown < _REPORT_SECONDS:
@@ -71,6 +71,8 @@ class ProgressLine:
             left = (now - started) / progress.done * (progress.total - progress.done)
         if left is not None:
             text += f", {duration(left)} left"
+        if detail:
+            text += f": {detail}"
         self._write(text)
 
     def clear(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,7 +22,7 @@ _PARTIAL_SECONDS = 2.0
 class Streamer(Protocol):
     """What calibration needs of `network.executor.Executor`."""
 
-    def stream(self, batch: Batch, simulation: Simulation, fetch: Collection[str]) -> Iterator[tuple[str, Array]]: ...
+    def stream(self, batch: Batch, simulation: Simulation, fetch: Sequence[str]) -> Iterator[tuple[str, Array]]: ...
 
 
 class Samples(Protocol):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, assert_never
 
-from quantgui.analysis.advice import advise
+from quantgui.analysis.advice import advise, guarded_config
 from quantgui.analysis.calibration import calibrate
 from quantgui.analysis.evaluation import evaluate
 from quantgui.analysis.metric_function import Metric, load_metric
@@ -42,6 +42,7 @@ from quantgui.network.network import Network
 from quantgui.network.reader import read_network
 from quantgui.results import (
     ActivationReady,
+    Advice,
     Calibrated,
     DataOpened,
     Event,
@@ -133,8 +134,8 @@ class Bench:
                 return self._advise(config)
             case Export(config, path):
                 return self._export(config, path)
-            case Verify(config, path):
-                return self._verify(config, path)
+            case Verify(config, path, samples):
+                return self._verify(config, path, samples)
             case _:
                 assert_never(request)
 
@@ -195,6 +196,12 @@ class Bench:
         yield from _prepare(opened, data, config)
         yield from advise(opened.executor, data.dataset, config, data.activations, metric)
 
+    def guard(self, config: QuantConfig) -> Generator[Event, None, tuple[QuantConfig, Advice | None]]:
+        """Return `config`, with float activations where quantized ones would ruin the network, and what was found."""
+        opened, data, metric = self._opened(), self._with_data(), self._metric
+        yield from _prepare(opened, data, config)
+        return (yield from guarded_config(opened.executor, data.dataset, config, data.activations, metric))
+
     # --- export --------------------------------------------------------------------------------------------------
 
     def _export(self, config: QuantConfig, path: str) -> Iterator[Event]:
@@ -211,10 +218,19 @@ class Bench:
         yield from _prepare(opened, data, config)
         yield from export_qdq(opened.network, config, data.activations, Path(path))
 
-    def _verify(self, config: QuantConfig, path: str) -> Iterator[Event]:
+    def _verify(self, config: QuantConfig, path: str, samples: int | None) -> Iterator[Event]:
         opened, data, metric = self._opened(), self._with_data(), self._metric
         yield from _prepare(opened, data, config)
-        yield from verify(opened.executor, data.dataset, config, data.activations, Path(path), metric)
+        yield from verify(
+            opened.network,
+            opened.executor,
+            data.dataset,
+            config,
+            data.activations,
+            metric,
+            Path(path),
+            samples=samples,
+        )
 
     # --- what is open --------------------------------------------------------------------------------------------
 

@@ -100,6 +100,7 @@ class Verify:
 
     config: QuantConfig
     path: str
+    samples: int | None = None
 
 
 Request = (
