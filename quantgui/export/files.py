@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -20,8 +20,8 @@ import onnxruntime
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from quantgui.errors import ExportError
-from quantgui.export.weights import Initializer
 from quantgui.network.session import RUNTIME_ERRORS, describe_error
+from quantgui.network.surgery import subgraphs
 from quantgui.results import Array
 
 INLINE_LIMIT = 1_800_000_000
@@ -55,7 +55,7 @@ def external_files(path: Path, model: onnx.ModelProto) -> list[Path]:
     """Return the existing data files of the network `model` that lies at `path`."""
     locations = {
         entry.value
-        for tensor in model.graph.initializer
+        for tensor in initializers(model.graph)
         for entry in tensor.external_data
         if entry.key == "location" and tensor.data_location == onnx.TensorProto.EXTERNAL
     }
@@ -68,29 +68,40 @@ def data_path(path: Path) -> Path:
 
 
 def write_network(
-    path: Path, model: onnx.ModelProto, initializers: Sequence[Initializer], *, inline_limit: int = INLINE_LIMIT
+    path: Path,
+    model: onnx.ModelProto,
+    data: Mapping[str, Array],
+    *,
+    probe: Mapping[str, Array] | None = None,
+    inline_limit: int = INLINE_LIMIT,
 ) -> int:
-    """Write `model` with `initializers` appended to its own, and return the bytes of all files written.
+    """Write `model` and return the bytes of all files written.
+
+    Args:
+        path: where to.
+        model: the network; `data` is put into its initializers, in place.
+        data: bytes of initializers by name, as ONNX stores them.
+        probe: inputs on which the file is run once before it is put in place.
+        inline_limit: bytes of data up to which there is only one file.
 
     Raises:
         ExportError: the folder cannot be written, the disk is full, or ONNX Runtime does not load the result.
     """
-    beside = sum(each.data.nbytes for each in initializers) > inline_limit
+    beside = sum(values.nbytes for values in data.values()) > inline_limit
     with _folder_beside(path) as folder, _write_errors(path):
         written = folder / path.name
+        tensors = [tensor for tensor in initializers(model.graph) if tensor.name in data]
         if beside:
             with data_path(written).open("wb") as file:
-                _write_tensors(file, model, initializers, data_path(path).name)
+                _write_tensors(file, tensors, data, data_path(path).name)
                 _flush(file)
         else:
-            for each in initializers:
-                tensor = model.graph.initializer.add()
-                tensor.CopyFrom(each.tensor)
-                tensor.raw_data = each.data.tobytes()
+            for tensor in tensors:
+                tensor.raw_data = data[tensor.name].tobytes()
         with written.open("wb") as file:
             file.write(model.SerializeToString())
             _flush(file)
-        _check(written, model.graph.output)
+        _check(written, model.graph.output, probe)
         size = written.stat().st_size
         if beside:
             size += data_path(written).stat().st_size
@@ -99,19 +110,27 @@ def write_network(
         return size
 
 
-def _write_tensors(file: BinaryIO, model: onnx.ModelProto, initializers: Sequence[Initializer], location: str) -> None:
-    for each in initializers:
-        tensor = model.graph.initializer.add()
-        tensor.CopyFrom(each.tensor)
-        if each.data.nbytes < _LARGE:
-            tensor.raw_data = each.data.tobytes()
+def initializers(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield the initializers of `graph` and of the bodies inside it."""
+    yield from graph.initializer
+    for node in graph.node:
+        for body in subgraphs(node):
+            yield from initializers(body)
+
+
+def _write_tensors(
+    file: BinaryIO, tensors: Sequence[onnx.TensorProto], data: Mapping[str, Array], location: str
+) -> None:
+    for tensor in tensors:
+        values = data[tensor.name]
+        if values.nbytes < _LARGE:
+            tensor.raw_data = values.tobytes()
             continue
         offset = -(-file.tell() // _ALIGNMENT) * _ALIGNMENT
         file.seek(offset)
-        file.writelines(_bytes_of(each.data))
+        file.writelines(_bytes_of(values))
         tensor.data_location = onnx.TensorProto.EXTERNAL
-        entries = {"location": location, "offset": str(offset), "length": str(each.data.nbytes)}
-        for key, value in entries.items():
+        for key, value in (("location", location), ("offset", str(offset)), ("length", str(values.nbytes))):
             tensor.external_data.add(key=key, value=value)
 
 
@@ -126,21 +145,25 @@ def _flush(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _check(path: Path, outputs: Sequence[onnx.ValueInfoProto]) -> None:
-    """Load the file at `path` as a user's runtime would."""
+def _check(path: Path, outputs: Sequence[onnx.ValueInfoProto], probe: Mapping[str, Array] | None) -> None:
+    """Load the file at `path` as a user's runtime would, and run it."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    action = "load"
     try:
         if all(output.type.tensor_type.HasField("shape") for output in outputs):
             # The checker refuses outputs of unknown rank, which ONNX allows and ONNX Runtime runs.
             onnx.checker.check_model(str(path))
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        action = "run"
+        if probe is not None:
+            session.run(None, {info.name: probe[info.name] for info in session.get_inputs()})
     except onnx.checker.ValidationError as error:
         text = " ".join(str(error).split())
         raise ExportError(f"The quantized network is no valid ONNX network: {text[:300].rstrip('. ')}.") from error
     except RUNTIME_ERRORS as error:
         raise ExportError(
-            f"The quantized network was not written, as {_lower(describe_error(error, 'load'))}"
+            f"The quantized network was not written, as {_lower(describe_error(error, action))}"
         ) from error
 
 

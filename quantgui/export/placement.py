@@ -1,7 +1,8 @@
 """Where in a network the nodes go that dequantize its weights.
 
 A weight used inside the branches of an If is dequantized inside the branch, so that a branch that does not run costs
-nothing. Out of the body of a Loop or Scan the nodes are lifted, so that they run once and not once per step.
+nothing; its codes lie there too, as ONNX Runtime fuses only constants of the same graph. Out of the body of a Loop or
+Scan the nodes are lifted, so that they run once and not once per step.
 """
 
 from __future__ import annotations
@@ -11,25 +12,26 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import onnx
 
+from quantgui.export.weights import StoredWeight
 from quantgui.network.surgery import subgraphs
 
 Path = tuple[tuple[int, int], ...]
 """The way from the main graph into a body: index of the node, and which of its bodies."""
 
 
-def insert_makers(model: onnx.ModelProto, makers: Mapping[str, Sequence[onnx.NodeProto]]) -> None:
-    """Insert the nodes that make each named value into `model`, in place, before whatever uses the value.
+def insert_stored(model: onnx.ModelProto, stored: Mapping[str, StoredWeight]) -> None:
+    """Insert what makes each named value into `model`, in place, before whatever uses the value.
 
-    Values that nothing uses are left out.
+    The initializers get no data here. Values that nothing uses are left out.
     """
     homes: dict[str, Path] = {}
-    for name, path in _uses(model.graph, makers.keys(), (), frozen=False):
+    for name, path in _uses(model.graph, stored.keys(), (), frozen=False):
         homes[name] = _common(homes[name], path) if name in homes else path
-    nodes: dict[Path, list[onnx.NodeProto]] = defaultdict(list)
+    weights: dict[Path, list[StoredWeight]] = defaultdict(list)
     for name, path in homes.items():
-        nodes[path] += makers[name]
+        weights[path].append(stored[name])
     if homes:
-        _insert(model.graph, (), nodes)
+        _insert(model.graph, (), weights)
 
 
 def _uses(graph: onnx.GraphProto, names: Collection[str], path: Path, *, frozen: bool) -> Iterator[tuple[str, Path]]:
@@ -53,11 +55,12 @@ def _common(first: Path, second: Path) -> Path:
     return first[:length]
 
 
-def _insert(graph: onnx.GraphProto, path: Path, nodes: Mapping[Path, Sequence[onnx.NodeProto]]) -> None:
+def _insert(graph: onnx.GraphProto, path: Path, weights: Mapping[Path, Sequence[StoredWeight]]) -> None:
     for index, node in enumerate(graph.node):
         for number, body in enumerate(subgraphs(node)):
-            _insert(body, (*path, (index, number)), nodes)
-    if path in nodes:
+            _insert(body, (*path, (index, number)), weights)
+    if path in weights:
         rest = list(graph.node)
         del graph.node[:]
-        graph.node.extend([*nodes[path], *rest])
+        graph.node.extend([*(node for weight in weights[path] for node in weight.nodes), *rest])
+        graph.initializer.extend(each.tensor for weight in weights[path] for each in weight.initializers)

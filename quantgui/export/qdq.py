@@ -22,31 +22,33 @@ from quantgui.analysis.simulation import (
     encode_layer,
     plan_biases,
     quantizers_for,
+    seen_quantizer,
     unreached_tensors,
     weight_spec,
 )
 from quantgui.errors import DataError, ExportError, NetworkError
 from quantgui.export.files import refuse_source, write_network
 from quantgui.export.opset import PER_CHANNEL, QUANTIZE_LINEAR, opset_for_activations, raise_opset
-from quantgui.export.placement import insert_makers
-from quantgui.export.weights import Initializer, Part, StoredWeight, initializer, store_weight
+from quantgui.export.placement import insert_stored
+from quantgui.export.weights import Part, StoredWeight, initializer, store_weight
 from quantgui.network.datasets import open_dataset
 from quantgui.network.network import Network
 from quantgui.network.segments import tensor_types
 from quantgui.network.session import create_session, runtime_errors
 from quantgui.network.simulation import TensorQuantizer
-from quantgui.network.surgery import all_names, insert_quantizers, opset_of
+from quantgui.network.surgery import all_names, insert_quantizers, opset_of, subgraphs
 from quantgui.numerics.affine import to_bfloat16, to_float16
 from quantgui.results import ActivationReady, Array, Event, Exported, LayerInfo, Progress
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import FloatFormat, IntFormat
+from quantgui.spec.granularity import PerTensor
 from quantgui.spec.quantizer import QuantizerSpec
 from quantgui.spec.serialization import config_to_json
 
 _BFLOAT16 = helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
 CONFIG_KEY, VERSION_KEY = "quantgui.config", "quantgui.version"
 _CHECKED_BYTES = 1 << 29
-"""Networks up to this size are run before and after their opset is raised."""
+"""Networks up to this size are run once before the file is put in place, and when their opset is raised."""
 _RAISED_TOLERANCE = 1e-4
 
 
@@ -64,29 +66,31 @@ def export_qdq(
     quantizers = quantizers_for(network, config, activations)
     biases = plan_biases(network, config, quantizers)
     names = _Names(network.skeleton)
+    fused = _Fusions(network, quantizers, biases)
     weights = _by_weight(network)
     quantized = [name for name in weights if any(weight_spec(layer, config) for layer in weights[name])]
     total = len(quantized) + len(biases) + 2
     stored: dict[str, StoredWeight] = {}
     for done, name in enumerate(quantized):
         yield Progress(done, total, "Quantizing weights")
-        stored[name] = _store(network, name, weights[name], config, names)
+        stored[name] = _store(network, name, weights[name], config, names, fused)
     for name, plan in biases.items():
         yield Progress(len(stored), total, "Quantizing biases")
         stored[name] = _store_bias(network, plan, names)
     opset = max([each.opset for each in stored.values()] + [_opset_of_quantizers(quantizers)], default=1)
     yield Progress(total - 2, total, "Building the network")
     model = raise_opset(network.skeleton, opset)
-    if opset_of(model) > network.summary.opset:
-        _check_raised(network, model)
+    probe = _random_inputs(network)
+    if probe is not None and opset_of(model) > network.summary.opset:
+        _check_raised(network, model, probe)
     if quantizers:
         insert_quantizers(model, quantizers, types={n: each.kind for n, each in tensor_types(network).items()})
-    insert_makers(model, {name: each.nodes for name, each in stored.items()})
-    written = _take_initializers(model, network.constants, stored)
+    data = _take_initializers(model, network.constants, stored)
+    insert_stored(model, stored)
     _declare_outputs(model, network)
     _sign(model, config)
     yield Progress(total - 1, total, "Writing the file")
-    size = write_network(path, model, written)
+    size = write_network(path, model, data, probe=probe)
     notes = _notes(network, config, activations, opset_of(model))
     yield Exported(str(path), config, size, opset_of(model), notes)
 
@@ -116,7 +120,7 @@ def _by_weight(network: Network) -> dict[str, list[LayerInfo]]:
 
 
 def _store(
-    network: Network, name: str, layers: Sequence[LayerInfo], config: QuantConfig, names: _Names
+    network: Network, name: str, layers: Sequence[LayerInfo], config: QuantConfig, names: _Names, fused: _Fusions
 ) -> StoredWeight:
     values = network.constants[name]
     parts = []
@@ -125,19 +129,19 @@ def _store(
         start, stop = layer.rows or (0, 0)
         if row < start:
             parts.append(Part(None, _rows(values, row, start), 0))
-        parts.append(_part(network, layer, weight_spec(layer, config)))
+        parts.append(_part(network, layer, weight_spec(layer, config), fused.biases))
         row = stop
     if row and row < values.size // values.shape[-1]:
         parts.append(Part(None, _rows(values, row, None), 0))
-    multiplied = any(layer.op == "MatMul" for layer in layers)
-    return store_weight(name, parts, values.shape, values.dtype, names, multiplied=multiplied)
+    apart = len(parts) == 1 and fused.harm(layers[0], weight_spec(layers[0], config))
+    return store_weight(name, parts, values.shape, values.dtype, names, apart=apart)
 
 
 def _rows(values: Array, start: int, stop: int | None) -> Array:
     return values.reshape(-1, values.shape[-1])[start:stop]
 
 
-def _part(network: Network, layer: LayerInfo, spec: QuantizerSpec | None) -> Part:
+def _part(network: Network, layer: LayerInfo, spec: QuantizerSpec | None, biases: Mapping[str, BiasPlan]) -> Part:
     values = network.weight(layer)
     if spec is None:
         return Part(None, values, layer.channel_axis)
@@ -145,7 +149,8 @@ def _part(network: Network, layer: LayerInfo, spec: QuantizerSpec | None) -> Par
         if spec.format.name == "float16":
             return Part(spec, to_float16(values), layer.channel_axis)
         return Part(spec, to_bfloat16(values).view(_BFLOAT16), layer.channel_axis)
-    encoded = encode_layer(network, layer, spec)
+    plan = next((plan for plan in biases.values() if plan.layer == layer), None)
+    encoded = encode_layer(network, layer, spec, plan)
     scale, zero_point = (x.reshape(encoded.scale_shape) for x in (encoded.qparams.scale, encoded.qparams.zero_point))
     return Part(spec, encoded.codes, layer.channel_axis, scale, zero_point)
 
@@ -176,43 +181,98 @@ def _opset_of_quantizers(quantizers: Mapping[str, Sequence[TensorQuantizer]]) ->
 
 def _take_initializers(
     model: onnx.ModelProto, constants: Mapping[str, Array], stored: Mapping[str, StoredWeight]
-) -> list[Initializer]:
-    """Remove the initializers of `model` that are replaced or injected; return all that the file needs beside it."""
-    inline, written = [], []
-    for tensor in model.graph.initializer:
-        if tensor.name in stored:
-            continue
+) -> dict[str, Array]:
+    """Remove the initializers of `model` that are replaced; return the data of all that the file is to hold."""
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in stored]
+    data = {each.tensor.name: each.data for weight in stored.values() for each in weight.initializers}
+    for tensor in kept:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            written.append(initializer(tensor.name, constants[tensor.name]))
-        else:
-            inline.append(tensor)
+            each = initializer(tensor.name, constants[tensor.name])
+            tensor.CopyFrom(each.tensor)
+            data[tensor.name] = each.data
     del model.graph.initializer[:]
-    model.graph.initializer.extend(inline)
-    return written + [each for weight in stored.values() for each in weight.initializers]
+    model.graph.initializer.extend(kept)
+    return data
+
+
+class _Fusions:
+    """What ONNX Runtime 1.31 would do to a quantized weight and the operator that uses it.
+
+    Attributes:
+        biases: biases that become int32, by name.
+    """
+
+    def __init__(
+        self, network: Network, quantizers: Mapping[str, tuple[TensorQuantizer, ...]], biases: Mapping[str, BiasPlan]
+    ) -> None:
+        self.biases = biases
+        self._quantizers = quantizers
+        self._constants = network.constants
+        self._nodes = dict(_nodes_by_name(network.skeleton.graph))
+
+    def harm(self, layer: LayerInfo, spec: QuantizerSpec | None) -> bool:
+        """Return whether fusing the weight of `layer` with its users gives wrong results, or none.
+
+        - With quantized inputs, convolutions and MatMul of 2-bit weights become QLinearConv and QLinearMatMul, which
+          do not take them. MatMul of weights of rank 3 and more with a scale per channel fails when it runs.
+        - MatMul and Gemm with 2-bit weights become MatMulNBits, which computes nonsense unless the number of columns
+          is a multiple of 4.
+        - A float bias between quantized inputs becomes int32 with the scale of the products, whether or not that can
+          hold it (16-bit weights or activations), and in whatever shape the scales have (groups).
+        """
+        if spec is None or not isinstance(spec.format, IntFormat):
+            return False
+        users = [self._nodes[user] for user in layer.users]
+        integers = any(self._sees_integers(node) for node in users)
+        if spec.format.storage_bits == 2:
+            return integers or layer.channels % 4 != 0 or any(node.op_type != "MatMul" for node in users)
+        if integers and len(layer.shape) > 2 and any(node.op_type == "MatMul" for node in users):
+            return not isinstance(spec.granularity, PerTensor)
+        return any(self._sees_integers(node) and self._has_float_bias(node) for node in users)
+
+    def _sees_integers(self, node: onnx.NodeProto) -> bool:
+        seen = (seen_quantizer(self._quantizers.get(name, ()), node.name) for name in node.input[:2])
+        return any(quantizer is not None and isinstance(quantizer.format, IntFormat) for quantizer in seen)
+
+    def _has_float_bias(self, node: onnx.NodeProto) -> bool:
+        if len(node.input) < 3 or node.op_type not in ("Conv", "ConvTranspose", "Gemm"):
+            return False
+        return node.input[2] in self._constants and node.input[2] not in self.biases
+
+
+def _nodes_by_name(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.NodeProto]]:
+    for node in graph.node:
+        yield node.name, node
+        for body in subgraphs(node):
+            yield from _nodes_by_name(body)
 
 
 # --- the graph ---------------------------------------------------------------------------------------------------
 
 
-def _check_raised(network: Network, raised: onnx.ModelProto) -> None:
-    """Run the float network in both opsets on random input.
+def _random_inputs(network: Network) -> dict[str, Array] | None:
+    """Return inputs on which the network runs; None if it is too large to be tried, or they could not be guessed."""
+    if network.summary.float_bytes > _CHECKED_BYTES:
+        return None
+    try:
+        data = open_dataset("random:1", network.summary.inputs, network.summary, network=network)
+    except DataError:
+        return None
+    return dict(next(data.batches()).inputs)
+
+
+def _check_raised(network: Network, raised: onnx.ModelProto, inputs: Mapping[str, Array]) -> None:
+    """Run the float network in both opsets.
 
     Raises:
         ExportError: the answers differ.
     """
-    if network.summary.float_bytes > _CHECKED_BYTES:
-        return
-    try:
-        data = open_dataset("random:1", network.summary.inputs, network.summary, network=network)
-        inputs = dict(next(data.batches()).inputs)
-    except DataError:
-        return  # nothing that the network runs on could be guessed
     outputs = []
     for model in (network.skeleton, raised):
         try:
             session = create_session(model, network.constants)
             with runtime_errors("run"):
-                outputs.append(session.run(None, inputs))
+                outputs.append(session.run(None, dict(inputs)))
         except NetworkError as error:
             raise ExportError(
                 f"The chosen formats need opset {opset_of(raised)}, and the network does not run in it: {error}"

@@ -115,7 +115,7 @@ def store_weight(
     dtype: np.dtype[Any],
     rename: Rename,
     *,
-    multiplied: bool = False,
+    apart: bool = False,
 ) -> StoredWeight:
     """Return how the weight called `name` is stored.
 
@@ -125,9 +125,9 @@ def store_weight(
         shape: shape of the float weight.
         dtype: type of the float weight.
         rename: makes names unique.
-        multiplied: whether a MatMul uses it.
+        apart: whether to keep ONNX Runtime from fusing DequantizeLinear with what uses the weight.
     """
-    writer = _Writer(name, rename, np.dtype(dtype), multiplied=multiplied)
+    writer = _Writer(name, rename, np.dtype(dtype), apart=apart)
     runs = _join_rows(parts) if len(parts) > 1 else list(parts)
     pieces = [writer.float_part(part) for part in runs]
     if len(pieces) > 1:
@@ -184,11 +184,11 @@ def _block_size(part: Part) -> int:
 class _Writer:
     """Collects the nodes and initializers of one weight; `shape` is the shape of what the last node makes."""
 
-    def __init__(self, name: str, rename: Rename, dtype: np.dtype[Any], *, multiplied: bool) -> None:
+    def __init__(self, name: str, rename: Rename, dtype: np.dtype[Any], *, apart: bool) -> None:
         self.name = name
         self.rename = rename
         self.dtype = dtype
-        self.multiplied = multiplied
+        self.apart = apart
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[Initializer] = []
         self.shape: tuple[int, ...] = ()
@@ -222,7 +222,7 @@ class _Writer:
 
     def _dequantize(self, part: Part, spec: QuantizerSpec, fmt: IntFormat) -> str:
         layout = _layout(part, spec, fmt)
-        if self.multiplied and fmt.storage_bits == 2 and layout.codes.ndim == 2 and layout.codes.shape[1] % 4:
+        if self.apart and layout.codes.shape == part.values.shape:
             layout = _lifted(layout)
         self.need(layout.opset)
         kind = _data_type(fmt)
@@ -282,11 +282,7 @@ def _layout(part: Part, spec: QuantizerSpec, fmt: IntFormat) -> _Layout:
 
 
 def _lifted(layout: _Layout) -> _Layout:
-    """Return a layout with a leading axis of 1, so that a Reshape follows the DequantizeLinear.
-
-    ONNX Runtime 1.31 fuses DequantizeLinear and MatMul, and for 2 bits the result is wrong by more than 100 % unless
-    the number of columns is a multiple of 4. It does not fuse across a Reshape.
-    """
+    """Return a layout with a leading axis of 1, so that a Reshape, which costs nothing, follows DequantizeLinear."""
     attributes = {key: value + (key == "axis") for key, value in layout.attributes.items()}
-    scale, zero_point = (x[np.newaxis] if x.ndim == 2 else x for x in (layout.scale, layout.zero_point))
+    scale, zero_point = (x[np.newaxis] if "block_size" in attributes else x for x in (layout.scale, layout.zero_point))
     return _Layout(layout.codes[np.newaxis], scale, zero_point, attributes, layout.opset)

@@ -12,20 +12,21 @@ from onnx import TensorProto, helper
 
 from quantgui.errors import ExportError
 from quantgui.export.files import data_path, refuse_source, write_network
-from quantgui.export.weights import Initializer, initializer
+from quantgui.export.weights import initializer
 
 WEIGHT = np.arange(40 * 50, dtype=np.float32).reshape(40, 50)
 BIAS = np.arange(50, dtype=np.float32)
 
 
-def network() -> tuple[onnx.ModelProto, list[Initializer]]:
+def network() -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["xw"]), helper.make_node("Add", ["xw", "b"], ["y"])]
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         nodes, "network", [value("x", TensorProto.FLOAT, ["n", 40])], [value("y", TensorProto.FLOAT, ["n", 50])]
     )
+    graph.initializer.extend([initializer("w", WEIGHT).tensor, initializer("b", BIAS).tensor])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return model, [initializer("w", WEIGHT), initializer("b", BIAS)]
+    return model, {"w": WEIGHT, "b": BIAS}
 
 
 @pytest.mark.parametrize("limit", [1000, 10**6], ids=["two files", "one file"])
@@ -50,19 +51,20 @@ def test_that_the_file_has_the_usual_permissions(tmp_path: Path) -> None:
 def test_that_an_invalid_network_leaves_the_old_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "out.onnx"
     path.write_bytes(b"old")
-    model, initializers = network()
+    model, data = network()
+    del model.graph.initializer[1:]
     with pytest.raises(ExportError, match=r"no valid ONNX network|was not written"):
-        write_network(path, model, initializers[:1])
+        write_network(path, model, data)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["out.onnx"]
 
 
 def test_that_a_network_onnx_runtime_cannot_run_is_not_written(tmp_path: Path) -> None:
-    model, initializers = network()
+    model, data = network()
     model.opset_import[0].version = 28
     model.ir_version = 14
     with pytest.raises(ExportError, match=r"^The quantized network was not written, as "):
-        write_network(tmp_path / "out.onnx", model, initializers)
+        write_network(tmp_path / "out.onnx", model, data)
     assert not list(tmp_path.iterdir())
 
 

@@ -7,7 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from quantgui.errors import ExportError
 from quantgui.export.opset import opset_for_activations, raise_opset
-from quantgui.export.placement import insert_makers
+from quantgui.export.placement import insert_stored
+from quantgui.export.weights import StoredWeight, initializer
 from quantgui.spec.formats import FloatFormat, Format, IntFormat
 
 
@@ -15,8 +16,15 @@ def info(name: str, shape: list[object], kind: int = TensorProto.FLOAT) -> onnx.
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def maker(name: str) -> list[onnx.NodeProto]:
-    return [helper.make_node("DequantizeLinear", [f"{name}_codes", f"{name}_scale"], [name], name=f"make_{name}")]
+def stored(*names: str) -> dict[str, StoredWeight]:
+    return {
+        name: StoredWeight(
+            (helper.make_node("DequantizeLinear", [f"{name}_codes", f"{name}_scale"], [name], name=f"make_{name}"),),
+            (initializer(f"{name}_codes", np.zeros((4, 4), np.int8)),),
+            10,
+        )
+        for name in names
+    }
 
 
 def branch(uses: list[str], name: str, nodes: list[onnx.NodeProto] | None = None) -> onnx.GraphProto:
@@ -33,6 +41,7 @@ def places(graph: onnx.GraphProto, path: str = "") -> dict[str, str]:
     found = {}
     for node in graph.node:
         if node.op_type == "DequantizeLinear":
+            assert node.input[0] in {tensor.name for tensor in graph.initializer}
             found[node.output[0]] = path
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
@@ -45,7 +54,7 @@ def test_that_each_weight_is_made_in_the_innermost_branch_around_its_uses() -> N
     outer = if_node("outer", branch(["shared"], "ot", [inner]), branch(["shared", "single"], "oe"))
     nodes = [helper.make_node("MatMul", ["x", "main"], ["m"], name="m"), outer]
     model = helper.make_model(helper.make_graph(nodes, "network", [info("x", ["n", 4])], [info("m", ["n", 4])]))
-    insert_makers(model, {name: maker(name) for name in ("deep", "both", "shared", "single", "main", "unused")})
+    insert_stored(model, stored("deep", "both", "shared", "single", "main", "unused"))
     assert places(model.graph) == {
         "deep": "/outer.then_branch/inner.then_branch",
         "both": "/outer.then_branch",
@@ -65,7 +74,7 @@ def test_that_a_weight_of_a_loop_is_made_once_before_it() -> None:
     )
     loop = helper.make_node("Loop", ["n", "c"], [], name="loop", body=body)
     model = helper.make_model(helper.make_graph([loop], "network", [info("x", ["n", 4])], []))
-    insert_makers(model, {"w": maker("w")})
+    insert_stored(model, stored("w"))
     assert places(model.graph) == {"w": ""}
 
 

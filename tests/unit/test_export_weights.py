@@ -81,12 +81,14 @@ SHAPES = [((6, 10), 0), ((10, 6), 1), ((7, 5), 1), ((5, 2, 3, 3), 0), ((4, 6, 3,
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)
 @pytest.mark.parametrize(("shape", "axis"), SHAPES, ids=str)
 @pytest.mark.parametrize("granularity", [PerTensor(), PerChannel(), PerGroup(4), PerGroup(64)], ids=str)
-@pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "asymmetric"])
+@pytest.mark.parametrize(
+    ("symmetric", "apart"), [(True, False), (False, True)], ids=["symmetric", "asymmetric, kept apart"]
+)
 def test_that_a_stored_weight_dequantizes_to_its_values_bit_for_bit(
-    fmt: IntFormat, shape: tuple[int, ...], axis: int, granularity: Granularity, symmetric: bool
+    fmt: IntFormat, shape: tuple[int, ...], axis: int, granularity: Granularity, symmetric: bool, apart: bool
 ) -> None:
     part, values = encoded_part(shape, axis, fmt, granularity, symmetric=symmetric)
-    stored = store_weight("w", [part], shape, np.dtype(np.float32), unique_names(), multiplied=True)
+    stored = store_weight("w", [part], shape, np.dtype(np.float32), unique_names(), apart=apart)
     np.testing.assert_array_equal(run(network_of(stored, [], "w")), values)
     has_zero_point = any(each.tensor.name.startswith("w_zero_point") for each in stored.initializers)
     assert has_zero_point == (not symmetric or not fmt.signed)
@@ -99,7 +101,7 @@ def test_that_matmul_fused_with_the_weight_stays_close_to_float(
     bits: int, columns: int, granularity: Granularity
 ) -> None:
     part, values = encoded_part((70, columns), 1, IntFormat(bits), granularity, symmetric=True)
-    stored = store_weight("w", [part], values.shape, np.dtype(np.float32), unique_names(), multiplied=True)
+    stored = store_weight("w", [part], values.shape, np.dtype(np.float32), unique_names(), apart=bits == 2)
     model = network_of(stored, [helper.make_node("MatMul", ["x", "w"], ["y"])], "y")
     x = RNG.standard_normal((9, 70)).astype(np.float32)
     error = run(model, fused=True, x=x) - x @ values
