@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from quantgui.results import Advice, Evaluation, Exported, LayerInfo, NetworkSummary, Verification
@@ -230,8 +231,9 @@ def verification_text(summary: NetworkSummary, config: QuantConfig, verification
         table(rows),
         f"  output of the file against the simulation: {decibel(verification.output_sqnr_db)}",
     ]
-    if verification.layers:
-        worst = sorted(verification.layers, key=lambda x: x.sqnr_db)[:_WORST_LAYERS]
+    different = sorted((x for x in verification.layers if math.isfinite(x.sqnr_db)), key=lambda x: x.sqnr_db)
+    if different:
+        worst = different[:_WORST_LAYERS]
         lines += ["", "  layers that differ most from the simulation:"]
         lines.append(table([["layer", "SQNR"], *([x.layer, decibel(x.sqnr_db)] for x in worst)]))
     return "\n".join([*lines, *(f"  {note}" for note in verification.notes)])

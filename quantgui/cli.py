@@ -165,6 +165,7 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
 def _data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
     group = parser.add_argument_group("data")
     group.add_argument("--data", metavar="DATA", required=required, help=_DATA_HELP)
+    group.add_argument("--calibration", metavar="DATA", help="other data to take the ranges of activations from")
     group.add_argument("--samples", metavar="N", type=_positive, help="use only the first N samples")
     group.add_argument("--metric", metavar="FILE.py:FUNCTION", help="your metric(outputs, labels) -> score per sample")
     pictures = parser.add_argument_group(
@@ -340,10 +341,15 @@ class _Work:
         if arguments.metric:
             self.answer(SetMetric(arguments.metric), Progress)
         if arguments.data is None:
+            if arguments.calibration:
+                raise DataError(
+                    "--calibration adds to --data; where one data set serves for both, name it with --data."
+                )
             return None
-        summary = self.answer(OpenData(arguments.data), DataOpened).summary
+        request = OpenData(arguments.data, calibration=arguments.calibration or "")
+        summary = self.answer(request, DataOpened).summary
         if (options := self._image_options(summary)) != summary.image_options:
-            summary = self.answer(OpenData(arguments.data, options), DataOpened).summary
+            summary = self.answer(replace(request, image_options=options), DataOpened).summary
         for note in summary.notes:
             self.note(note)
         return summary

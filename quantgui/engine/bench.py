@@ -46,7 +46,6 @@ from quantgui.results import (
     Calibrated,
     DataOpened,
     Event,
-    ImageOptions,
     NetworkOpened,
     Progress,
 )
@@ -70,9 +69,10 @@ class _OpenNetwork:
 
 @dataclass(eq=False)
 class _OpenData:
-    """Data with the statistics of all activations that were calibrated with it."""
+    """Data to measure quality on, data to take ranges from, and the statistics found with the latter."""
 
     dataset: Dataset
+    calibration: Dataset
     samples: int
     activations: dict[str, ActivationReady] = field(default_factory=dict)
 
@@ -118,8 +118,8 @@ class Bench:
         match request:
             case OpenNetwork(path):
                 return self._open_network(path)
-            case OpenData(source, image_options):
-                return self._open_data(source, image_options)
+            case OpenData():
+                return self._open_data(request)
             case SetMetric(function):
                 return self._set_metric(function)
             case ViewWeight(layer, spec):
@@ -147,11 +147,17 @@ class Bench:
         self._open, self._data = _OpenNetwork(network, executor), None
         yield NetworkOpened(network.summary)
 
-    def _open_data(self, source: str, image_options: ImageOptions | None) -> Iterator[Event]:
+    def _open_data(self, request: OpenData) -> Iterator[Event]:
         yield Progress(0, 0, "Reading data")
-        network = self._opened().network
-        dataset = open_dataset(source, network.summary.inputs, network.summary, image_options, network=network)
-        self._data = _OpenData(dataset, min(self._calibration_samples, dataset.summary.samples))
+        network, options = self._opened().network, request.image_options
+        dataset, *others = (
+            open_dataset(source, network.summary.inputs, network.summary, options, network=network)
+            for source in (request.source, request.calibration)
+            if source
+        )
+        calibration = others[0] if others else dataset
+        samples = min(self._calibration_samples, calibration.summary.samples)
+        self._data = _OpenData(dataset, calibration, samples)
         yield DataOpened(dataset.summary)
 
     def _set_metric(self, function: str) -> Iterator[Event]:
@@ -175,11 +181,11 @@ class Bench:
 
     def _calibrate(self, samples: int | None) -> Iterator[Event]:
         opened, data = self._opened(), self._with_data()
-        wanted = min(samples or self._calibration_samples, data.dataset.summary.samples)
+        wanted = min(samples or self._calibration_samples, data.calibration.summary.samples)
         if wanted != data.samples:
             # All ranges come from the same samples: what is known of others is calibrated again. A new value, because
             # an answer that has been overtaken still needs the old one.
-            data = self._data = _OpenData(data.dataset, wanted)
+            data = self._data = _OpenData(data.dataset, data.calibration, wanted)
         started = time.perf_counter()
         tensors = activation_tensors(opened.network)
         yield from _calibrate_missing(opened, data, tensors)
@@ -257,7 +263,7 @@ def _calibrate_missing(opened: _OpenNetwork, data: _OpenData, tensors: Collectio
     missing = [name for name in tensors if name not in data.activations]
     if not missing:
         return
-    for event in calibrate(opened.executor, data.dataset, missing, samples=data.samples):
+    for event in calibrate(opened.executor, data.calibration, missing, samples=data.samples):
         if isinstance(event, Calibrated):
             data.activations.update(event.activations)
         else:

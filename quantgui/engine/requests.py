@@ -36,10 +36,15 @@ class OpenNetwork:
 
 @dataclass(frozen=True, slots=True)
 class OpenData:
-    """Answered by DataOpened. `source` is a file, a folder of images, or ``random:N``."""
+    """Answered by DataOpened. `source` is a file, a folder of images, or ``random:N``.
+
+    Ranges of activations come from the data `calibration`, which may be named like `source`; from `source` itself if
+    it is empty.
+    """
 
     source: str
     image_options: ImageOptions | None = None
+    calibration: str = ""
 
 
 @dataclass(frozen=True, slots=True)

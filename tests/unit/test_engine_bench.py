@@ -138,6 +138,23 @@ def test_that_an_evaluation_calibrates_what_it_needs_once(bench: Bench, w8a8: Qu
     assert quality(first) == quality(second)
 
 
+def test_that_ranges_come_from_the_calibration_data_and_quality_from_the_other(bench: Bench, w8a8: QuantConfig) -> None:
+    *_, own = answer(bench, Calibrate())
+    *_, opened = answer(bench, OpenData(EVALUATION, calibration=CALIBRATION))
+    *_, calibrated = answer(bench, Calibrate())
+    *_, last = answer(bench, Evaluate(w8a8))
+    assert isinstance(opened, DataOpened)
+    assert isinstance(own, Calibrated)
+    assert isinstance(calibrated, Calibrated)
+    assert isinstance(last, EvaluationReady)
+    ranges = [
+        {n: (a.statistics.minimum, a.statistics.maximum) for n, a in c.activations.items()} for c in (own, calibrated)
+    ]
+    assert ranges[0] == ranges[1]
+    assert opened.summary.source == EVALUATION
+    assert last.evaluation.total_samples == 1000
+
+
 def test_that_weights_alone_need_no_calibration(bench: Bench) -> None:
     config = preset_config(find_preset("W8"), bench.network.summary.layers)
     assert not calibrates(answer(bench, Evaluate(config)))
