@@ -264,11 +264,7 @@ def _reasons(
     network: Network, config: QuantConfig, comparison: _Comparison, gap: float, layers: Sequence[LayerDeviation]
 ) -> Iterator[str]:
     """Yield sentences on why deployed and simulated outputs differ."""
-    floats = [
-        layer.name
-        for layer in network.summary.layers
-        if layer.quantizes_activations and config.spec_for(layer.name).activations and not weight_spec(layer, config)
-    ]
+    floats = [layer.name for layer in network.summary.layers if _is_float_between_integers(layer, config)]
     plain_gap = comparison.gap(_PLAIN, [_REQUANTIZER])
     found = False
     if floats and (other := comparison.gap(disabled=[_REQUANTIZER])) > comparison.gap() + 1.0:
@@ -301,6 +297,13 @@ def _reasons(
         yield f"Two exact runs of this file that only add in another order differ by {_db(floor)} already: {why}."
     elif not found and plain_gap > comparison.gap() + GAIN_DB:
         yield "The difference comes from ONNX Runtime's integer kernels, which round at other places."
+
+
+def _is_float_between_integers(layer: LayerInfo, config: QuantConfig) -> bool:
+    activations, weights = config.spec_for(layer.name).activations, weight_spec(layer, config)
+    if activations is None or not layer.quantizes_activations or not activations.is_integer:
+        return False
+    return weights is None or not weights.is_integer
 
 
 def _file_notes(network: Network, config: QuantConfig, file: DeployedFile) -> Iterator[str]:
