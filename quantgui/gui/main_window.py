@@ -258,6 +258,9 @@ class MainWindow(QMainWindow):
             session.undo_stack.indexChanged,
         ):
             signal.connect(self._actions_timer.start)
+        # At once: who undoes twice in one turn of the event loop must find the action as it is.
+        session.undo_stack.canUndoChanged.connect(self.actions_by_id["undo"].setEnabled)
+        session.undo_stack.canRedoChanged.connect(self.actions_by_id["redo"].setEnabled)
         self.notice.action_triggered.connect(self._restart_engine)
         self.notice.dismiss.clicked.connect(self._notice_holder.hide)
         self.tabs.currentChanged.connect(self._on_tab_changed)

@@ -37,7 +37,7 @@ _WIDTHS = {
     Column.SCHEME: 92,
     Column.SQNR: 84,
 }
-_NAME_WIDTH = 146
+_NAME_WIDTH = 128
 _OPTIONAL = (Column.SCHEME, Column.SHAPE, Column.OP, Column.PARAMETERS)
 """Columns that give way when the table is narrow, the last one longest."""
 

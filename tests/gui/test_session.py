@@ -1,0 +1,480 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from gui_examples import W8_TENSOR, activation, weight_view, weights
+from sessions import (
+    LAYERS,
+    evaluated,
+    make_session,
+    open_data,
+    open_network,
+    summary,
+    view,
+)
+
+from quantgui.engine.messages import EngineDied, EngineReady, JobEvent, JobFailed, JobStarted
+from quantgui.engine.requests import (
+    Advise,
+    Calibrate,
+    Evaluate,
+    OpenData,
+    OpenNetwork,
+    Priority,
+    SetMetric,
+    ViewWeight,
+    WeightErrors,
+)
+from quantgui.errors import SpecError
+from quantgui.results import (
+    Advice,
+    AdviceReady,
+    Calibrated,
+    NetworkOpened,
+    Progress,
+    TensorError,
+    WeightErrorReady,
+    WeightViewReady,
+)
+from quantgui.session.edits import with_weight_format
+from quantgui.session.jobs import JobState
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.formats import IntFormat
+from quantgui.spec.presets import find_preset, preset_config, weight_spec
+from quantgui.spec.quantizer import FLOAT, FixedRange, LayerSpec
+from quantgui.spec.size import weight_bytes
+
+W4 = LayerSpec(weight_spec(4))
+W8 = LayerSpec(weight_spec(8))
+
+
+@pytest.fixture
+def opened(qtbot, tmp_path):
+    session, engine = make_session(tmp_path)
+    open_network(session, engine)
+    yield session, engine
+    session.close()
+
+
+@pytest.fixture
+def measured(opened):
+    session, engine = opened
+    open_data(session, engine)
+    return session, engine
+
+
+def set_bits(session, bits: int, *names: str, merge_key: str = "") -> None:
+    specs = {name: with_weight_format(session.spec_for(name), IntFormat(bits)) for name in names}
+    session.set_specs(specs, f"Set {bits} bits", merge_key=merge_key)
+
+
+# --- undo --------------------------------------------------------------------------------------------------------
+
+
+def test_that_a_change_is_one_step_and_undo_brings_back_the_same_value(opened) -> None:
+    session, _ = opened
+    before = session.config
+    set_bits(session, 4, "conv1", "conv2", "fc")
+    assert session.undo_stack.count() == 1
+    assert session.spec_for("fc").weights.bits == 4
+    session.undo_stack.undo()
+    assert session.config == before
+    session.undo_stack.redo()
+    assert session.spec_for("conv2").weights.bits == 4
+
+
+def test_that_steps_of_one_drag_become_one_and_vanish_where_nothing_is_left_of_them(opened) -> None:
+    session, _ = opened
+    set_bits(session, 8, "conv1")
+    for high in (1.0, 2.0, 3.0):
+        spec = LayerSpec(replace(session.spec_for("conv1").weights, range_estimator=FixedRange(-high, high)))
+        session.set_specs({"conv1": spec}, "Drag", merge_key="limits")
+    assert session.undo_stack.count() == 2
+    session.set_specs({"conv1": LayerSpec(weight_spec(8))}, "Drag", merge_key="limits")
+    assert session.undo_stack.count() == 1
+
+
+def test_that_undo_selects_what_it_changed(opened) -> None:
+    session, _ = opened
+    session.select(["conv1"])
+    set_bits(session, 4, "conv1")
+    session.select(["fc"])
+    session.undo_stack.undo()
+    assert session.selection == ("conv1",)
+
+
+def test_that_undo_of_an_evaluated_configuration_asks_the_engine_for_nothing(measured) -> None:
+    session, engine = measured
+    engine.answer(engine.newest(Evaluate), evaluated(session.config))
+    engine.answer(engine.newest(ViewWeight), view("conv1", None))
+    set_bits(session, 4, "conv1")
+    engine.answer(engine.newest(WeightErrors), WeightErrorReady("conv1", session.spec_for("conv1").weights, _error()))
+    asked = len(engine.requests)
+    heard = []
+    session.evaluation_ready.connect(heard.append)
+    session.undo_stack.undo()
+    assert len(engine.requests) == asked
+    assert heard[0].config == session.config
+    assert session.current_view is not None
+
+
+def test_that_layers_that_cannot_be_changed_keep_what_they_have(opened) -> None:
+    session, _ = opened
+    session.set_specs({layer.name: W4 for layer in LAYERS}, "All")
+    assert session.spec_for("frozen") == FLOAT
+    assert session.spec_for("table") == FLOAT
+    assert session.spec_for("conv1") == W4
+
+
+# --- size --------------------------------------------------------------------------------------------------------
+
+
+def test_that_the_size_is_known_at_once_and_counts_what_stays(opened) -> None:
+    session, _ = opened
+    whole = session.size()
+    assert whole == summary().float_bytes
+    set_bits(session, 4, "conv1")
+    conv1 = LAYERS[0]
+    assert whole - session.size() == 4 * conv1.parameters - weight_bytes(8, 36, weight_spec(4))
+    config = preset_config(find_preset("W4"), LAYERS)
+    session.set_config(config, "W4")
+    kept = sum(4 * x.parameters for x in LAYERS if x.name in ("table", "stft")) + 640 + 1000
+    packed = sum(weight_bytes(x.channels, x.elements_per_channel, weight_spec(4)) for x in LAYERS if not x.keeps_float)
+    assert session.size() == kept + packed
+
+
+# --- what is asked for -------------------------------------------------------------------------------------------
+
+
+def test_that_the_layer_looked_at_is_asked_for_before_the_table(opened) -> None:
+    session, engine = opened
+    session.set_config(QuantConfig(W4), "W4")
+    look, table = engine.newest(ViewWeight), engine.newest(WeightErrors)
+    assert engine.topics[look] == ("look", Priority.LOOK)
+    assert engine.topics[table] == ("table", Priority.TABLE)
+    assert Priority.LOOK < Priority.EVALUATE < Priority.TABLE
+    assert set(engine.requests[table].specs) == {"conv1", "conv2", "stft", "fc"}
+
+
+def test_that_nothing_is_asked_twice_while_it_is_under_way(opened) -> None:
+    session, engine = opened
+    session.set_config(QuantConfig(W4), "W4")
+    asked = len(engine.requests)
+    session.refresh()
+    session.refresh()
+    assert len(engine.requests) == asked
+
+
+def test_that_a_change_evaluates_by_itself_and_the_newest_wins(measured) -> None:
+    session, engine = measured
+    set_bits(session, 4, "conv1")
+    set_bits(session, 3, "conv1")
+    newest = engine.newest(Evaluate)
+    assert engine.requests[newest].config == session.config
+    assert engine.topics[newest][0] == "evaluate"
+
+
+def test_that_without_data_nothing_is_evaluated_or_calibrated(opened) -> None:
+    session, engine = opened
+    session.set_config(QuantConfig(find_preset("W8A8").spec), "W8A8")
+    assert engine.count(Evaluate) == engine.count(Calibrate) == 0
+
+
+def test_that_activations_are_calibrated_when_they_are_quantized_or_looked_at(measured) -> None:
+    session, engine = measured
+    assert engine.count(Calibrate) == 0
+    session.show_activations(True)
+    assert engine.count(Calibrate) == 1
+    engine.answer(engine.newest(Calibrate), Calibrated({"conv1_input": activation("conv1_input", 8)}, 8, 0.1))
+    session.set_config(QuantConfig(find_preset("W8A8").spec), "W8A8")
+    assert engine.count(Calibrate) == 1
+    assert session.store.activation("conv1_input") is not None
+
+
+def test_that_advice_is_asked_for_after_the_evaluation_and_dropped_with_the_next_change(measured) -> None:
+    session, engine = measured
+    set_bits(session, 4, "conv1")
+    assert engine.count(Advise) == 0
+    engine.answer(engine.newest(Evaluate), evaluated(session.config))
+    job = engine.newest(Advise)
+    assert engine.requests[job].config == session.config
+    set_bits(session, 5, "conv1")
+    assert job in engine.cancelled
+
+
+def test_that_advice_is_shown_for_its_own_configuration_only(measured) -> None:
+    session, engine = measured
+    set_bits(session, 4, "conv1")
+    first = session.config
+    engine.answer(engine.newest(Evaluate), evaluated(first))
+    heard = []
+    advice = Advice(first, "Mend it.", ("conv1",), QuantConfig(W8))
+    engine.answer(engine.newest(Advise), AdviceReady(first, advice))
+    session.advice_ready.connect(heard.append)
+    set_bits(session, 8, "conv1")
+    assert heard[-1].advice is None
+    session.undo_stack.undo()
+    assert heard[-1].advice == advice
+
+
+def test_that_an_evaluation_that_stops_early_is_not_asked_for_again(measured) -> None:
+    session, engine = measured
+    engine.answer(engine.newest(Evaluate), evaluated(session.config, samples=40))
+    asked = engine.count(Evaluate)
+    session.refresh()
+    assert engine.count(Evaluate) == asked
+
+
+def test_that_results_of_the_old_network_are_not_taken_for_those_of_the_new(opened) -> None:
+    session, engine = opened
+    old = engine.newest(ViewWeight)
+    open_network(session, engine, "other.onnx", LAYERS[:2])
+    assert old in engine.cancelled
+    engine.say(JobEvent(old, "look", view("conv1", None)))
+    assert session.store.view("conv1", None) is None
+
+
+def test_that_results_on_old_data_are_not_taken_for_those_on_the_new(measured) -> None:
+    session, engine = measured
+    old = engine.newest(Evaluate)
+    engine.say(JobStarted(old, "evaluate"), JobEvent(old, "evaluate", evaluated(session.config, 0.5, 10)))
+    open_data(session, engine, "others.npz")
+    engine.say(JobEvent(old, "evaluate", evaluated(session.config, 0.5, 100)))
+    assert session.evaluation is None
+    assert session.tried == ()
+
+
+def test_that_a_new_metric_forgets_quality_but_keeps_weights(measured) -> None:
+    session, engine = measured
+    engine.answer(engine.newest(ViewWeight), view("conv1", None))
+    engine.answer(engine.newest(Evaluate), evaluated(session.config))
+    session.set_metric("mine.py:psnr")
+    engine.answer(engine.newest(SetMetric))
+    assert session.metric == "mine.py:psnr"
+    assert session.evaluation is None
+    assert session.current_view is not None
+    assert isinstance(engine.requests[max(engine.requests)], Evaluate)
+
+
+def test_that_two_ways_of_writing_the_same_configuration_share_their_results(measured) -> None:
+    session, engine = measured
+    one = QuantConfig(W4)
+    other = QuantConfig().with_overrides({layer.name: W4 for layer in LAYERS})
+    assert one != other
+    session.set_config(one, "one")
+    engine.answer(engine.newest(Evaluate), evaluated(one))
+    session.set_config(other, "other")
+    assert session.evaluation is not None
+    assert len(session.tried) == 1
+
+
+def test_that_views_of_a_layer_share_its_float_statistics(opened) -> None:
+    session, engine = opened
+    matrix = weights(8, 72, ())
+    engine.answer(engine.newest(ViewWeight), WeightViewReady(weight_view(matrix, None, "conv1")))
+    set_bits(session, 8, "conv1")
+    spec = session.spec_for("conv1").weights
+    answer = WeightViewReady(replace(weight_view(matrix, W8_TENSOR, "conv1"), spec=spec))
+    engine.answer(engine.newest(ViewWeight), answer)
+        engine.newest(ViewWeight), WeightViewReady(replace(weight_view(matrix, W8_TENSOR, "conv1"), spec=spec))
+    )
+    assert session.store.view("conv1", spec).statistics is session.store.view("conv1", None).statistics
+
+
+# --- failure -----------------------------------------------------------------------------------------------------
+
+
+def test_that_what_failed_with_a_sentence_is_said_and_not_asked_again_until_the_user_wants(measured) -> None:
+    session, engine = measured
+    sentences = []
+    session.failed.connect(sentences.append)
+    engine.fail(engine.newest(Evaluate), "The network lacks an operator.")
+    assert sentences == ["The network lacks an operator."]
+    asked = engine.count(Evaluate)
+    session.refresh()
+    assert engine.count(Evaluate) == asked
+    session.evaluate()
+    assert engine.count(Evaluate) == asked + 1
+
+
+def test_that_an_engine_that_dies_takes_nothing_with_it(measured) -> None:
+    session, engine = measured
+    set_bits(session, 4, "conv1")
+    job = engine.newest(Evaluate)
+    sentences, states = [], []
+    session.failed.connect(sentences.append)
+    session.engine_state_changed.connect(states.append)
+    engine.say(JobStarted(job, "evaluate"), EngineDied("The engine was killed."), JobFailed(job, "evaluate", "…"))
+    assert sentences == ["The engine was killed."]
+    assert session.config.spec_for("conv1").weights.bits == 4
+    assert session.undo_stack.canUndo()
+    engine.say(EngineReady())
+    assert states == ["restarting", "ready"]
+    again = engine.newest(Evaluate)
+    assert again > job
+    assert engine.requests[again].config == session.config
+
+
+def test_that_a_request_that_kills_the_engine_twice_is_left_alone(measured) -> None:
+    session, engine = measured
+    for _ in range(2):
+        job = engine.newest(Evaluate)
+        died = EngineDied("The engine was killed.")
+        engine.say(JobStarted(job, "evaluate"), died, JobFailed(job, "evaluate", "…"), EngineReady())
+    asked = engine.count(Evaluate)
+    assert asked == 2
+    session.refresh()
+    assert engine.count(Evaluate) == asked
+
+
+def test_that_a_network_that_cannot_be_opened_leaves_the_open_one_alone(opened) -> None:
+    session, engine = opened
+    set_bits(session, 4, "conv1")
+    session.open_network("broken.onnx")
+    engine.fail(engine.newest(OpenNetwork), "'broken.onnx' is no ONNX network.")
+    assert session.summary.path == "net.onnx"
+    assert session.config.spec_for("conv1").weights.bits == 4
+
+
+def test_that_a_cancelled_job_is_not_started_again_by_itself(measured) -> None:
+    session, engine = measured
+    job = engine.newest(Evaluate)
+    session.cancel("evaluate")
+    assert job in engine.cancelled
+    asked = engine.count(Evaluate)
+    session.refresh()
+    assert engine.count(Evaluate) == asked
+
+
+def test_that_jobs_tell_how_far_they_are(measured) -> None:
+    session, engine = measured
+    seen = []
+    session.job_changed.connect(seen.append)
+    job = engine.newest(Evaluate)
+    engine.say(JobStarted(job, "evaluate"), JobEvent(job, "evaluate", Progress(3, 10, "batch", 4.0)))
+    assert seen[-1].state is JobState.RUNNING
+    assert (seen[-1].progress.done, seen[-1].progress.total, seen[-1].progress.seconds_left) == (3, 10, 4.0)
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def test_that_a_saved_configuration_is_loaded_as_it_was_in_one_step(opened, tmp_path) -> None:
+    session, _ = opened
+    set_bits(session, 4, "conv1", "fc")
+    wanted = session.config
+    assert not session.is_saved
+    session.save_config(tmp_path / "c.json")
+    assert session.is_saved
+    session.set_config(QuantConfig(), "float")
+    assert not session.is_saved
+    assert session.load_config(tmp_path / "c.json") == ()
+    assert session.config == wanted
+    assert session.is_saved
+    session.undo_stack.undo()
+    assert session.config == QuantConfig()
+
+
+def test_that_names_without_a_layer_are_reported_with_the_nearest_and_left_out(opened, tmp_path) -> None:
+    session, _ = opened
+    path = tmp_path / "c.json"
+    spec = {"weights": {"format": "int4"}}
+    path.write_text(json.dumps({"version": 1, "layers": {"konv1": spec, "fc": spec}}))
+    unknown = session.load_config(path)
+    assert [(u.name, u.nearest) for u in unknown] == [("konv1", "conv1")]
+    assert session.spec_for("fc").weights.bits == 4
+    assert "konv1" not in session.config.overrides
+
+
+def test_that_a_file_that_is_no_configuration_changes_nothing(opened, tmp_path) -> None:
+    session, _ = opened
+    path = tmp_path / "c.json"
+    path.write_text('{"version": 1, "colour": "red"}')
+    with pytest.raises(SpecError, match="colour"):
+        session.load_config(path)
+    assert session.undo_stack.count() == 0
+
+
+def test_that_a_crash_loses_nothing(qtbot, tmp_path, monkeypatch) -> None:
+    network = tmp_path / "net.onnx"
+    network.write_bytes(b"x")
+    folder = tmp_path / "state"
+    session, engine = make_session(folder)
+    open_network(session, engine, str(network))
+    open_data(session, engine, "random:8")
+    set_bits(session, 4, "conv1")
+    wanted = session.config
+    (own,) = _waited(qtbot, lambda: [p for p in folder.glob("autosave-*.json") if "int4" in p.read_text()])
+    session.close()
+    # The number of a program that has ended.
+    own.rename(folder / "autosave-999999999.json")
+
+    again, engine = make_session(folder)
+    assert again.recover()
+    engine.say(EngineReady())
+    engine.answer(engine.newest(OpenNetwork), NetworkOpened(summary(path=str(network))))
+    assert again.config == wanted
+    assert not again.is_saved
+    assert engine.requests[engine.newest(OpenData)].source == "random:8"
+    again.close()
+    third, _ = make_session(folder)
+    assert not third.recover()
+    third.close()
+
+
+def test_that_a_program_closed_in_good_order_leaves_nothing_to_recover(qtbot, tmp_path) -> None:
+    network = tmp_path / "net.onnx"
+    network.write_bytes(b"x")
+    session, engine = make_session(tmp_path)
+    open_network(session, engine, str(network))
+    set_bits(session, 4, "conv1")
+    _waited(qtbot, lambda: list(tmp_path.glob("autosave-*.json")))
+    session.forget_autosave()
+    session.close()
+    assert not list(tmp_path.glob("autosave-*.json"))
+
+
+def test_that_recent_networks_come_back_newest_first_with_their_data(qtbot, tmp_path) -> None:
+    session, engine = make_session(tmp_path / "state")
+    for name in ("a.onnx", "b.onnx", "a.onnx"):
+        (tmp_path / name).write_bytes(b"x")
+        open_network(session, engine, str(tmp_path / name))
+        open_data(session, engine, f"{name}.npz")
+    session.close()
+    entries = session.recent.entries()
+    assert [entry.network.rsplit("/", 1)[-1] for entry in entries] == ["a.onnx", "b.onnx"]
+    assert entries[0].data == "a.onnx.npz"
+    (tmp_path / "a.onnx").unlink()
+    assert len(session.recent.entries()) == 1
+
+
+def test_that_a_folder_that_cannot_be_written_is_told_and_survived(qtbot, tmp_path) -> None:
+    (tmp_path / "state").write_text("a file where the folder should be")
+    session, engine = make_session(tmp_path / "state")
+    sentences = []
+    session.failed.connect(sentences.append)
+    open_network(session, engine)
+    set_bits(session, 4, "conv1")
+    qtbot.waitUntil(lambda: bool(sentences), timeout=5000)
+    assert "recovery" in sentences[0]
+    session.close()
+
+
+def test_that_after_closing_nothing_is_heard_any_more(opened) -> None:
+    session, engine = opened
+    job = engine.newest(ViewWeight)
+    session.close()
+    assert engine.closed
+    engine.say(JobEvent(job, "look", view("conv1", None)))
+    assert session.store.view("conv1", None) is None
+
+
+def _error() -> TensorError:
+    return TensorError(20.0, 0.1, 0.1, 0.0)
+
+
+def _waited(qtbot, found):
+    qtbot.waitUntil(lambda: bool(found()), timeout=5000)
+    return found()
