@@ -1,7 +1,12 @@
-"""The one place where ONNX Runtime sessions are made: options, injected weights, and its errors as sentences."""
+"""The one place where ONNX Runtime sessions are made: options, injected weights, and its errors as sentences.
+
+All sessions take their memory from one arena. By default each would keep an arena as large as its largest run, which
+for a network cut into segments, float and simulated, comes to gigabytes that are never used at the same time.
+"""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -73,7 +78,11 @@ def create_session(
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     # Several sessions in one process would fight for the cores otherwise.
-    entries = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"}
+    entries = {
+        "session.intra_op.allow_spinning": "0",
+        "session.inter_op.allow_spinning": "0",
+        "session.use_env_allocators": "1",
+    }
     disabled = list(disabled_optimizers)
     if simulate:
         entries["session.disable_quant_qdq"] = "1"
@@ -82,6 +91,7 @@ def create_session(
     for key, value in {**entries, **(config or {})}.items():
         options.add_session_config_entry(key, value)
     with runtime_errors("load"):
+        _shared_arena()
         names = injected_names(model)
         values = [ort_value(constants[name]) for name in names]
         if names:
@@ -94,6 +104,34 @@ def create_session(
         )
     # ONNX Runtime reads the arrays in place and holds no reference to them.
     session.injected_values = values
+    return session
+
+
+def release_memory() -> None:
+    """Give back to the system what sessions that are gone have left in the arena."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    _shared_arena().run(None, {"x": np.zeros(1, np.float32)}, options)
+
+
+@functools.cache
+def _shared_arena() -> onnxruntime.InferenceSession:
+    """Make the arena of all sessions, and return a session that does nothing; the first one, and so kept for ever.
+
+    The arena never gives back the memory of its first allocation, so this one is made small.
+    """
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg({"max_mem": 0}))
+    value = functools.partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT, shape=[1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "", [value("x")], [value("y")])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 9)], ir_version=4)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session.run(None, {"x": np.zeros(1, np.float32)})
     return session
 
 

@@ -7,12 +7,13 @@ import gc
 import ml_dtypes
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import TensorProto, helper
 
 from quantgui.errors import NetworkError
 from quantgui.network.network import external_tensor
-from quantgui.network.session import create_session
+from quantgui.network.session import create_session, release_memory
 
 
 def model_of(nodes, inputs, outputs, initializers=(), opset=17, domains=()):
@@ -38,6 +39,26 @@ def test_that_injected_weights_stay_alive_as_long_as_the_session():
     gc.collect()
     x = rng.standard_normal((1, 64), np.float32)
     np.testing.assert_allclose(session.run(None, {"x": x})[0], x @ weight, rtol=1e-4, atol=1e-5)
+
+
+def test_that_sessions_share_their_memory_and_give_it_back_when_they_are_gone():
+    def resident():
+        return psutil.Process().memory_info().rss / x.nbytes
+
+    nodes = [helper.make_node("Sin", ["x"], ["a"]), helper.make_node("Cos", ["a"], ["b"])]
+    nodes.append(helper.make_node("ReduceSum", ["b"], ["y"], keepdims=0))
+    model = model_of(nodes, [floats("x", ["n"])], [floats("y", [])], opset=12)
+    x = np.ones(16_000_000, np.float32)
+    before = resident()
+    sessions = [create_session(model, {}) for _ in range(6)]
+    for session in sessions:
+        session.run(None, {"x": x})
+    assert 0.5 < resident() - before < 3  # sessions with memory of their own hold six times this
+    sessions.clear()
+    del session
+    gc.collect()  # sessions of other tests may hold a part of it
+    release_memory()
+    assert resident() - before < 0.5
 
 
 @pytest.mark.parametrize(
