@@ -44,7 +44,9 @@ _SESSION_BYTES = 2**20
 _KNOWN_SIMULATIONS = 8
 _OUTPUT_SHARE = 4
 _PATIENCE = 3
-_LEAST_SESSION_BUDGET, _MOST_SESSION_BUDGET = 64 * 2**20, 2**30
+_LEAST_SESSION_BUDGET, _MOST_SESSION_BUDGET = 256 * 2**20, 2**30
+_CHAINS_KEPT = 3
+"""Chains of sessions kept: float, simulated, and the one simulated before it."""
 
 Quantizers = Mapping[str, tuple[TensorQuantizer, ...]]
 
@@ -98,8 +100,9 @@ class Executor:
         self._inputs = tuple(value.name for value in graph.input if value.name not in self._initializers)
         self._injected = frozenset(injected_names(network.skeleton))
         weights = sum(values.nbytes for values in network.constants.values())
+        # A chain that does not fit is built anew for every batch, so large networks get as much as activations get.
         self._sessions: ByteCache[_Ready] = ByteCache(
-            2 * weights + max(_LEAST_SESSION_BUDGET, min(2 * weights, _MOST_SESSION_BUDGET))
+            max(_LEAST_SESSION_BUDGET, min(2 * _CHAINS_KEPT * weights, max(_MOST_SESSION_BUDGET, cache_bytes)))
         )
         self._identities: dict[Hashable, int] = {}
         self._known: ByteCache[tuple[Simulation, tuple[_Variant, ...]]] = ByteCache(_KNOWN_SIMULATIONS)
@@ -310,10 +313,13 @@ class Executor:
         ready = self._sessions.get(key)
         if ready is None:
             ready = self._build(variant, fetch)
-            names = variant.segment.initializers
-            size = _SESSION_BYTES + 2 * sum(self.network.constants[name].nbytes for name in names)
-            self._sessions.put(key, ready, size)
+            self._sessions.put(key, ready, self._session_bytes(variant))
         return ready
+
+    def _session_bytes(self, variant: _Variant) -> int:
+        """Return the memory of a session: weights packed for the processor, and values that replace the network's."""
+        sizes = {name: self.network.constants[name].nbytes for name in variant.segment.initializers}
+        return _SESSION_BYTES + sum(sizes.values()) + sum(sizes[name] for name in variant.overrides)
 
     def _build(self, variant: _Variant, fetch: tuple[str, ...]) -> _Ready:
         segment = variant.segment

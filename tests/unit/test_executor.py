@@ -157,6 +157,19 @@ def test_that_internal_tensors_are_fetched_as_the_network_makes_them() -> None:
 
 
 @pytest.mark.usefixtures("cut_everywhere")
+def test_that_float_and_simulated_batches_in_turns_build_each_session_once() -> None:
+    network = builders.network_of(builders.mlp_model((2048,) * 5))  # 67 MB, more than the least budget of sessions
+    dataset = open_dataset("random:4", network.summary.inputs, network.summary, network=network)
+    executor = Executor(network, cache_bytes=0)
+    simulation = doubled(network, *(f"w{i}" for i in range(4)))
+    for batch in dataset.batches(1):
+        executor.run(batch)
+        executor.run(batch, simulation)
+    assert executor.segment_count >= 3
+    assert executor.sessions_built == 2 * executor.segment_count
+
+
+@pytest.mark.usefixtures("cut_everywhere")
 def test_that_streaming_stops_behind_the_last_wanted_tensor() -> None:
     network = builders.network_of(builders.mlp_model((8,) + (64,) * 8))
     executor = Executor(network)
