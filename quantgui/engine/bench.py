@@ -40,6 +40,7 @@ from quantgui.network.datasets import Dataset, open_dataset
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network
 from quantgui.network.reader import read_network
+from quantgui.network.session import release_memory
 from quantgui.results import (
     ActivationReady,
     Advice,
@@ -145,6 +146,7 @@ class Bench:
         network = yield from _only_progress(read_network(Path(path)))
         executor = Executor(network, cache_bytes=self._cache_bytes, threads=self._threads)
         self._open, self._data = _OpenNetwork(network, executor), None
+        release_memory()
         yield NetworkOpened(network.summary)
 
     def _open_data(self, request: OpenData) -> Iterator[Event]:
