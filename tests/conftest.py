@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,8 +12,32 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ["QT_QPA_PLATFORM"] = "offscreen"
 sys.path.insert(0, str(Path(__file__).parent))  # builders.py and networks.py
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start a display of its own for the tests that need a real one (``-m x11``)."""
+    if config.getoption("markexpr", "") != "x11" or hasattr(config, "workerinput"):
+        return
+    if shutil.which("Xvfb") is None:
+        raise pytest.UsageError("The tests in a real window need Xvfb; install it (Debian: xvfb).")
+    read, write = os.pipe()
+    display = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1600x1000x24", "-nolisten", "tcp"],
+        pass_fds=(write,),
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(write)
+    with os.fdopen(read) as numbers:
+        os.environ["DISPLAY"] = f":{numbers.readline().strip()}"
+    os.environ["QT_QPA_PLATFORM"] = "xcb"
+
+    def stop() -> None:
+        display.terminate()
+        display.wait()
+
+    config.add_cleanup(stop)
 
 
 @pytest.fixture(autouse=True)
