@@ -81,7 +81,7 @@ class MainWindow(QMainWindow):
         self.setObjectName("main")
         self.session = session
         self._settings = settings
-        self.panels = Panels(session)
+        self.panels = Panels(session, self)
         self.presenter = Presenter(session, self.panels)
         self.commands = Commands(session, self.panels, self.presenter, chooser or FileChooser(), self)
         self.actions_by_id, self._menus = build_actions(self, self.commands.handlers())

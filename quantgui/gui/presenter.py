@@ -32,9 +32,9 @@ _COLOUR_MS = 250
 class Panels(QObject):
     """All panels, made once."""
 
-    def __init__(self, session: Session) -> None:
-        super().__init__(session)
-        self.model = LayersModel(session)
+    def __init__(self, session: Session, parent: QObject) -> None:
+        super().__init__(parent)
+        self.model = LayersModel(session, self)
         self.layers = LayersPanel(self.model)
         self.weights = WeightsPanel()
         self.channels = ChannelsPanel()
@@ -50,7 +50,8 @@ class Presenter(QObject):
     """Connects `Session` and `Panels`; holds nothing of its own."""
 
     def __init__(self, session: Session, panels: Panels) -> None:
-        super().__init__(session)
+        # It goes with the panels, which may go before the session.
+        super().__init__(panels)
         self._session = session
         self._panels = panels
         self._colour_timer = QTimer(self, singleShot=True, interval=_COLOUR_MS)

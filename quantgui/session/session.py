@@ -481,6 +481,8 @@ class Session(QObject):
     def forget_autosave(self) -> None:
         """Remove the recovery file: the work has been saved, or was given up."""
         self._autosave_timer.stop()
+        if self._closed:
+            return
         # After what is being written.
         self._writer.submit(self._autosave.remove)
 

@@ -278,8 +278,6 @@ def test_that_views_of_a_layer_share_its_float_statistics(opened) -> None:
     spec = session.spec_for("conv1").weights
     answer = WeightViewReady(replace(weight_view(matrix, W8_TENSOR, "conv1"), spec=spec))
     engine.answer(engine.newest(ViewWeight), answer)
-        engine.newest(ViewWeight), WeightViewReady(replace(weight_view(matrix, W8_TENSOR, "conv1"), spec=spec))
-    )
     assert session.store.view("conv1", spec).statistics is session.store.view("conv1", None).statistics
 
 

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from gui_examples import W4_CHANNEL, weight_view, weights
+from PySide6.QtCore import Qt
+from sessions import LAYERS
+
+from quantgui.gui.panels.inspector import InspectorPanel
+from quantgui.results import Advice
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.formats import FloatFormat, IntFormat
+from quantgui.spec.granularity import PerChannel, PerGroup, PerTensor
+from quantgui.spec.presets import PRESETS, activation_spec, weight_spec
+from quantgui.spec.quantizer import FLOAT, Entropy, FixedRange, LayerSpec, Percentile
+
+CONV1, CONV2, FROZEN, TABLE, _, FC = LAYERS
+W4A8 = LayerSpec(weight_spec(4), activation_spec(8))
+
+
+@pytest.fixture
+def panel(qtbot):
+    panel = InspectorPanel()
+    qtbot.addWidget(panel)
+    panel.resize(320, 800)
+    with qtbot.waitExposed(panel):
+        panel.show()
+    panel.edits = []
+    panel.specs_edited.connect(lambda specs, text, merge: panel.edits.append((specs, text, merge)))
+    return panel
+
+
+def last(panel) -> dict[str, LayerSpec]:
+    return panel.edits[-1][0]
+
+
+def choose(qtbot, combo, text: str) -> None:
+    combo.setCurrentText(text)
+    combo.activated.emit(combo.currentIndex())
+
+
+def test_that_it_shows_the_spec_and_the_facts_of_a_layer(panel) -> None:
+    view = weight_view(weights(8, 36, ()), W4_CHANNEL, "conv1")
+    panel.show_layers([CONV1], [W4A8], similar=3, view=view)
+    assert panel.bits.value() == IntFormat(4)
+    assert panel.floats.value() is None
+    assert panel.granularity.currentText() == "Per channel"
+    assert panel.activation_bits.value() == 8
+    assert panel.sqnr.text().endswith("dB")
+    assert panel.similar.isEnabled()
+    assert panel.note() == "conv1"
+
+
+def test_that_a_click_gives_all_selected_layers_a_format(panel, qtbot) -> None:
+    panel.show_layers([CONV1, FC], [W4A8, FLOAT])
+    qtbot.mouseClick(panel.bits.button(IntFormat(6)), Qt.MouseButton.LeftButton)
+    specs, text, _ = panel.edits[-1]
+    assert specs["conv1"].weights == replace(weight_spec(4), format=IntFormat(6))
+    assert specs["fc"].weights == weight_spec(6)
+    assert specs["conv1"].activations == activation_spec(8)
+    assert text == "Set 2 layers to 6 bits"
+    qtbot.mouseClick(panel.floats.button(FloatFormat("bfloat16")), Qt.MouseButton.LeftButton)
+    assert str(last(panel)["fc"].weights) == "bfloat16"
+    qtbot.mouseClick(panel.floats.button(None), Qt.MouseButton.LeftButton)
+    assert last(panel)["conv1"].weights is None
+
+
+def test_that_layers_that_differ_are_shown_as_mixed(panel) -> None:
+    other = LayerSpec(replace(weight_spec(8), symmetric=False, granularity=PerTensor(), full_range=True))
+    panel.show_layers([CONV1, CONV2], [W4A8, other])
+    assert panel.bits.value() is None
+    assert panel.weights_title.text() == "Weights · mixed"
+    assert panel.symmetry.currentIndex() == panel.granularity.currentIndex() == -1
+    assert panel.symmetry.placeholderText() == "mixed"
+    assert panel.full_range.checkState() == Qt.CheckState.PartiallyChecked
+    assert panel.activation_bits.value() is None
+
+
+def test_that_settings_change_integer_weights_and_leave_float_ones(panel, qtbot) -> None:
+    panel.show_layers([CONV1, FC], [W4A8, FLOAT])
+    choose(qtbot, panel.symmetry, "Asymmetric")
+    assert last(panel) == {"conv1": replace(W4A8, weights=replace(weight_spec(4), symmetric=False)), "fc": FLOAT}
+    panel.full_range.click()
+    assert last(panel)["conv1"].weights.full_range
+    panel.narrow_range.click()
+    assert last(panel)["conv1"].weights.format.narrow_range
+
+
+def test_that_groups_have_a_size(panel, qtbot) -> None:
+    panel.show_layers([CONV1], [W4A8])
+    assert panel.group_size.isHidden()
+    choose(qtbot, panel.granularity, "Groups of")
+    spec = last(panel)["conv1"]
+    assert spec.weights.granularity == PerGroup(32)
+    panel.show_layers([CONV1], [spec])
+    assert not panel.group_size.isHidden()
+    panel.group_size.setValue(128)
+    assert last(panel)["conv1"].weights.granularity == PerGroup(128)
+    assert panel.edits[-1][2], "turning the wheel is one step of undo"
+    choose(qtbot, panel.granularity, "Per channel")
+    assert last(panel)["conv1"].weights.granularity == PerChannel()
+
+
+def test_that_range_estimators_bring_their_parameters(panel, qtbot) -> None:
+    view = weight_view(weights(8, 36, ()), W4_CHANNEL, "conv1")
+    panel.show_layers([CONV1], [W4A8], view=view)
+    choose(qtbot, panel.range.kind, "Entropy")
+    assert last(panel)["conv1"].weights.range_estimator == Entropy()
+    choose(qtbot, panel.range.kind, "Percentile")
+    spec = last(panel)["conv1"]
+    assert spec.weights.range_estimator == Percentile()
+    panel.show_layers([CONV1], [spec], view=view)
+    assert panel.range.percentile.isVisible()
+    panel.range.percentile.setValue(99.5)
+    assert last(panel)["conv1"].weights.range_estimator == Percentile(99.5)
+    choose(qtbot, panel.range.kind, "Fixed")
+    fixed = last(panel)["conv1"].weights.range_estimator
+    assert fixed == FixedRange(view.low, view.high)
+
+
+def test_that_looking_at_a_fixed_range_does_not_round_it(panel, qtbot) -> None:
+    spec = LayerSpec(replace(weight_spec(8), range_estimator=FixedRange(-0.123456789, 0.987654321)))
+    panel.show_layers([CONV1], [spec])
+    panel.range.low.setFocus()
+    panel.range.high.setFocus()
+    panel.range.low.editingFinished.emit()
+    assert panel.edits == []
+    panel.range.high.setValue(0.5)
+    panel.range.high.editingFinished.emit()
+    assert last(panel)["conv1"].weights.range_estimator == FixedRange(-0.123456789, 0.5)
+
+
+def test_that_activations_are_edited_where_the_operator_has_them(panel, qtbot) -> None:
+    panel.show_layers([CONV1], [FLOAT])
+    qtbot.mouseClick(panel.activation_bits.button(8), Qt.MouseButton.LeftButton)
+    assert last(panel)["conv1"].activations == activation_spec(8)
+    panel.show_layers([CONV1], [last(panel)["conv1"]])
+    choose(qtbot, panel.activation_range.kind, "Least squared error")
+    assert "activations" in panel.edits[-1][1]
+    panel.show_layers([TABLE], [FLOAT])
+    assert not panel.activation_bits.isEnabled()
+    assert "Gather" in panel.activation_bits.toolTip()
+
+
+@pytest.mark.parametrize(("layer", "words"), [(FROZEN, "int8 in the file"), (TABLE, "infinite")])
+def test_that_what_cannot_be_changed_is_disabled_and_says_why(panel, layer, words: str) -> None:
+    panel.show_layers([layer], [FLOAT])
+    assert not panel.bits.isEnabled()
+    assert not panel.preset.isEnabled()
+    assert words in panel.preset.toolTip()
+    assert panel.reason.isVisible()
+    assert words in panel.reason.text()
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
+def test_that_every_preset_can_be_given_to_selected_layers(panel, qtbot, preset) -> None:
+    panel.show_layers([CONV1], [FLOAT])
+    choose(qtbot, panel.preset, preset.name)
+    assert last(panel) == {"conv1": preset.spec}
+    assert panel.preset.currentIndex() == -1
+
+
+def test_that_advice_offers_what_mends_it_and_is_silent_otherwise(panel, qtbot) -> None:
+    panel.show_layers([CONV1], [FLOAT])
+    assert panel.advice.sentence() == ""
+    accepted = []
+    panel.proposal_accepted.connect(lambda: accepted.append(1))
+    panel.advice.show_advice(Advice(QuantConfig(), "Activations ruin it.", ("conv1", "fc"), QuantConfig(W4A8)))
+    assert panel.advice.sentence() == "Activations ruin it."
+    assert panel.advice.button.text() == "Keep float activations in 2 layers"
+    qtbot.mouseClick(panel.advice.button, Qt.MouseButton.LeftButton)
+    assert accepted == [1]
+    panel.advice.show_advice(Advice(QuantConfig(), "Nothing helps.", (), None))
+    assert panel.advice.button.isHidden()
+    panel.advice.show_advice(None)
+    assert panel.advice.sentence() == ""
+
+
+def test_that_without_a_layer_it_says_what_to_do(panel) -> None:
+    panel.show_layers([], [])
+    assert "Select layers" in panel._empty.sentence()
+    assert panel._empty.isVisible()
