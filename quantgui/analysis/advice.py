@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from quantgui.analysis.evaluation import Runner, Samples, evaluate_simulation
 from quantgui.analysis.metric_function import Metric
-from quantgui.analysis.simulation import build_simulation, weight_spec
+from quantgui.analysis.simulation import Ranges, build_simulation, weight_spec
 from quantgui.results import (
     ActivationReady,
     Advice,
@@ -43,8 +43,8 @@ SAMPLES = 16
 RANKING_SAMPLES = 4
 """Samples that rank layers."""
 
-COSTLY_DB = 3.0
-"""Activations cost much if they at least double the noise of the weights ..."""
+COSTLY_DB = 2.0
+"""Activations cost much if they add more than half of the weights' noise to it ..."""
 POOR_ACTIVATIONS_DB = 20.0
 """... and leave less than this (1 % noise)."""
 POOR_WEIGHTS_DB = 10.0
@@ -53,7 +53,7 @@ GOOD_ACTIVATIONS_DB = 25.0
 """Float activations are enough with this (0.3 % noise), or with `NEAR_DB` less than the best there is to reach."""
 GOOD_WEIGHTS_DB = 15.0
 """8-bit weights are enough with this (3 % noise): whoever asks for 4 bits wants a small network."""
-NEAR_DB = 2.0
+NEAR_DB = 1.5
 HEADLINE_SHARE = 0.01
 """A repaired network may lose this share of a headline metric's float score."""
 
@@ -62,6 +62,7 @@ _MEASUREMENTS = 32
 _PRUNED = 8
 """Most layers that are tried whether they can stay quantized after all."""
 _NAMED = 3
+_SUFFIX = ", mended"
 _ESTIMATORS: tuple[tuple[RangeEstimator, str], ...] = (
     (Percentile(99.99), "the 99.99 percentile"),
     (LeastSquaredError(), "least squared error"),
@@ -121,6 +122,7 @@ class _Bench:
     dataset: Samples
     activations: Mapping[str, ActivationReady]
     metric: Metric | None
+    ranges: Ranges = field(default_factory=dict)
     loaded: dict[Hashable, Array] = field(default_factory=dict)
     known: dict[tuple[QuantConfig, int], Evaluation] = field(default_factory=dict)
 
@@ -132,10 +134,18 @@ class _Bench:
         """Return the evaluation of `config` on the first samples."""
         key = (config, samples)
         if key not in self.known:
-            simulation = build_simulation(self.executor.network, config, self.activations, self.loaded)
+            simulation = build_simulation(
+                self.executor.network, config, self.activations, ranges=self.ranges, loaded=self.loaded
+            )
             last = None
             for event in evaluate_simulation(
-                self.executor, self.dataset, simulation, self.metric, samples=samples, batch_size=samples
+                self.executor,
+                self.dataset,
+                simulation,
+                self.metric,
+                samples=samples,
+                batch_size=samples,
+                thorough=False,
             ):
                 yield Progress(0, 0, label)
                 last = event if isinstance(event, Evaluation) else last
@@ -402,7 +412,8 @@ def _names(names: Sequence[str], of: int) -> str:
 
 
 def _named(proposal: QuantConfig, config: QuantConfig) -> QuantConfig:
-    return replace(proposal, name=f"{config.name or 'configuration'}, mended")
+    name = (config.name or "configuration").removesuffix(_SUFFIX)
+    return replace(proposal, name=name + _SUFFIX)
 
 
 def _joined(first: Advice | None, second: Advice | None) -> Advice | None:

@@ -15,13 +15,14 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from quantgui.analysis.metric_function import Metric, batch_scores
 from quantgui.analysis.output_roles import OutputRole, fits_labels, label_shape, recognise_outputs
-from quantgui.analysis.simulation import build_simulation
+from quantgui.analysis.simulation import Ranges, build_simulation, unreached_tensors
 from quantgui.network.batch import Batch, carry
 from quantgui.network.network import Network
 from quantgui.network.simulation import FLOAT_SIMULATION, Simulation
@@ -68,17 +69,27 @@ def evaluate(
     *,
     samples: int | None = None,
     batch_size: int | None = None,
+    ranges: Ranges | None = None,
 ) -> Iterator[Event]:
     """Yield an EvaluationReady after each mini-batch; the last one is complete.
+
+    `ranges` keeps the grids of activations between calls (see `build_simulation`).
 
     Raises:
         DataError: `config` quantizes an activation that `activations` does not know.
         MetricError: the user's metric fails.
         NetworkError: the network cannot be run.
     """
-    simulation = build_simulation(executor.network, config, activations)
+    simulation = build_simulation(executor.network, config, activations, ranges=ranges)
+    unreached = unreached_tensors(executor.network, config, activations)
+    notes = [
+        f"{len(unreached)} activation tensors stay float: no sample reached them, or bodies of If or Loop hold them."
+    ]
     for event in evaluate_simulation(executor, dataset, simulation, metric, samples=samples, batch_size=batch_size):
-        yield EvaluationReady(config, event) if isinstance(event, Evaluation) else event
+        if isinstance(event, Evaluation):
+            yield EvaluationReady(config, replace(event, notes=(*notes[: len(unreached)], *event.notes)))
+        else:
+            yield event
 
 
 def evaluate_simulation(
@@ -89,15 +100,18 @@ def evaluate_simulation(
     *,
     samples: int | None = None,
     batch_size: int | None = None,
+    thorough: bool = True,
 ) -> Iterator[Progress | Evaluation]:
     """Yield the Evaluation of a simulation after each mini-batch, and Progress in between.
+
+    Unless `thorough`, only output SQNR and headline metric are computed.
 
     Raises:
         MetricError: the user's metric fails.
         NetworkError: the network cannot be run.
     """
     total = dataset.summary.samples if samples is None else min(samples, dataset.summary.samples)
-    tally = Tally(executor.network, total, metric)
+    tally = Tally(executor.network, total, metric, thorough=thorough)
     started = time.perf_counter()
     float_outputs: Mapping[str, Array] | None = None
     outputs: Mapping[str, Array] | None = None
@@ -116,10 +130,13 @@ class Tally:
     verified.
     """
 
-    def __init__(self, network: Network, total_samples: int, metric: Metric | None = None) -> None:
+    def __init__(
+        self, network: Network, total_samples: int, metric: Metric | None = None, *, thorough: bool = True
+    ) -> None:
         self._network = network
         self._total = total_samples
         self._metric = metric
+        self._thorough = thorough
         self._roles: dict[str, OutputRole] | None = None
         self._labelled: tuple[str, OutputRole] | None = None
         self._samples = 0
@@ -177,7 +194,7 @@ class Tally:
             signal, noise, closeness = self._distance(name, references[name], answers[name])
             self._energy.setdefault(name, []).append((signal, noise))
             cosines.append(closeness)
-        if cosines:
+        if cosines and self._thorough:
             self._add_scores("cosine", _mean_over_outputs(cosines), samples)
 
     def _distance(self, name: str, reference: Array, answer: Array) -> tuple[Array, Array, Array]:
@@ -185,22 +202,23 @@ class Tally:
         rows = len(reference)
         x = reference.reshape(rows, -1)
         finite = np.isfinite(x)
-        if not finite.all():
+        clean = bool(finite.all())
+        if not clean:
             x = np.where(finite, x, np.zeros((), x.dtype))
-            self._notes[f"The float network gives values that are not finite in '{name}'"] += int(
-                (~finite).any(1).sum()
-            )
+            note = f"The float network gives values that are not finite in '{name}'"
+            self._notes[note] += int((~finite).any(1).sum())
         if answer.shape != reference.shape:
             self._notes[f"The quantized network gives '{name}' another shape"] += rows
             signal, _ = energies(x, x)
             return signal, signal, np.zeros(rows)
-        y = np.where(finite, answer.reshape(rows, -1), np.zeros((), answer.dtype))
-        lost = ~np.isfinite(y).all(1)
+        y = answer.reshape(rows, -1)
+        y = y if clean else np.where(finite, y, np.zeros((), y.dtype))
+        lost = ~_finite_samples(y)
         if lost.any():
             self._notes[f"The quantized network gives values that are not finite in '{name}'"] += int(lost.sum())
-            y[lost] = 0.0
+            y = np.where(lost[:, None], np.zeros((), y.dtype), y)
         signal, noise = energies(x, y)
-        return signal, noise, np.where(lost, 0.0, cosine(x, y))
+        return signal, noise, np.where(lost, 0.0, cosine(x, y)) if self._thorough else np.zeros(rows)
 
     def _add_classes(self, references: Mapping[str, Array], answers: Mapping[str, Array], samples: int) -> None:
         agreements, divergences = [], []
@@ -214,7 +232,8 @@ class Tally:
             lost = ~_finite_samples(answer)
             agreement = _per_sample(decisions(reference, role) == decisions(answer, role))
             agreements.append(np.where(lost, 0.0, agreement))
-            if role.kind != "indices" and not lost.any() and np.isfinite(reference).all():
+            comparable = role.kind != "indices" and not lost.any() and np.isfinite(reference).all()
+            if comparable and self._thorough:
                 divergences.append(_per_sample(divergence(reference, answer, role)))
         if agreements:
             self._add_scores("agreement", _mean_over_outputs(agreements), samples)
@@ -293,18 +312,20 @@ def divergence(reference: Array, answer: Array, role: OutputRole) -> Array:
     if role.kind == "binary":
         p, q = (np.clip(x.astype(np.float64), _TINY, 1 - _TINY) for x in (reference, answer))
         return np.asarray(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
-    log_p, log_q = _log_probabilities(reference, role), _log_probabilities(answer, role)
+    if role.kind == "probabilities":
+        # float32 is enough, and outputs of text recognisers are large. The quantized output's sum need not be 1.
+        p, q = (np.maximum(x.astype(np.float32, copy=False), np.float32(_TINY)) for x in (reference, answer))
+        excess = np.log(q.sum(role.axis)) - np.log(p.sum(role.axis))
+        return np.asarray(np.maximum((p * (np.log(p) - np.log(q))).sum(role.axis) + excess, 0))
+    log_p, log_q = _log_softmax(reference, role.axis), _log_softmax(answer, role.axis)
     divergences: Array = (np.exp(log_p) * (log_p - log_q)).sum(role.axis)
     return divergences
 
 
-def _log_probabilities(values: Array, role: OutputRole) -> Array:
+def _log_softmax(values: Array, axis: int) -> Array:
     x = values.astype(np.float64)
-    if role.kind == "probabilities":
-        # Also the quantized output, whose sum need not be 1 where the softmax itself is quantized.
-        x = np.log(np.maximum(x, _TINY))
-    x = x - x.max(role.axis, keepdims=True)
-    return np.asarray(x - np.log(np.exp(x).sum(role.axis, keepdims=True)))
+    x = x - x.max(axis, keepdims=True)
+    return np.asarray(x - np.log(np.exp(x).sum(axis, keepdims=True)))
 
 
 def _compared(outputs: Mapping[str, Array]) -> list[str]:

@@ -44,21 +44,27 @@ _LARGEST_CODE = 0.999 * _INT32.max
 """Leaves room for the rounding of float32 scales."""
 
 
+Ranges = MutableMapping[tuple[str, QuantizerSpec], QParams]
+"""Scale and zero point by tensor and spec."""
+
+
 def build_simulation(
     network: Network,
     config: QuantConfig,
     activations: Mapping[str, ActivationReady],
+    *,
+    ranges: Ranges | None = None,
     loaded: MutableMapping[Hashable, Array] | None = None,
 ) -> Simulation:
     """Return the simulation of `config`; no weight is read before the executor asks for it.
 
-    Quantized weights are looked up and kept in `loaded` if it is given: for whoever tries many configurations that
-    differ in few weights.
+    For whoever tries many configurations that differ in few layers, `ranges` keeps the grids of activations (of these
+    `activations`, so it must be forgotten with them), and `loaded` the quantized weights.
 
     Raises:
         DataError: `config` quantizes an activation that `activations` does not hold.
     """
-    quantizers = quantizers_for(network, config, activations)
+    quantizers = quantizers_for(network, config, activations, ranges)
     biases = plan_biases(network, config, quantizers)
     by_layer = {plan.layer: plan for plan in biases.values()}
     overrides = {
@@ -178,11 +184,15 @@ def activation_tensors(network: Network, config: QuantConfig | None = None) -> d
 
 
 def quantizers_for(
-    network: Network, config: QuantConfig, activations: Mapping[str, ActivationReady]
+    network: Network,
+    config: QuantConfig,
+    activations: Mapping[str, ActivationReady],
+    ranges: Ranges | None = None,
 ) -> dict[str, tuple[TensorQuantizer, ...]]:
     """Return the quantizers of each activation tensor that `config` quantizes.
 
-    A tensor that no calibration sample reached stays float (see `unreached_tensors`).
+    A tensor that no calibration sample reached stays float (see `unreached_tensors`). Grids are looked up and kept in
+    `ranges` if it is given.
 
     Raises:
         DataError: `activations` does not hold a tensor.
@@ -193,12 +203,22 @@ def quantizers_for(
         for spec in dict.fromkeys([*([wish.output] if wish.output else []), *wish.inputs]):
             # The producer's quantizer serves all that ask for nothing else, so it needs no names.
             consumers = None if spec == wish.output else frozenset(wish.inputs[spec])
-            quantizer = _quantizer(tensor, spec, consumers, activations)
+            quantizer = _quantizer(tensor, spec, consumers, activations, {} if ranges is None else ranges)
             if quantizer is not None:
                 found.append(quantizer)
         if found:
             quantizers[tensor] = tuple(found)
     return quantizers
+
+
+def wanted_ranges(network: Network, config: QuantConfig) -> frozenset[tuple[str, QuantizerSpec]]:
+    """Return the keys of the grids that `config` needs, by tensor and spec."""
+    return frozenset(
+        (tensor, spec)
+        for tensor, wish in _wishes(network, config).items()
+        for spec in [*([wish.output] if wish.output else []), *wish.inputs]
+        if not isinstance(spec.format, FloatFormat)
+    )
 
 
 def unreached_tensors(
@@ -214,17 +234,20 @@ def _quantizer(
     spec: QuantizerSpec,
     consumers: frozenset[str] | None,
     activations: Mapping[str, ActivationReady],
+    ranges: Ranges,
 ) -> TensorQuantizer | None:
     if isinstance(spec.format, FloatFormat):
         return TensorQuantizer(spec.format, consumers=consumers)
-    if tensor not in activations:
-        raise DataError(
-            f"The configuration quantizes the activation '{tensor}', whose range is not known; open data for it."
-        )
-    statistics = activations[tensor].statistics
-    if statistics.count == 0:
-        return None
-    qparams = activation_qparams(statistics, spec)
+    if (tensor, spec) not in ranges:
+        if tensor not in activations:
+            raise DataError(
+                f"The configuration quantizes the activation '{tensor}', whose range is not known; open data for it."
+            )
+        statistics = activations[tensor].statistics
+        if statistics.count == 0:
+            return None
+        ranges[tensor, spec] = activation_qparams(statistics, spec)
+    qparams = ranges[tensor, spec]
     return TensorQuantizer(spec.format, float(qparams.scale[0]), int(qparams.zero_point[0]), consumers)
 
 

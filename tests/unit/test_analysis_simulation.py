@@ -274,7 +274,7 @@ def test_that_a_float_configuration_changes_nothing(tmp_path):
 def test_that_loaded_weights_are_kept_for_the_next_configuration(tmp_path):
     network = opened(two_convolutions(), tmp_path)
     kept = {}
-    first = build_simulation(network, QuantConfig(LayerSpec(weight_spec(4))), {}, kept)
+    first = build_simulation(network, QuantConfig(LayerSpec(weight_spec(4))), {}, loaded=kept)
     values = {name: override.load() for name, override in first.weights.items()}
-    again = build_simulation(network, QuantConfig(LayerSpec(weight_spec(4))), {}, kept)
+    again = build_simulation(network, QuantConfig(LayerSpec(weight_spec(4))), {}, loaded=kept)
     assert all(again.weights[name].load() is values[name] for name in values)
