@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from enum import Enum, auto
 from pathlib import Path
@@ -252,7 +253,7 @@ class Commands(QObject):
             self.export_dialog.verify_requested.connect(session.verify)
         source = Path(session.summary.path)
         name = session.config.name.replace(" ", "-") or "quantized"
-        folder = source.parent if source.parent.is_dir() else Path.home()
+        folder = source.parent if os.access(source.parent, os.W_OK) else Path.home()
         self.export_dialog.show_plan(str(folder / f"{source.stem}.{name}.onnx"), self._plan())
         _present(self.export_dialog)
 

@@ -9,6 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from PySide6.QtCore import QCoreApplication
+
 from quantgui.engine.requests import (
     Advise,
     Calibrate,
@@ -58,27 +60,30 @@ class Job:
 
 def title_of(request: Request) -> str:
     """Return the words for `request` in the list of jobs."""
+    tr = QCoreApplication.translate
     match request:
         case OpenNetwork(path):
-            return f"Open {Path(path).name}"
+            return tr("jobs", "Open {name}").format(name=Path(path).name)
         case OpenData(source):
-            return f"Read {source if source.startswith('random:') else Path(source).name}"
+            name = source if source.startswith("random:") else Path(source).name
+            return tr("jobs", "Read {name}").format(name=name)
         case SetMetric(function):
-            return f"Load the metric {function.rpartition(':')[2]}" if function else "Use the automatic metric"
+            name = function.rpartition(":")[2] or tr("jobs", "automatic")
+            return tr("jobs", "Load the metric {name}").format(name=name)
         case ViewWeight(layer):
-            return f"Weights of {layer}"
+            return tr("jobs", "Weights of {layer}").format(layer=layer)
         case WeightErrors(specs):
-            return f"Weight error of {len(specs)} layer{'s' if len(specs) != 1 else ''}"
+            return tr("jobs", "Weight errors ({n})").format(n=len(specs))
         case Calibrate():
-            return "Calibrate activations"
+            return tr("jobs", "Calibrate activations")
         case Evaluate(config):
-            return f"Evaluate {config.name or 'the configuration'}"
+            return tr("jobs", "Evaluate {name}").format(name=config.name or tr("jobs", "the network"))
         case Advise(config):
-            return f"Look for advice on {config.name or 'the configuration'}"
+            return tr("jobs", "Advice on {name}").format(name=config.name or tr("jobs", "the network"))
         case Export(_, path):
-            return f"Export {Path(path).name}"
+            return tr("jobs", "Export {name}").format(name=Path(path).name)
         case Verify(_, path):
-            return f"Verify {Path(path).name}"
+            return tr("jobs", "Verify {name}").format(name=Path(path).name)
 
 
 class JobList:

@@ -354,7 +354,7 @@ class Session(QObject):
         unknown = unknown_names(config, self._layers)
         known = {name: spec for name, spec in config.overrides.items() if name in self._layers}
         config = QuantConfig(config.default, name=config.name or path.stem).with_overrides(known)
-        self.set_config(config, f"Load {path.name}")
+        self.set_config(config, self.tr("Load {name}").format(name=path.name))
         self._mark_saved(config, path)
         return unknown
 
@@ -590,7 +590,9 @@ class Session(QObject):
         self.config_changed.emit(frozenset(self._layers))
         self.saved_changed.emit()
         if after.recovered:
-            self.noticed.emit("The last session ended unexpectedly; its network and configuration are open again.")
+            self.noticed.emit(
+                self.tr("The last session ended unexpectedly; its network and configuration are open again.")
+            )
         if after.metric:
             self.set_metric(after.metric)
         if after.data:
@@ -712,7 +714,9 @@ class Session(QObject):
         try:
             self._autosave.write(project)
         except SpecError as error:
-            self._writing_failed.emit(f"The configuration could not be saved for recovery: {error}")
+            self._writing_failed.emit(
+                self.tr("The configuration could not be saved for recovery: {error}").format(error=error)
+            )
 
 
 def _edited_name(name: str) -> str:

@@ -47,6 +47,8 @@ def test_that_an_unknown_number_passes_no_comparison(text: str) -> None:
 def test_that_a_filter_knows_whether_it_waits_for_results() -> None:
     assert parse_filter("conv sqnr<20").uses_results
     assert not parse_filter("conv bits<8").uses_results
+    assert parse_filter("conv bits<8").uses_config
+    assert not parse_filter("conv params>10").uses_config
 
 
 @pytest.mark.parametrize(

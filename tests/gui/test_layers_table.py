@@ -145,6 +145,16 @@ def test_that_a_filter_by_error_follows_the_errors(panel, opened, qtbot) -> None
     qtbot.waitUntil(lambda: names(panel.table.model()) == ["conv2"], timeout=3000)
 
 
+def test_that_a_filter_by_bits_follows_the_configuration_but_keeps_the_selected_rows(panel, opened, qtbot) -> None:
+    session, _ = opened
+    session.set_config(QuantConfig(LayerSpec(weight_spec(4))), "W4")
+    panel.filter.setText("bits<8")
+    assert names(panel.table.model()) == ["conv1", "conv2", "stft", "fc"]
+    session.select(["conv1"])
+    session.undo_stack.undo()
+    qtbot.waitUntil(lambda: names(panel.table.model()) == ["conv1"], timeout=3000)
+
+
 def test_that_keys_choose_the_format_of_the_selected_layers(panel, qtbot) -> None:
     chosen = []
     panel.format_chosen.connect(chosen.append)

@@ -77,6 +77,11 @@ class SearchDialog(QDialog):
     def show_entries(self, entries: Sequence[Entry]) -> None:
         """Offer `entries`."""
         self._entries = entries
+        tokens = current()
+        self.setStyleSheet(
+            f"SearchDialog {{ background: {tokens.raised}; border: 1px solid {tokens.muted}; }}"
+            f"QListWidget {{ background: {tokens.raised}; }}"
+        )
         self.line.clear()
         self._on_text("")
         self.show()

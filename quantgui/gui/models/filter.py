@@ -42,6 +42,7 @@ TEXTS: dict[str, Callable[[LayerFacts], str]] = {
     "format": lambda facts: facts.format,
 }
 _SYNONYMS = {"parameters": "params", "type": "op", "size": "bytes", "w": "bits", "a": "abits"}
+_OF_CONFIG = {"bits", "abits", "bytes", "format", "sqnr"}
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -62,6 +63,8 @@ class LayerFilter:
     tests: tuple[Test, ...] = ()
     uses_results: bool = False
     """Whether it asks for something the engine computes, so that rows come and go."""
+    uses_config: bool = False
+    """Whether it asks for something the configuration decides."""
 
     def accepts(self, facts: LayerFacts) -> bool:
         """Return whether a layer passes."""
@@ -75,16 +78,16 @@ def parse_filter(text: str) -> LayerFilter:
         SpecError: a field is unknown, or is compared with something that is no number.
     """
     tests: list[Test] = []
-    uses_results = False
+    fields = set()
     for match in _TOKEN.finditer(text.rstrip()):
         field, comparison, value, word = match.groups()
         if word is not None:
             tests.append(_word(word))
             continue
         name = _SYNONYMS.get(field.lower(), field.lower())
-        uses_results |= name == "sqnr"
+        fields.add(name)
         tests.append(_comparison(name, comparison, value))
-    return LayerFilter(tuple(tests), uses_results)
+    return LayerFilter(tuple(tests), "sqnr" in fields, bool(fields & _OF_CONFIG))
 
 
 def _word(word: str) -> Test:

@@ -89,7 +89,7 @@ class LayersModel(QAbstractTableModel):
         self._layers: list[LayerInfo] = []
         self._rows: dict[str, int] = {}
         self._refilter = QTimer(self, singleShot=True, interval=200)
-        self._refilter.timeout.connect(self._rebuild)
+        self._refilter.timeout.connect(self._filter_again)
         session.network_opened.connect(self._rebuild)
         session.network_closed.connect(self._rebuild)
         session.config_changed.connect(self._on_config_changed)
@@ -204,9 +204,14 @@ class LayersModel(QAbstractTableModel):
 
     # --- rows ----------------------------------------------------------------------------------------------------
 
-    def _rebuild(self, _: object = None) -> None:
+    def _filter_again(self) -> None:
+        """Filter by what has changed; the selected rows stay, as the user is busy with them."""
+        self._rebuild(keep=frozenset(name for name in self._session.selection if name in self._rows))
+
+    def _rebuild(self, _: object = None, *, keep: frozenset[str] = frozenset()) -> None:
         summary = self._session.summary
-        layers = [] if summary is None else [x for x in summary.layers if self._filter.accepts(self._facts(x))]
+        layers = [] if summary is None else list(summary.layers)
+        layers = [x for x in layers if x.name in keep or self._filter.accepts(self._facts(x))]
         column, order = self._sort
         if column >= 0:
             layers.sort(key=self._sort_key(Column(column)), reverse=order == Qt.SortOrder.DescendingOrder)
@@ -245,6 +250,8 @@ class LayersModel(QAbstractTableModel):
         )
 
     def _on_config_changed(self, changed: frozenset[str]) -> None:
+        if self._filter.uses_config:
+            self._refilter.start()
         rows = [self._rows[name] for name in changed if name in self._rows]
         if rows:
             last = len(Column) - 1
