@@ -18,7 +18,7 @@ from quantgui.analysis.advice import advise, guarded_config
 from quantgui.analysis.calibration import calibrate
 from quantgui.analysis.evaluation import evaluate
 from quantgui.analysis.metric_function import Metric, load_metric
-from quantgui.analysis.simulation import activation_tensors
+from quantgui.analysis.simulation import activation_tensors, wanted_ranges
 from quantgui.analysis.tensor_error import StatisticsCache, view_weight, weight_errors
 from quantgui.engine.requests import (
     Advise,
@@ -34,6 +34,7 @@ from quantgui.engine.requests import (
     WeightErrors,
 )
 from quantgui.errors import DataError, NetworkError
+from quantgui.export.metadata import exported_ranges
 from quantgui.export.qdq import export_qdq
 from quantgui.export.verify import verify
 from quantgui.network.datasets import Dataset, open_dataset
@@ -228,7 +229,10 @@ class Bench:
 
     def _verify(self, config: QuantConfig, path: str, samples: int | None) -> Iterator[Event]:
         opened, data, metric = self._opened(), self._with_data(), self._metric
-        yield from _prepare(opened, data, config)
+        unknown = wanted_ranges(opened.network, config) - exported_ranges(Path(path)).keys()
+        for event in _calibrate_missing(opened, data, {tensor for tensor, _ in unknown}):
+            if isinstance(event, Progress):
+                yield event
         yield from verify(
             opened.network,
             opened.executor,

@@ -1,17 +1,49 @@
-"""What an exported file tells about itself."""
+"""What an exported file tells about itself: the program's version, its configuration, and the grids of its activations.
+
+The grids come from calibration data that whoever verifies the file need not have; with them the simulation is that of
+the file, whatever data it is run on.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from quantgui import __version__
+from quantgui.analysis.simulation import Ranges
 from quantgui.errors import ExportError, SpecError
-from quantgui.export.qdq import CONFIG_KEY
+from quantgui.numerics.qparams import QParams
 from quantgui.spec.config import QuantConfig
-from quantgui.spec.serialization import config_from_json
+from quantgui.spec.serialization import config_from_json, config_to_json, quantizer_from_json, quantizer_to_json
+
+VERSION_KEY, CONFIG_KEY, RANGES_KEY = "quantgui.version", "quantgui.config", "quantgui.activations"
+
+
+def sign(model: onnx.ModelProto, config: QuantConfig, ranges: Ranges) -> None:
+    """Record in `model` what made it, with which configuration and which grids of activations."""
+    model.producer_name, model.producer_version = "quantgui", __version__
+    grids = [
+        {
+            "tensor": tensor,
+            "spec": quantizer_to_json(spec),
+            "scale": float(grid.scale[0]),
+            "zero_point": int(grid.zero_point[0]),
+        }
+        for (tensor, spec), grid in ranges.items()
+    ]
+    entries = {VERSION_KEY: __version__, CONFIG_KEY: _compact(config_to_json(config)), RANGES_KEY: _compact(grids)}
+    kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key not in entries]
+    del model.metadata_props[:]
+    for key, value in (*kept, *entries.items()):
+        model.metadata_props.add(key=key, value=value)
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def exported_config(path: Path) -> QuantConfig:
@@ -20,13 +52,7 @@ def exported_config(path: Path) -> QuantConfig:
     Raises:
         ExportError: the file cannot be read, or does not tell its configuration.
     """
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except OSError as error:
-        raise ExportError(f"Cannot read '{path}': {error.strerror}.") from error
-    except DecodeError as error:
-        raise ExportError(f"'{path.name}' is no ONNX file.") from error
-    told = {entry.key: entry.value for entry in model.metadata_props}
+    told = _told(path)
     if CONFIG_KEY not in told:
         raise ExportError(
             f"'{path.name}' does not tell its configuration, so it was not exported by this program: name one with "
@@ -36,3 +62,30 @@ def exported_config(path: Path) -> QuantConfig:
         return config_from_json(json.loads(told[CONFIG_KEY]))
     except (ValueError, SpecError) as error:
         raise ExportError(f"The configuration in '{path.name}' cannot be read: {error}") from error
+
+
+def exported_ranges(path: Path) -> Ranges:
+    """Return the grids of activations that the file at `path` records; none where another program wrote it.
+
+    Raises:
+        ExportError: the file cannot be read, or its records cannot.
+    """
+    try:
+        return {
+            (grid["tensor"], quantizer_from_json(grid["spec"], grid["tensor"])): QParams(
+                np.array([grid["scale"]], np.float32), np.array([grid["zero_point"]], np.int32)
+            )
+            for grid in json.loads(_told(path).get(RANGES_KEY, "[]"))
+        }
+    except (ValueError, TypeError, KeyError, SpecError) as error:
+        raise ExportError(f"The ranges of activations in '{path.name}' cannot be read: {error}") from error
+
+
+def _told(path: Path) -> dict[str, str]:
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise ExportError(f"Cannot read '{path}': {error.strerror}.") from error
+    except DecodeError as error:
+        raise ExportError(f"'{path.name}' is no ONNX file.") from error
+    return {entry.key: entry.value for entry in model.metadata_props}

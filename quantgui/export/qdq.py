@@ -6,7 +6,6 @@ through the same nodes as in the simulation. So the file, run without fusing any
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from quantgui import __version__
 from quantgui.analysis.simulation import (
     BiasPlan,
+    Ranges,
     encode_bias,
     encode_layer,
     plan_biases,
@@ -28,6 +27,7 @@ from quantgui.analysis.simulation import (
 )
 from quantgui.errors import DataError, ExportError, NetworkError
 from quantgui.export.files import refuse_source, write_network
+from quantgui.export.metadata import sign
 from quantgui.export.opset import PER_CHANNEL, QUANTIZE_LINEAR, opset_for_activations, raise_opset
 from quantgui.export.placement import insert_stored
 from quantgui.export.weights import Part, StoredWeight, initializer, store_weight
@@ -43,10 +43,8 @@ from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import FloatFormat, IntFormat
 from quantgui.spec.granularity import PerTensor
 from quantgui.spec.quantizer import QuantizerSpec
-from quantgui.spec.serialization import config_to_json
 
 _BFLOAT16 = helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
-CONFIG_KEY, VERSION_KEY = "quantgui.config", "quantgui.version"
 _CHECKED_BYTES = 1 << 29
 """Networks up to this size are run once before the file is put in place, and when their opset is raised."""
 _RAISED_TOLERANCE = 1e-4
@@ -63,7 +61,8 @@ def export_qdq(
     """
     path = Path(path)
     refuse_source(path, Path(network.summary.path))
-    quantizers = quantizers_for(network, config, activations)
+    ranges: Ranges = {}
+    quantizers = quantizers_for(network, config, activations, ranges)
     biases = plan_biases(network, config, quantizers)
     names = _Names(network.skeleton)
     fused = _Fusions(network, quantizers, biases)
@@ -88,7 +87,7 @@ def export_qdq(
     data = _take_initializers(model, network.constants, stored)
     insert_stored(model, stored)
     _declare_outputs(model, network)
-    _sign(model, config)
+    sign(model, config, ranges)
     yield Progress(total - 1, total, "Writing the file")
     size = write_network(path, model, data, probe=probe)
     notes = _notes(network, config, activations, opset_of(model))
@@ -307,16 +306,6 @@ def _declare_outputs(model: onnx.ModelProto, network: Network) -> None:
         if shape:  # ONNX Runtime tells a scalar and an unknown rank apart by nothing
             kind = output.type.tensor_type.elem_type
             output.CopyFrom(helper.make_tensor_value_info(output.name, kind, shape))
-
-
-def _sign(model: onnx.ModelProto, config: QuantConfig) -> None:
-    """Record in `model` what made it."""
-    model.producer_name, model.producer_version = "quantgui", __version__
-    entries = {VERSION_KEY: __version__, CONFIG_KEY: json.dumps(config_to_json(config), separators=(",", ":"))}
-    kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key not in entries]
-    del model.metadata_props[:]
-    for key, value in (*kept, *entries.items()):
-        model.metadata_props.add(key=key, value=value)
 
 
 # --- what differs from the wish ----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from quantgui.analysis.evaluation import Samples, Tally
 from quantgui.analysis.metric_function import Metric
 from quantgui.analysis.simulation import build_simulation, weight_spec
 from quantgui.export.deployed import DeployedFile, open_deployed
-from quantgui.export.qdq import CONFIG_KEY
+from quantgui.export.metadata import CONFIG_KEY, exported_ranges
 from quantgui.network.batch import Batch, carry
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network
@@ -71,7 +71,7 @@ def verify(
         executor: runs it.
         dataset: what both are run on.
         config: what the file should be.
-        activations: statistics of the activations that `config` quantizes.
+        activations: statistics of those activations that `config` quantizes and the file records no grid of.
         metric: the user's own metric, or None.
         path: the exported file.
         samples: how many samples to run, None for all.
@@ -83,7 +83,7 @@ def verify(
     """
     started = time.perf_counter()
     file = open_deployed(Path(path), network)
-    simulation = build_simulation(network, config, activations)
+    simulation = build_simulation(network, config, activations, ranges=exported_ranges(Path(path)))
     session = file.session(threads=_THREADS)
     total = dataset.summary.samples if samples is None else min(samples, dataset.summary.samples)
     simulated, deployed, parted = (Tally(network, total, each) for each in (metric, metric, None))

@@ -12,7 +12,8 @@ from onnx import TensorProto, numpy_helper
 
 from quantgui.errors import DataError, ExportError
 from quantgui.export.files import data_path, initializers
-from quantgui.export.qdq import CONFIG_KEY, VERSION_KEY, export_qdq
+from quantgui.export.metadata import CONFIG_KEY, VERSION_KEY
+from quantgui.export.qdq import export_qdq
 from quantgui.network.surgery import subgraphs
 from quantgui.numerics.metrics import sqnr_db
 from quantgui.spec.config import QuantConfig
