@@ -18,7 +18,7 @@ def short(value: float, digits: int = 3) -> str:
     if not math.isfinite(value):
         return "–" if math.isnan(value) else "∞" if value > 0 else f"{MINUS}∞"
     exponent = math.floor(math.log10(abs(value)))
-    if -4 <= exponent < 6:
+    if -3 <= exponent < 6:
         text = f"{value:.{max(digits - 1 - exponent, 0)}f}"
     else:
         mantissa, power = f"{value:.{digits - 1}e}".split("e")

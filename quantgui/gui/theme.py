@@ -276,6 +276,7 @@ QLabel { background: transparent; }
 *[role="title"] { font-weight: 600; }
 *[role="heading"] { font-size: 17px; font-weight: 600; }
 *[role="note"] { color: $muted; font-size: 12px; }
+*[role="small-metric"] { font-size: 14px; font-weight: 600; }
 *[role="metric"] { font-size: 17px; font-weight: 600; }
 *[tone="text"] { color: $text; }
 *[tone="muted"] { color: $muted; }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QSplitter, QVBoxLayout, QWidget
 
 from quantgui.gui.numbers import count, decibel, percent, short
@@ -21,6 +22,9 @@ from quantgui.numerics.statistics import estimate_error_with, quantized_levels_h
 from quantgui.results import ActivationReady, LayerInfo
 from quantgui.spec.formats import IntFormat
 from quantgui.spec.quantizer import LeastSquaredError, QuantizerSpec
+
+ROOMY = 270
+"""Pixels of width from which a column has room for scale and zero point."""
 
 
 class ActivationsPanel(QWidget):
@@ -211,24 +215,25 @@ class TensorColumn(QWidget):
         self.card.body.addLayout(tools)
         self.card.body.addWidget(self.histogram, 1)
         self.sqnr = MetricLabel(
-            self.tr("SQNR"),
+            self.tr("SQNR (dB)"),
             self.tr(
                 "Signal to quantization noise ratio of this tensor in dB, larger is better; estimated from its "
                 "histogram.\nGreen from 30 dB, red below 15 dB."
             ),
+            small=True,
         )
         self.clipped = MetricLabel(
-            self.tr("Clipped"), self.tr("Share of the activations outside the grid, moved to its end.")
+            self.tr("Clipped"), self.tr("Share of the activations outside the grid, moved to its end."), small=True
         )
-        self.scale = MetricLabel(self.tr("Scale"), self.tr("Distance of two neighbouring levels."))
-        self.zero_point = MetricLabel(self.tr("Zero point"), self.tr("The integer that stands for 0."))
+        self.scale = MetricLabel(self.tr("Scale"), self.tr("Distance of two neighbouring levels."), small=True)
+        self.zero_point = MetricLabel(self.tr("Zero point"), self.tr("The integer that stands for 0."), small=True)
         metrics = QHBoxLayout()
         metrics.setContentsMargins(3, 2, 0, 0)
         metrics.setSpacing(8)
         for metric in (self.sqnr, self.clipped, self.scale, self.zero_point):
             metrics.addWidget(metric, 1)
         self.card.body.addLayout(metrics)
-        self.samples_card = Card(self.tr("Range per sample"))
+        self.samples_card = Card(self.tr("Samples"))
         self.samples_card.body.addWidget(self.samples, 1)
         splitter = QSplitter(Qt.Orientation.Vertical)
         splitter.setChildrenCollapsible(False)
@@ -240,6 +245,12 @@ class TensorColumn(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(splitter)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        roomy = self.width() >= ROOMY
+        self.scale.setVisible(roomy)
+        self.zero_point.setVisible(roomy)
 
     def show_statistics(self, ready: ActivationReady, spec: QuantizerSpec | None) -> None:
         """Show a tensor and what `spec` makes of it; nothing is quantized where it is None."""
@@ -282,7 +293,7 @@ class TensorColumn(QWidget):
         self.histogram.show_levels(grid_levels(fmt, scale, zero_point))
         self.histogram.show_limits(low, high, symmetric=spec.symmetric, movable=False)
         tone: Tone = "good" if error.sqnr_db >= GOOD_DB else "bad" if error.sqnr_db < BAD_DB else "warning"
-        self.sqnr.show_value(about + decibel(error.sqnr_db), tone)
+        self.sqnr.show_value(about + decibel(error.sqnr_db).removesuffix(" dB"), tone)
         self.clipped.show_value(percent(error.clipped))
         self.scale.show_value(about + short(scale))
         self.zero_point.show_value(count(zero_point))
@@ -294,7 +305,7 @@ class TensorColumn(QWidget):
             self.samples_card.set_note("")
             return
         self.samples_card.set_note(
-            self.tr("{number} samples · largest: no. {index}").format(
+            self.tr("{number} · largest: no. {index}").format(
                 number=count(ready.samples), index=int(np.argmax(ready.sample_maxima))
             )
         )

@@ -89,11 +89,11 @@ class ChannelsPanel(QWidget):
         self._summary = ElidedLabel()
         self._summary.setProperty("role", "note")
         self.order_buttons = SegmentedButtons(
-            self.tr("Order"),
+            self.tr("Order by"),
             (
-                Segment("index", self.tr("By number"), self.tr("Channels in the order of the weight")),
-                Segment("width", self.tr("By width"), self.tr("Channels with the largest absolute weight first")),
-                Segment("sqnr", self.tr("By SQNR"), self.tr("Worst quantized channels first")),
+                Segment("index", self.tr("Number"), self.tr("Channels in the order of the weight")),
+                Segment("width", self.tr("Width"), self.tr("Channels with the largest absolute weight first")),
+                Segment("sqnr", self.tr("SQNR"), self.tr("Worst quantized channels first")),
             ),
         )
         self.order_buttons.set_value("index")

@@ -16,6 +16,9 @@ from quantgui.gui.widgets.card import Card, Pages
 from quantgui.gui.widgets.state_page import StatePage
 from quantgui.results import Array
 
+SMALLEST_MEGABYTES = 2_000_000
+"""Bytes of the largest configuration from which the axis is in megabytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class TriedPoint:
@@ -85,11 +88,14 @@ class TriedPanel(QWidget):
             self._pages.show_page(self.state)
             self.card.set_note("")
             return
-        sizes = np.array([points[index].bytes / 1e6 for index in finite])
+        largest = max(points[index].bytes for index in finite)
+        unit = 1e6 if largest >= SMALLEST_MEGABYTES else 1e3
+        sizes = np.array([points[index].bytes / unit for index in finite])
         values = np.array([points[index].value for index in finite])
         stderrs = np.nan_to_num(np.array([points[index].stderr for index in finite]), posinf=0.0)
         front = best_for_size(sizes, values if higher_is_better else -values)
         place = finite.index(current) if current in finite else None
+        self.plot.set_label("bottom", self.tr("size (MB)") if unit == 1e6 else self.tr("size (KB)"))
         self.plot.set_label("left", metric)
         self.plot.show_points(sizes, values, stderrs, front, place, None)
         self._pages.show_page(self.plot)

@@ -174,7 +174,7 @@ class WeightsPanel(QWidget):
         grid = QGridLayout()
         grid.setContentsMargins(3, 0, 0, 0)
         grid.setHorizontalSpacing(10)
-        grid.setVerticalSpacing(8)
+        grid.setVerticalSpacing(5)
         metrics = (self.sqnr, self.mse, self.largest, self.clipped, self.scale, self.range)
         for index, metric in enumerate(metrics):
             grid.addWidget(metric, index // 2, index % 2)
@@ -283,7 +283,8 @@ class WeightsPanel(QWidget):
         has_scale = len(quantized.scales) > 0
         self.scale.show_value(short(float(quantized.scales.max())) if has_scale else "–")
         low, high = quantized.low, quantized.high
-        self.range.show_value(f"{short(low, 2)} … {short(high, 2)}" if has_scale else "–")
+        ends = f"± {short(high)}" if low == -high else f"{short(low, 2)} … {short(high, 2)}"
+        self.range.show_value(ends if has_scale else "–")
         self.numbers_card.set_note("" if quantized.exact else self.tr("estimate"))
         self.error_card.set_note(
             self.tr("RMSE {rmse}").format(rmse=short(float(np.sqrt(error.mse)))) if error.mse else self.tr("no error")

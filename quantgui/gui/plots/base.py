@@ -8,7 +8,7 @@ from typing import Any
 
 import pyqtgraph as pg
 from PySide6.QtCore import QPointF, Qt, Signal
-from PySide6.QtGui import QColor, QFocusEvent, QKeyEvent, QPen
+from PySide6.QtGui import QColor, QFocusEvent, QKeyEvent, QPen, QResizeEvent
 from PySide6.QtWidgets import QWidget
 
 from quantgui.gui.numbers import MINUS
@@ -18,6 +18,9 @@ from quantgui.gui.theme import AXIS_PIXELS, Tokens, current, theme_events, ui_fo
 pg.setConfigOptions(antialias=True, mouseRateLimit=-1)
 
 _BOTTOM_WITH_LABEL, _BOTTOM, _LEFT = 38, 21, 54
+_TIGHT = 145
+"""Pixels of height below which the label of the x axis is left out."""
+
 ZOOM_STEP = 1.25
 PAN_STEP = 0.1
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -126,6 +129,7 @@ class Plot(pg.PlotWidget):
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setMinimumSize(120, 90)
         self._labels = {"bottom": x_label, "left": y_label}
+        self._tight = False
         self._home: tuple[float, float, float, float] | None = None
         self.view = self.getViewBox()
         self.view.setMouseEnabled(x=True, y=False)
@@ -165,7 +169,9 @@ class Plot(pg.PlotWidget):
         axis.label.setFont(ui_font(AXIS_PIXELS))
         axis.showLabel(bool(text))
         if side == "bottom":
-            axis.setHeight(_BOTTOM_WITH_LABEL if text else _BOTTOM)
+            shown = bool(text) and not self._tight
+            axis.showLabel(shown)
+            axis.setHeight(_BOTTOM_WITH_LABEL if shown else _BOTTOM)
 
     # --- view ---
 
@@ -211,6 +217,16 @@ class Plot(pg.PlotWidget):
     def value_per_pixel(self) -> float:
         """Return how far apart two pixels are in x."""
         return float(self.view.viewPixelSize()[0])
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        super().resizeEvent(event)
+        # Where space is short, the values need it more than the label below them. pyqtgraph calls this before all
+        # else exists, without an event.
+        if event is not None and self.plotItem is not None:
+            tight = self.height() < _TIGHT
+            if tight != self._tight:
+                self._tight = tight
+                self.set_label("bottom", self._labels["bottom"])
 
     # --- input ---
 

@@ -57,7 +57,7 @@ class TriedPlot(Plot):
         """Show the points.
 
         Args:
-            sizes: megabytes, (P,).
+            sizes: in the unit of the axis, (P,).
             values: the metric, (P,).
             stderrs: its standard error, (P,).
             front: indices of the best points for their size, smallest first.

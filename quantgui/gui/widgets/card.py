@@ -79,7 +79,7 @@ class Card(QFrame):
     def __init__(self, title: str = "", parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setAccessibleName(title)
-        self._title = ElidedLabel(title, middle=True)
+        self._title = ElidedLabel(title, middle=True, least=150)
         self._title.setProperty("role", "title")
         self._legend = QHBoxLayout()
         self._legend.setSpacing(10)

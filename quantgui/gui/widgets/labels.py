@@ -22,11 +22,12 @@ def set_style(widget: QWidget, name: str, value: str) -> None:
 class ElidedLabel(QLabel):
     """One line of text that ends in "…" where it does not fit, with the whole text as tooltip.
 
-    It asks for as much width as its text needs, and can do with very little.
+    It asks for as much width as its text needs, and can do with `least` pixels.
     """
 
-    def __init__(self, text: str = "", parent: QWidget | None = None, *, middle: bool = False) -> None:
+    def __init__(self, text: str = "", parent: QWidget | None = None, *, middle: bool = False, least: int = 28) -> None:
         super().__init__(parent)
+        self._least = least
         self._help = ""
         self._mode = Qt.TextElideMode.ElideMiddle if middle else Qt.TextElideMode.ElideRight
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
@@ -44,7 +45,7 @@ class ElidedLabel(QLabel):
         self._explain()
 
     def minimumSizeHint(self) -> QSize:
-        return QSize(min(28, self.sizeHint().width()), super().minimumSizeHint().height())
+        return QSize(min(self._least, self.sizeHint().width()), super().minimumSizeHint().height())
 
     def resizeEvent(self, event: object) -> None:
         self._explain()
@@ -73,12 +74,12 @@ class MetricLabel(QWidget):
     `help_text` gives meaning, unit and direction ("dB, larger is better") as tooltip.
     """
 
-    def __init__(self, caption: str, help_text: str, parent: QWidget | None = None) -> None:
+    def __init__(self, caption: str, help_text: str, parent: QWidget | None = None, *, small: bool = False) -> None:
         super().__init__(parent)
         self._caption = ElidedLabel(caption)
         self._caption.setProperty("role", "note")
         self._value = ElidedLabel()
-        self._value.setProperty("role", "metric")
+        self._value.setProperty("role", "small-metric" if small else "metric")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(1)
