@@ -26,16 +26,13 @@ VERSION_KEY, CONFIG_KEY, RANGES_KEY = "quantgui.version", "quantgui.config", "qu
 def sign(model: onnx.ModelProto, config: QuantConfig, ranges: Ranges) -> None:
     """Record in `model` what made it, with which configuration and which grids of activations."""
     model.producer_name, model.producer_version = "quantgui", __version__
+    specs = list(dict.fromkeys(spec for _, spec in ranges))
     grids = [
-        {
-            "tensor": tensor,
-            "spec": quantizer_to_json(spec),
-            "scale": float(grid.scale[0]),
-            "zero_point": int(grid.zero_point[0]),
-        }
+        [tensor, specs.index(spec), float(str(grid.scale[0])), int(grid.zero_point[0])]
         for (tensor, spec), grid in ranges.items()
     ]
-    entries = {VERSION_KEY: __version__, CONFIG_KEY: _compact(config_to_json(config)), RANGES_KEY: _compact(grids)}
+    told = {"specs": [quantizer_to_json(spec) for spec in specs], "grids": grids}
+    entries = {VERSION_KEY: __version__, CONFIG_KEY: _compact(config_to_json(config)), RANGES_KEY: _compact(told)}
     kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key not in entries]
     del model.metadata_props[:]
     for key, value in (*kept, *entries.items()):
@@ -71,13 +68,13 @@ def exported_ranges(path: Path) -> Ranges:
         ExportError: the file cannot be read, or its records cannot.
     """
     try:
+        told = json.loads(_told(path).get(RANGES_KEY, '{"specs": [], "grids": []}'))
+        specs = [quantizer_from_json(spec, "specs") for spec in told["specs"]]
         return {
-            (grid["tensor"], quantizer_from_json(grid["spec"], grid["tensor"])): QParams(
-                np.array([grid["scale"]], np.float32), np.array([grid["zero_point"]], np.int32)
-            )
-            for grid in json.loads(_told(path).get(RANGES_KEY, "[]"))
+            (str(tensor), specs[spec]): QParams(np.array([scale], np.float32), np.array([zero_point], np.int32))
+            for tensor, spec, scale, zero_point in told["grids"]
         }
-    except (ValueError, TypeError, KeyError, SpecError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, SpecError) as error:
         raise ExportError(f"The ranges of activations in '{path.name}' cannot be read: {error}") from error
 
 
