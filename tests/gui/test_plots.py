@@ -233,3 +233,22 @@ def test_that_the_error_plot_shades_half_a_step_where_there_is_one_scale(qtbot) 
     assert plot._region.getRegion() == (-0.25, 0.25)
     plot.show_error(BELL, None)
     assert not plot._region.isVisible()
+
+
+def test_that_bars_narrower_than_pixels_keep_their_peaks(qtbot) -> None:
+    plot = histogram_plot(qtbot)
+    counts = np.ones(5000)
+    counts[1234] = 9e5
+    plot.show_quantized(Histogram(np.linspace(-1, 1, 5001), counts))
+    plot.fit()
+    heights = plot._bars.opts["height"]
+    assert len(heights) < 600
+    assert heights.max() == pytest.approx(np.log10(9e5) + 0.3)
+
+
+def test_that_a_histogram_without_values_is_drawn(qtbot) -> None:
+    plot = histogram_plot(qtbot)
+    plot.show_float(Histogram(np.linspace(-1, 1, 11), np.zeros(10)))
+    plot.show_quantized(Histogram(np.linspace(-1, 1, 5001), np.zeros(5000)))
+    plot.fit()
+    assert not plot.grab().isNull()

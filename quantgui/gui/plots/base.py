@@ -8,7 +8,7 @@ from typing import Any
 
 import pyqtgraph as pg
 from PySide6.QtCore import QPointF, Qt, Signal
-from PySide6.QtGui import QColor, QFocusEvent, QKeyEvent, QPen, QResizeEvent
+from PySide6.QtGui import QColor, QFocusEvent, QKeyEvent, QPainter, QPen, QResizeEvent
 from PySide6.QtWidgets import QWidget
 
 from quantgui.gui.numbers import MINUS
@@ -21,6 +21,7 @@ _BOTTOM_WITH_LABEL, _BOTTOM, _LEFT = 38, 21, 54
 _TIGHT = 145
 """Pixels of height below which the label of the x axis is left out."""
 
+SHARP_PIXELS = 2.0
 ZOOM_STEP = 1.25
 PAN_STEP = 0.1
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -97,6 +98,19 @@ class CountAxis(NumberAxis):
 
 def _power_of_ten(power: int) -> str:
     return {0: "1", 1: "10"}.get(power, f"10{str(power).translate(_SUPERSCRIPTS)}")
+
+
+class Bars(pg.BarGraphItem):
+    """Bars with sharp edges: several times faster to draw than smoothed ones.
+
+    Bars narrower than two pixels are smoothed all the same, or some of them would vanish between pixels.
+    """
+
+    def paint(self, painter: QPainter, *args: Any) -> None:
+        pixel = self.pixelWidth()
+        sharp = pixel > 0 and self.opts["width"] >= SHARP_PIXELS * pixel
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing, not sharp)
+        super().paint(painter, *args)
 
 
 class Plot(pg.PlotWidget):

@@ -8,7 +8,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QWidget
 
-from quantgui.gui.plots.base import Plot, pen
+from quantgui.gui.plots.base import Bars, Plot, pen
 from quantgui.gui.theme import Tokens, current
 from quantgui.results import Array
 
@@ -91,9 +91,9 @@ class ChannelRangePlot(ChannelPlot):
 
     def __init__(self, name: str, x_label: str, y_label: str, parent: QWidget | None = None) -> None:
         super().__init__(name, x_label, y_label, parent)
-        self._ranges = pg.BarGraphItem(x=[], y0=[], y1=[], width=1)
-        self._outliers = pg.BarGraphItem(x=[], y0=[], y1=[], width=1)
-        self._deviations = pg.BarGraphItem(x=[], y0=[], y1=[], width=1)
+        self._ranges = Bars(x=[], y0=[], y1=[], width=1)
+        self._outliers = Bars(x=[], y0=[], y1=[], width=1)
+        self._deviations = Bars(x=[], y0=[], y1=[], width=1)
         self._covered_low = pg.PlotDataItem(stepMode="center")
         self._covered_high = pg.PlotDataItem(stepMode="center")
         items = (self._ranges, self._outliers, self._deviations, self._covered_low, self._covered_high)
@@ -141,8 +141,8 @@ class ChannelErrorPlot(ChannelPlot):
 
     def __init__(self, name: str, x_label: str, y_label: str, parent: QWidget | None = None) -> None:
         super().__init__(name, x_label, y_label, parent)
-        self._bars = pg.BarGraphItem(x=[], height=[], y0=0.0, width=1)
-        self._weak = pg.BarGraphItem(x=[], height=[], y0=0.0, width=1)
+        self._bars = Bars(x=[], height=[], y0=0.0, width=1)
+        self._weak = Bars(x=[], height=[], y0=0.0, width=1)
         self._average = pg.InfiniteLine(0.0, angle=0, movable=False)
         for depth, item in enumerate((self._bars, self._weak, self._average), 1):
             item.setZValue(depth)

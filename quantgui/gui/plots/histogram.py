@@ -11,7 +11,7 @@ from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QWidget
 
 from quantgui.gui.numbers import short
-from quantgui.gui.plots.base import CountAxis, Plot, pen, rounded_up
+from quantgui.gui.plots.base import SHARP_PIXELS, Bars, CountAxis, Plot, pen, rounded_up
 from quantgui.gui.theme import AXIS_PIXELS, Tokens, current, ui_font
 from quantgui.results import Array, Histogram
 
@@ -53,7 +53,7 @@ class HistogramPlot(Plot):
         self._levels: Array = np.zeros(0)
         self._absmax = 1.0
         self._curve = pg.PlotDataItem(stepMode="center", fillLevel=LOWEST_LOG)
-        self._bars = pg.BarGraphItem(x=[], height=[], width=1)
+        self._bars = Bars(x=[], height=[], width=1)
         self._grid = pg.PlotDataItem(connect="pairs")
         for item, depth in ((self._grid, 1), (self._curve, 2), (self._bars, 3)):
             item.setZValue(depth)
@@ -194,6 +194,8 @@ class HistogramPlot(Plot):
         # Bars too close to be told apart become an area that lets the curve through.
         share, opacity = (0.28, 1.0) if pixels >= 10 else (0.5, 1.0) if pixels >= 4 else (1.0, 0.5)
         heights = self._height(counts[shown]) - floor
+        if pixels < SHARP_PIXELS:
+            centers, heights, spacing = _one_per_pixel(centers, heights, SHARP_PIXELS * self.value_per_pixel())
         brush = current().color("quantized", opacity)
         self._bars.setOpts(x=centers, height=heights, y0=floor, width=spacing * share, brush=brush)
 
@@ -281,3 +283,10 @@ class LimitLine(pg.InfiniteLine):
         self._maxMarkerSize = _GRIP
         self.label.setFont(ui_font(AXIS_PIXELS))
         self.setCursor(Qt.CursorShape.SizeHorCursor)
+
+
+def _one_per_pixel(x: Array, heights: Array, width: float) -> tuple[Array, Array, float]:
+    """Return the tallest bar in each stretch of `width`: all that can be seen, in a third of the time."""
+    places = np.floor(x / width).astype(np.int64)
+    first = np.flatnonzero(np.diff(places, prepend=places[:1] - 1))
+    return (places[first] + 0.5) * width, np.maximum.reduceat(heights, first), width

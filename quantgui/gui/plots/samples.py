@@ -7,7 +7,7 @@ import pyqtgraph as pg
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QWidget
 
-from quantgui.gui.plots.base import pen
+from quantgui.gui.plots.base import Bars, pen
 from quantgui.gui.plots.channels import ChannelPlot
 from quantgui.gui.theme import Tokens, current
 from quantgui.results import Array
@@ -18,8 +18,8 @@ class SamplesPlot(ChannelPlot):
 
     def __init__(self, name: str, x_label: str, y_label: str, parent: QWidget | None = None) -> None:
         super().__init__(name, x_label, y_label, parent)
-        self._bars = pg.BarGraphItem(x=[], y0=[], y1=[], width=1)
-        self._extreme = pg.BarGraphItem(x=[], y0=[], y1=[], width=1)
+        self._bars = Bars(x=[], y0=[], y1=[], width=1)
+        self._extreme = Bars(x=[], y0=[], y1=[], width=1)
         self._low = pg.InfiniteLine(0.0, angle=0, movable=False)
         self._high = pg.InfiniteLine(0.0, angle=0, movable=False)
         for depth, item in enumerate((self._bars, self._extreme, self._low, self._high), 1):
