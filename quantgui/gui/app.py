@@ -47,7 +47,7 @@ class ExceptionHook:
 
     def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
-            QApplication.quit()
+            QApplication.exit(0)
             return
         details = "".join(traceback.format_exception(kind, error, trace))
         self.count += 1
@@ -134,7 +134,8 @@ def start_log(folder: Path) -> None:
 def _let_interrupts_through(app: QApplication) -> None:
     """Let Ctrl+C in a terminal close the program: Python sees signals only while it runs."""
     if os.name == "posix":
-        signal.signal(signal.SIGINT, lambda *_: app.quit())
+        # Without asking anything: what is not saved stays in the recovery file.
+        signal.signal(signal.SIGINT, lambda *_: app.exit(0))
         timer = QTimer(app)
         timer.timeout.connect(lambda: None)
         timer.start(500)

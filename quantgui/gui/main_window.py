@@ -355,14 +355,15 @@ class MainWindow(QMainWindow):
 
     def _show_title(self) -> None:
         summary = self.session.summary
-        self.setWindowModified(not self.session.is_saved)
         if summary is None:
-            self.setWindowTitle("quantgui")
+            self.setWindowTitle("quantgui[*]")
+            self.setWindowModified(False)
             self._title.setText("")
             return
         name = Path(summary.path).name
         config = Path(self.session.config_path).name
         self.setWindowTitle(f"{name}{f' · {config}' if config else ''}[*] – quantgui")
+        self.setWindowModified(not self.session.is_saved)
         self._title.setText(f"{name}  ·  opset {summary.opset}  ·  {numbers.data_size(summary.file_bytes)}")
 
     def _fill_recent(self) -> None:

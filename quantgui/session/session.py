@@ -472,7 +472,9 @@ class Session(QObject):
         """End the engine at once; nothing is heard of it any more."""
         if not self._closed:
             self._closed = True
-            self._autosave_timer.stop()
+            if self._autosave_timer.isActive():
+                self._autosave_timer.stop()
+                self._write_autosave()
             # The stack tells of its own end, when those who listen may be gone already.
             self.undo_stack.blockSignals(True)
             self._engine.close()
