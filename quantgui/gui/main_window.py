@@ -275,6 +275,7 @@ class MainWindow(QMainWindow):
         self.welcome.show_samples(read_samples())
         self.welcome.show_recent(self.session.recent.entries())
         self._pages.setCurrentWidget(self.welcome)
+        self.welcome.open_button.setFocus()
 
     def set_scheme(self, scheme: str) -> None:
         """Use a look, and remember it."""

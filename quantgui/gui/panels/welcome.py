@@ -45,7 +45,7 @@ class SampleCard(Card):
         text.setAlignment(Qt.AlignmentFlag.AlignTop)
         text.setMinimumHeight(52)
         text.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.MinimumExpanding)
-        self.button = QPushButton(self.tr("Open sample"))
+        self.button = QPushButton(" " + self.tr("Open sample"))
         self.button.setAccessibleName(self.tr("Open the sample {title}").format(title=sample.title))
         self.button.setToolTip(self.tr("Open this network with its data: one click to a picture."))
         set_icon(self.button, "flask-conical", "accent")
@@ -62,7 +62,7 @@ class RecentRow(QToolButton):
         super().__init__(parent)
         path = Path(entry.network)
         data = f"  ·  {Path(entry.data).name}" if entry.data else ""
-        self.setText(f"{path.name}{data}")
+        self.setText(f" {path.name}{data}")
         self.setToolTip(f"{entry.network}\n{entry.data}".strip())
         self.setAccessibleName(self.tr("Open again {name}").format(name=path.name))
         self.setProperty("flat", "true")
