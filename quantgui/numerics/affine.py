@@ -258,8 +258,13 @@ def _int_format(spec: QuantizerSpec) -> IntFormat:
 
 
 def _grid_of(ranges: tuple[Array, Array], spec: QuantizerSpec, fmt: IntFormat) -> QParams:
-    low, high = ranges
-    return choose_qparams(low.ravel(), high.ravel(), fmt, symmetric=spec.symmetric, full_range=spec.full_range)
+    low, high = (ends.ravel() for ends in ranges)
+    grids = choose_qparams(low, high, fmt, symmetric=spec.symmetric, full_range=spec.full_range)
+    used = (low != 0) | (high != 0)
+    if used.all() or not used.any():
+        return grids
+    # Any grid holds a group of zeros; the finest of the others keeps it from looking like the widest.
+    return QParams(np.where(used, grids.scale, grids.scale[used].min()), grids.zero_point)
 
 
 def _shape3(box: Array) -> tuple[int, int, int]:

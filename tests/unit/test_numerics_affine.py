@@ -21,6 +21,7 @@ from quantgui.numerics.affine import (
     fake_quantize_with,
     measure_weight,
     quantize_groups,
+    weight_qparams,
 )
 from quantgui.numerics.groups import as_matrix, elements_per_channel, from_matrix, grid_shape
 from quantgui.numerics.qparams import QParams, choose_qparams, covered_range
@@ -316,3 +317,12 @@ def test_that_infinite_quotients_are_clipped_without_a_warning():
     values, error = fake_quantize_with(x, QuantizerSpec(IntFormat(8)), qparams)
     assert np.array_equal(values, np.array([[127, -128, 0]], np.float32) * np.float32(1e-37))
     assert error.clipped == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("granularity", [PerChannel(), PerGroup(4)])
+def test_that_a_group_of_zeros_does_not_look_like_the_widest(granularity):
+    x = np.array([[1e-3, -2e-3, 1e-3, 0], [0, 0, 0, 0], [4e-3, 0, 0, 1e-3]], np.float32)
+    spec = QuantizerSpec(IntFormat(4), True, granularity)
+    qparams = weight_qparams(x, spec, 0)
+    assert qparams.scale[1] == qparams.scale.min()
+    assert (fake_quantize(x, spec, 0)[0][1] == 0).all()
