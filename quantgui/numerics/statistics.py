@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quantgui.numerics.groups import as_box, as_float32, compute_each, pieces
+from quantgui.numerics.groups import as_box, as_float32, pieces
 from quantgui.numerics.qparams import QParams, choose_qparams
 from quantgui.results import Array, ChannelStatistics, Histogram, TensorError, TensorStatistics
 from quantgui.spec.formats import IntFormat
@@ -35,22 +35,25 @@ _NONE = np.empty(0)
 
 
 def collect(x: Array) -> TensorStatistics:
-    """Return the statistics of all values of `x` (any shape), taken as float32; non-finite ones are only counted."""
+    """Return the statistics of all values of `x` (any shape), taken as float32; non-finite ones are only counted.
+
+    One thread: counting holds the interpreter's lock, so more of them gain nothing here.
+    """
     if x.size == 0:
         return _empty(0)
     box = as_box(x, 0) if x.ndim else x.reshape(1, 1, 1)
-    parts = [piece.take(box) for piece in pieces(_shape3(box), PerTensor(), 1 << 18)]
-    ends = _Ends.joined(compute_each(_Ends.of, parts, x.size))
+    parts = [piece.take(box) for piece in pieces(_shape3(box), PerTensor(), 1 << 17)]
+    ends = _Ends.joined([_Ends.of(part) for part in parts])
     if ends.count == 0:
         return _empty(ends.non_finite)
     full = _exponent(max(-ends.minimum, ends.maximum))
-    first, counts = _count(parts, full, x.size)
+    first, counts = _count(parts, full, ends)
     exponent = _finest(full, first, counts)
     outliers = _NONE
     if exponent < full:
         limit = math.ldexp(HALF_BINS, exponent)
-        outliers = np.sort(np.concatenate(compute_each(lambda p: _outside(p, limit), parts, x.size)))
-        first, counts = _count(parts, exponent, x.size)
+        outliers = np.sort(np.concatenate([_outside(part, limit) for part in parts]))
+        first, counts = _count(parts, exponent, ends)
     return TensorStatistics(
         count=ends.count,
         minimum=ends.minimum,
@@ -318,7 +321,7 @@ class _Ends:
             if not values.size:
                 return _Ends(0, non_finite, 0, math.inf, -math.inf, 0.0, 0.0)
             low, high = float(values.min()), float(values.max())
-        zeros = values.size - int(np.count_nonzero(values))
+        zeros = int(np.count_nonzero(values == 0))  # several times as fast as counting in floats
         total = float(values.sum(dtype=np.float64))
         return _Ends(values.size, non_finite, zeros, low, high, total, sum_of_squares(values, max(-low, high)))
 
@@ -401,26 +404,34 @@ def _outside(part: Array, limit: float) -> Array:
     return outside[np.isfinite(outside)].astype(np.float64)
 
 
-def _count(parts: list[Array], exponent: int, size: int) -> tuple[int, Array]:
-    return _added(compute_each(lambda part: _count_part(part, exponent), parts, size))
-
-
-def _count_part(part: Array, exponent: int) -> tuple[int, Array]:
-    values = as_float32(part).ravel()
-    if -100 < exponent <= 0:
-        # A power of two: exact, and a value that is not 0 cannot become 0.
-        bins = values * np.float32(math.ldexp(1.0, -exponent))
-    else:
-        bins = np.ldexp(values.astype(np.float64), -exponent)
-    np.floor(bins, out=bins)
-    low, high = float(bins.min()), float(bins.max())
-    if not (low >= -HALF_BINS and high < HALF_BINS):
-        bins = bins[(bins >= -HALF_BINS) & (bins < HALF_BINS)]
-        if not bins.size:
-            return 0, np.zeros(0, np.int64)
-        low, high = float(bins.min()), float(bins.max())
-    bins -= bins.dtype.type(low)
-    return int(low), np.bincount(bins.astype(np.intp), minlength=int(high - low) + 1)
+def _count(parts: list[Array], exponent: int, ends: _Ends) -> tuple[int, Array]:
+    """Return the first bin and the counts of all finite values that lie in the bins of width 2**exponent."""
+    first, last = (
+        min(max(math.floor(math.ldexp(end, -exponent)), -HALF_BINS), HALF_BINS - 1)
+        for end in (ends.minimum, ends.maximum)
+    )
+    all_fit = not ends.non_finite and _exponent(max(-ends.minimum, ends.maximum)) <= exponent
+    # Of a power of two, exact; and a value that is not 0 cannot become 0.
+    dtype, factor = (np.float32, np.float32(math.ldexp(1.0, -exponent))) if -100 < exponent <= 0 else (np.float64, None)
+    memory: Array = np.empty(max(part.size for part in parts), dtype)
+    counts = np.zeros(last - first + 1, np.int64)
+    for part in parts:
+        values = as_float32(part).ravel()
+        bins = memory[: values.size]
+        if factor is None:
+            np.ldexp(values.astype(np.float64), -exponent, out=bins)
+        else:
+            np.multiply(values, factor, out=bins)
+        np.floor(bins, out=bins)
+        if not all_fit:
+            bins = bins[(bins >= first) & (bins <= last)]
+        if first:
+            bins -= bins.dtype.type(first)
+        counts += np.bincount(bins.astype(np.intp), minlength=len(counts))
+    if all_fit:
+        return first, counts
+    held = np.flatnonzero(counts)
+    return (first + int(held[0]), counts[held[0] : held[-1] + 1]) if len(held) else (0, counts[:0])
 
 
 def _bincount(bins: Array) -> tuple[int, Array]:
