@@ -72,6 +72,11 @@ def format_text(chosen: Format | None) -> str:
             return str(bits)
 
 
+def short_name(layer: LayerInfo) -> str:
+    """Return the layer's name without what says nothing: the slash in front and the operator behind."""
+    return layer.name.removeprefix("/").removesuffix(f"/{layer.op}") or layer.name
+
+
 class LayersModel(QAbstractTableModel):
     """A view of the session; holds nothing of its own but the order of the rows.
 
@@ -295,7 +300,7 @@ class LayersModel(QAbstractTableModel):
     def _text(self, layer: LayerInfo, spec: LayerSpec, column: Column) -> str:
         match column:
             case Column.NAME:
-                return layer.name
+                return short_name(layer)
             case Column.OP:
                 return layer.op
             case Column.SHAPE:

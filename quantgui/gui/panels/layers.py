@@ -38,6 +38,7 @@ _WIDTHS = {
     Column.SQNR: 84,
 }
 _NAME_WIDTH = 128
+_WIDEST_NAME = 240
 _OPTIONAL = (Column.SCHEME, Column.SHAPE, Column.OP, Column.PARAMETERS)
 """Columns that give way when the table is narrow, the last one longest."""
 
@@ -248,6 +249,7 @@ class LayersPanel(Card):
     def _on_reset(self) -> None:
         self._syncing = False
         self.show_selection(self._selected)
+        self._fit_columns()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -257,13 +259,20 @@ class LayersPanel(Card):
         """Hide the columns that do not fit, unless the user has asked for them."""
         room = self.width() - 24
         wanted = dict.fromkeys(Column, True) | self._chosen_columns
-        needed = _NAME_WIDTH + sum(self.table.columnWidth(c) or w for c, w in _WIDTHS.items() if wanted[c])
+        needed = self._name_width() + sum(self.table.columnWidth(c) or w for c, w in _WIDTHS.items() if wanted[c])
         for column in _OPTIONAL:
             if wanted[column] and column not in self._chosen_columns and needed > room:
                 wanted[column] = False
                 needed -= _WIDTHS[column]
         for column in Column:
             self.table.setColumnHidden(column, not wanted[column])
+
+    def _name_width(self) -> int:
+        """Return the width that shows most names whole."""
+        metrics = self.table.fontMetrics()
+        names = (self._model.index(row, Column.NAME).data() for row in range(min(self._model.rowCount(), 200)))
+        widest = max((metrics.horizontalAdvance(str(name)) for name in names), default=0)
+        return max(_NAME_WIDTH, min(widest + 18, _WIDEST_NAME))
 
     def _on_header_menu(self, position: QPoint) -> None:
         menu = QMenu(self)
