@@ -1,9 +1,15 @@
-"""Run data through the float network once and keep the statistics of activations, whatever the number of samples."""
+"""Run data through the float network once and keep the statistics of activations, whatever the number of samples.
+
+While ONNX Runtime computes the next tensors, threads summarize those before; a few at a time, so that no more than
+these are held.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +23,9 @@ from quantgui.results import ActivationReady, Array, Calibrated, DataSummary, Ev
 
 _REPORT_SECONDS = 0.1
 _PARTIAL_SECONDS = 2.0
+_THREADS = 2
+_AHEAD = 4
+"""Tensors that may wait for a thread."""
 
 
 class Streamer(Protocol):
@@ -56,30 +65,56 @@ def calibrate(
     done = 0
     states: Mapping[str, Array] | None = None
     yield Progress(0, total, "Calibrating")
-    for batch in dataset.batches(batch_size, samples):
-        carried = set(batch.carried.values())
-        arrived: dict[str, Array] = {}
-        for name, values in executor.stream(carry(batch, states), FLOAT_SIMULATION, sorted({*seen, *carried})):
-            if name in carried:
-                arrived[name] = values
-            if name in seen:
-                seen[name].add(batch.split(values))
-            if time.perf_counter() - reported > _REPORT_SECONDS:
-                reported = time.perf_counter()
-                yield Progress(done, total, "Calibrating", _seconds_left(reported - started, done, total))
-        states = arrived
-        done += batch.samples
-        now = reported = time.perf_counter()
-        yield Progress(done, total, "Calibrating", _seconds_left(now - started, done, total))
-        if done < total and now - told >= partial_after:
-            # The first batch at once, later ones seldom: each event carries a fine histogram.
-            told, partial_after = now, max(_PARTIAL_SECONDS, 2 * partial_after)
-            for name, state in seen.items():
-                yield state.ready(name, done)
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for batch in dataset.batches(batch_size, samples):
+            carried = set(batch.carried.values())
+            arrived: dict[str, Array] = {}
+            waiting: deque[tuple[str, Future[_Summary]]] = deque()
+            for name, values in executor.stream(carry(batch, states), FLOAT_SIMULATION, sorted({*seen, *carried})):
+                if name in carried:
+                    arrived[name] = values
+                if name in seen and values.size:
+                    waiting.append((name, threads.submit(_summarize, batch.split(values))))
+                _take(waiting, seen, _AHEAD)
+                if time.perf_counter() - reported > _REPORT_SECONDS:
+                    reported = time.perf_counter()
+                    yield Progress(done, total, "Calibrating", _seconds_left(reported - started, done, total))
+            _take(waiting, seen, 0)
+            states = arrived
+            done += batch.samples
+            now = reported = time.perf_counter()
+            yield Progress(done, total, "Calibrating", _seconds_left(now - started, done, total))
+            if done < total and now - told >= partial_after:
+                # The first batch at once, later ones seldom: each event carries a fine histogram.
+                told, partial_after = now, max(_PARTIAL_SECONDS, 2 * partial_after)
+                for name, state in seen.items():
+                    yield state.ready(name, done)
     if done == 0:
         raise DataError(f"The data '{dataset.summary.source}' holds no sample to calibrate with.")
     ready = {name: state.ready(name, done) for name, state in seen.items()}
     yield Calibrated(ready, done, time.perf_counter() - started)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Summary:
+    """What is known of one tensor in one batch."""
+
+    statistics: TensorStatistics
+    minima: Array
+    maxima: Array
+
+
+def _summarize(values: Array) -> _Summary:
+    """Return what is known of the values of one batch, shape (S, ...)."""
+    rows = values.reshape(len(values), -1)
+    return _Summary(collect(values), rows.min(1).astype(np.float32), rows.max(1).astype(np.float32))
+
+
+def _take(waiting: deque[tuple[str, Future[_Summary]]], seen: Mapping[str, _Seen], most: int) -> None:
+    """Add summaries, the oldest first, until at most `most` wait."""
+    while len(waiting) > most:
+        name, summary = waiting.popleft()
+        seen[name].add(summary.result())
 
 
 @dataclass(eq=False)
@@ -90,14 +125,11 @@ class _Seen:
     minima: list[Array] = field(default_factory=list)
     maxima: list[Array] = field(default_factory=list)
 
-    def add(self, values: Array) -> None:
-        """Add the values of one batch, shape (S, ...)."""
-        if values.size == 0:
-            return
-        self.statistics = merge(self.statistics, collect(values))
-        rows = values.reshape(len(values), -1)
-        self.minima.append(rows.min(1).astype(np.float32))
-        self.maxima.append(rows.max(1).astype(np.float32))
+    def add(self, summary: _Summary) -> None:
+        """Add what is known of one more batch."""
+        self.statistics = merge(self.statistics, summary.statistics)
+        self.minima.append(summary.minima)
+        self.maxima.append(summary.maxima)
 
     def ready(self, name: str, samples: int) -> ActivationReady:
         return ActivationReady(name, self.statistics, samples, _joined(self.minima), _joined(self.maxima))
