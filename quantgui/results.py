@@ -178,6 +178,8 @@ class DataSummary:
     fingerprint: str
     image_options: ImageOptions | None = None
     notes: tuple[str, ...] = ()
+    calibration: str = ""
+    """Where ranges of activations come from, if not from `source`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -161,7 +161,7 @@ class Bench:
         calibration = others[0] if others else dataset
         samples = min(self._calibration_samples, calibration.summary.samples)
         self._data = _OpenData(dataset, calibration, samples)
-        yield DataOpened(dataset.summary)
+        yield DataOpened(replace(dataset.summary, calibration=request.calibration))
 
     def _set_metric(self, function: str) -> Iterator[Event]:
         yield Progress(0, 0, "Loading the metric")

@@ -130,19 +130,22 @@ class Commands(QObject):
         if path := self._chooser.open_file(self._window, self.tr("Open network"), NETWORKS):
             self.open_path(path)
 
-    def open_path(self, path: str, data: str = "") -> None:
+    def open_path(self, path: str, data: str = "", calibration: str = "") -> None:
         """Open the network at `path`, then `data`, unless the user wants to keep his unsaved work."""
         if self.may_leave():
-            self._session.open_network(path, data)
+            self._session.open_network(path, data, calibration=calibration)
 
     def open_sample(self, sample: Sample) -> None:
         """Open a sample network with its data."""
-        self.open_path(sample.network, sample.evaluation)
+        self.open_path(sample.network, sample.evaluation, sample.calibration)
 
     def open_recent(self, entry: RecentFile) -> None:
         """Open a network again, with the data it was used with if that is still there."""
-        data = entry.data if entry.data.startswith("random:") or Path(entry.data).exists() else ""
-        self.open_path(entry.network, data)
+        data, calibration = (
+            source if source.startswith("random:") or (source and Path(source).exists()) else ""
+            for source in (entry.data, entry.calibration)
+        )
+        self.open_path(entry.network, data, calibration)
 
     def open_files(self, paths: list[str]) -> None:
         """Open what has been dropped on the window: a network, data, a configuration, or several of them."""

@@ -32,6 +32,7 @@ class Project:
     image_options: ImageOptions | None = None
     metric: str = ""
     config_path: str = ""
+    calibration: str = ""
 
 
 def project_to_json(project: Project) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def project_to_json(project: Project) -> dict[str, Any]:
         "version": VERSION,
         "network": project.network,
         "data": project.data,
+        "calibration": project.calibration,
         "image_options": None if options is None else {name: getattr(options, name) for name in options.__slots__},
         "metric": project.metric,
         "config_path": project.config_path,
@@ -67,6 +69,7 @@ def project_from_json(value: Any) -> Project:
             options,
             str(value["metric"]),
             str(value["config_path"]),
+            str(value.get("calibration", "")),
         )
     except (KeyError, TypeError) as error:
         raise SpecError(f"This is no project file: {error}.") from error

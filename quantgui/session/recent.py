@@ -18,6 +18,7 @@ class RecentFile:
     network: str
     data: str = ""
     config: str = ""
+    calibration: str = ""
 
 
 class RecentFiles:
@@ -30,7 +31,10 @@ class RecentFiles:
         """Return what was opened lately; files that are gone are left out. A damaged list counts as empty."""
         try:
             value = json.loads(self._path.read_text(encoding="utf-8"))
-            entries = [RecentFile(str(e["network"]), str(e["data"]), str(e["config"])) for e in value]
+            entries = [
+                RecentFile(str(e["network"]), str(e["data"]), str(e["config"]), str(e.get("calibration", "")))
+                for e in value
+            ]
         except (OSError, ValueError, KeyError, TypeError):
             return ()
         return tuple(entry for entry in entries if Path(entry.network).is_file())

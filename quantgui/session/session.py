@@ -109,6 +109,7 @@ class _AfterOpening:
     config: QuantConfig | None = None
     config_path: str = ""
     recovered: bool = False
+    calibration: str = ""
 
 
 class Session(QObject):
@@ -289,15 +290,23 @@ class Session(QObject):
     # --- opening -------------------------------------------------------------------------------------------------
 
     def open_network(
-        self, path: str, data: str = "", config: QuantConfig | None = None, image_options: ImageOptions | None = None
+        self,
+        path: str,
+        data: str = "",
+        config: QuantConfig | None = None,
+        image_options: ImageOptions | None = None,
+        calibration: str = "",
     ) -> None:
         """Open the network at `path`, then `data` (if any), with `config` (or everything float)."""
-        self._after_opening = _AfterOpening(data, image_options, config=config)
+        self._after_opening = _AfterOpening(data, image_options, config=config, calibration=calibration)
         self._submit(Wanted("network", OpenNetwork(path), Priority.OPEN))
 
-    def open_data(self, source: str, image_options: ImageOptions | None = None) -> None:
-        """Open data for calibration and evaluation: a file, a folder of images, or ``random:N``."""
-        self._submit(Wanted("data", OpenData(source, image_options), Priority.OPEN))
+    def open_data(self, source: str, image_options: ImageOptions | None = None, calibration: str = "") -> None:
+        """Open data for evaluation, and for calibration if `calibration` names no other.
+
+        Each is a file, a folder of images, or ``random:N``.
+        """
+        self._submit(Wanted("data", OpenData(source, image_options, calibration), Priority.OPEN))
 
     def set_metric(self, function: str) -> None:
         """Measure quality with the user's ``FILE.py:function``; empty for the automatic metric."""
@@ -309,7 +318,13 @@ class Session(QObject):
         if project is None or not Path(project.network).is_file():
             return False
         self._after_opening = _AfterOpening(
-            project.data, project.image_options, project.metric, project.config, project.config_path, recovered=True
+            project.data,
+            project.image_options,
+            project.metric,
+            project.config,
+            project.config_path,
+            True,
+            project.calibration,
         )
         self._submit(Wanted("network", OpenNetwork(project.network), Priority.OPEN))
         return True
@@ -598,7 +613,7 @@ class Session(QObject):
         if after.metric:
             self.set_metric(after.metric)
         if after.data:
-            self.open_data(after.data, after.image_options)
+            self.open_data(after.data, after.image_options, after.calibration)
         self._remember_recent()
         self._autosave_timer.start()
 
@@ -690,8 +705,8 @@ class Session(QObject):
     def _remember_recent(self) -> None:
         if self._summary is None:
             return
-        data = "" if self._data is None else self._data.source
-        self._writer.submit(self._write_recent, RecentFile(self._summary.path, data, self._config_path))
+        data, calibration = ("", "") if self._data is None else (self._data.source, self._data.calibration)
+        self._writer.submit(self._write_recent, RecentFile(self._summary.path, data, self._config_path, calibration))
 
     def _write_recent(self, entry: RecentFile) -> None:
         # A full disk must not keep the user from working; there is nothing he could do about this list.
@@ -709,6 +724,7 @@ class Session(QObject):
             None if data is None else data.image_options,
             self._metric,
             self._config_path,
+            "" if data is None else data.calibration,
         )
         self._writer.submit(self._write_project, project)
 
