@@ -51,7 +51,7 @@ from quantgui.results import (
 from quantgui.spec.config import QuantConfig, UnknownName, unknown_names
 from quantgui.spec.presets import PRESETS, find_preset, preset_config
 from quantgui.spec.serialization import config_to_json, load_config
-from quantgui.terminal import ProgressLine, json_text, metric_name, reserved_stdout, score_text
+from quantgui.terminal import ProgressLine, has_display, json_text, metric_name, reserved_stdout, score_text
 
 EXIT_MISTAKE: Final = 2
 EXIT_INTERRUPTED: Final = 130
@@ -216,6 +216,11 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _open_window(arguments: argparse.Namespace) -> int:
+    if not has_display():
+        raise QuantGuiError(
+            "There is no display to open a window on; work without one by 'quantgui inspect', 'evaluate', 'export' and "
+            "'verify', or set DISPLAY."
+        )
     from quantgui.gui.app import run_app
 
     return run_app(arguments.network, arguments.data)

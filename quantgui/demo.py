@@ -9,18 +9,9 @@ from pathlib import Path
 
 from quantgui import cli
 from quantgui.paths import sample_models
+from quantgui.terminal import has_display
 
 SAMPLE = "digits"
-
-
-def has_display() -> bool:
-    """Return whether a window can be shown."""
-    if sys.platform != "linux":
-        return True
-    platform = os.environ.get("QT_QPA_PLATFORM", "")
-    if platform and platform not in ("xcb", "wayland"):
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def main() -> int:

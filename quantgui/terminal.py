@@ -18,6 +18,15 @@ _REPORT_SECONDS: Final = 0.1
 _PERCENT: Final = ("accuracy", "agreement")
 
 
+def has_display() -> bool:
+    """Return whether a window can be shown: Qt aborts the process where it cannot."""
+    if sys.platform != "linux":
+        return True
+    if os.environ.get("QT_QPA_PLATFORM", "").split(":")[0] not in ("", "xcb", "wayland"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
 # --- streams ------------------------------------------------------------------------------------------------------
 
 

@@ -282,3 +282,21 @@ def test_that_demosaicking_by_the_command_line_tells_the_story_of_the_window(tmp
     assert verified["simulated"] == w8a8["quantized"]
     assert verified["deployed"]["value"] == pytest.approx(w8a8["quantized"]["value"], abs=0.5)
     assert verified["file_bytes"] < verified["float_file_bytes"] / 3
+
+
+def test_that_a_window_without_a_display_is_a_sentence() -> None:
+    hidden = {"DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"}
+    environment = {k: v for k, v in os.environ.items() if k not in hidden} | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run([*COMMAND, DIGITS], capture_output=True, text=True, env=environment, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr.startswith("quantgui: There is no display")
+    assert result.stderr.count("\n") == 1
+
+
+def test_that_make_run_ends_with_a_result_without_a_display() -> None:
+    hidden = {"DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"}
+    environment = {k: v for k, v in os.environ.items() if k not in hidden} | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "quantgui.demo"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    assert result.returncode == 0, result.stderr
+    assert "output of the file against the simulation" in result.stdout
