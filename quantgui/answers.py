@@ -48,7 +48,7 @@ def inspect_text(summary: NetworkSummary) -> str:
     count = len(summary.layers)
     head = (
         f"{summary.name}: {summary.parameters:,} parameters, {count} layer{'s' if count != 1 else ''}, "
-        f"{size(summary.float_bytes)} as float32, {size(summary.file_bytes)} on disk"
+        f"{size(summary.float_bytes)} as float, {size(summary.file_bytes)} on disk"
     )
     lines = [
         head,
@@ -77,7 +77,9 @@ def _layer_json(layer: LayerInfo) -> Json:
 
 
 def _layer_bytes(layer: LayerInfo) -> int:
-    return layer.stored_bytes if layer.read_only else weight_bytes(layer.channels, layer.elements_per_channel, None)
+    if layer.read_only:
+        return layer.stored_bytes
+    return weight_bytes(layer.channels, layer.elements_per_channel, None, float_bits=layer.float_bits)
 
 
 def _format(layer: LayerInfo) -> str:

@@ -71,6 +71,7 @@ class LayerInfo:
         quantizes_activations: whether `LayerSpec.activations` has a meaning for this operator.
         scope: names of the enclosing control-flow nodes (If, Loop), outermost first.
         stored_bytes: bytes in the opened file.
+        float_bits: bits of a value where the layer stays float: 32, or the width a float16 or float64 network has.
     """
 
     name: str
@@ -93,6 +94,7 @@ class LayerInfo:
     quantizes_activations: bool = False
     scope: tuple[str, ...] = ()
     stored_bytes: int = 0
+    float_bits: int = 32
 
     @property
     def parameters(self) -> int:
@@ -129,7 +131,7 @@ class NetworkSummary:
     parameters: int
     file_bytes: int
     float_bytes: int
-    """Bytes of all constants of the folded network, float32 where they are float."""
+    """Bytes of all constants of the folded network, in the types it computes with."""
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     layers: tuple[LayerInfo, ...]

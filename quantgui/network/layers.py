@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from quantgui.network.files import stored_bytes
+from quantgui.network.files import let_go, stored_bytes
 from quantgui.network.graph import Node, Program
 from quantgui.network.quantized import QuantizedWeight, find_quantized
 from quantgui.network.transforms import is_signal_transform
@@ -163,6 +163,8 @@ def _float_layer(
     axis = use.axis
     channels = values.shape[axis]
     finite = is_finite(values)
+    signal_transform = finite and node.op in _WITH_ACTIVATIONS and is_signal_transform(values, axis)
+    let_go(stored)
     has_activations = node.op in _WITH_ACTIVATIONS and use.data >= 0
     share = values.size / stored.size
     return LayerInfo(
@@ -181,10 +183,11 @@ def _float_layer(
         macs=round(sum(macs.get(u.node.name, 0) * _macs_share(u, program) for u in uses)),
         dtype=origin.dtype,
         finite=finite,
-        signal_transform=finite and node.op in _WITH_ACTIVATIONS and is_signal_transform(values, axis),
+        signal_transform=signal_transform,
         quantizes_activations=has_activations,
         scope=node.scope,
         stored_bytes=round(origin.stored_bytes * share),
+        float_bits=8 * stored.dtype.itemsize,
     )
 
 
@@ -199,7 +202,13 @@ def _macs_share(use: _Use, program: Program) -> float:
 def is_finite(values: Array) -> bool:
     """Return whether all values are finite, looking at them in chunks."""
     flat = values.reshape(-1)
-    return all(np.isfinite(flat[i : i + (1 << 22)]).all() for i in range(0, flat.size, 1 << 22))
+    return all(_is_finite_chunk(flat[i : i + (1 << 20)]) for i in range(0, flat.size, 1 << 20))
+
+
+def _is_finite_chunk(chunk: Array) -> bool:
+    finite = bool(np.isfinite(chunk).all())
+    let_go(chunk)
+    return finite
 
 
 def _output_tensor(node: Node, consumers: Mapping[str, list[Node]], outputs: set[str]) -> str:

@@ -103,7 +103,6 @@ def _summary(
     file: NetworkFile, program: Program, layers: tuple[LayerInfo, ...], notes: tuple[str, ...]
 ) -> NetworkSummary:
     floats = [v for v in program.constants.values() if _is_float(v.dtype)]
-    others = [v for v in program.constants.values() if not _is_float(v.dtype)]
     read_only = {layer.weight: layer.parameters for layer in layers if layer.read_only}
     return NetworkSummary(
         name=file.path.stem,
@@ -114,7 +113,7 @@ def _summary(
         producer=" ".join(filter(None, (file.model.producer_name, file.model.producer_version))),
         parameters=sum(v.size for v in floats) + sum(read_only.values()),
         file_bytes=file.file_bytes,
-        float_bytes=sum(4 * v.size for v in floats) + sum(stored_bytes(v) for v in others),
+        float_bytes=sum(stored_bytes(v) for v in program.constants.values()),
         inputs=tuple(_tensor_info(value) for value in program.graph.inputs),
         outputs=tuple(_tensor_info(value, is_output=True) for value in program.graph.outputs),
         layers=layers,

@@ -27,6 +27,8 @@ class WeightTraits(Protocol):
     def read_only(self) -> bool: ...
     @property
     def finite(self) -> bool: ...
+    @property
+    def float_bits(self) -> int: ...
 
 
 def network_bytes(
@@ -39,17 +41,25 @@ def network_bytes(
     """
     changed = ((layer, config.spec_for(layer.name).weights) for layer in layers if layer.finite and not layer.read_only)
     return float_bytes - sum(
-        weight_bytes(layer.channels, layer.elements_per_channel, None)
-        - weight_bytes(layer.channels, layer.elements_per_channel, spec, stored=stored)
+        weight_bytes(layer.channels, layer.elements_per_channel, None, float_bits=layer.float_bits)
+        - weight_bytes(layer.channels, layer.elements_per_channel, spec, stored=stored, float_bits=layer.float_bits)
         for layer, spec in changed
     )
 
 
-def weight_bytes(channels: int, elements_per_channel: int, spec: QuantizerSpec | None, *, stored: bool = False) -> int:
+def weight_bytes(
+    channels: int,
+    elements_per_channel: int,
+    spec: QuantizerSpec | None,
+    *,
+    stored: bool = False,
+    float_bits: int = 32,
+) -> int:
     """Return the bytes of a weight of C x K elements: packed values, scales and zero points.
 
     With ``stored`` the values are counted in the next ONNX integer type (3 bits stored as 4), else packed at their
-    own width. Symmetric quantizers store no zero point.
+    own width. Symmetric quantizers store no zero point. Without a spec a value takes `float_bits`: 16 or 64 where the
+    network itself computes so.
 
     >>> from quantgui.spec.granularity import PerChannel
     >>> weight_bytes(16, 9, QuantizerSpec(IntFormat(4), True, PerChannel()))
@@ -57,7 +67,7 @@ def weight_bytes(channels: int, elements_per_channel: int, spec: QuantizerSpec |
     """
     elements = channels * elements_per_channel
     if spec is None:
-        return 4 * elements
+        return float_bits * elements // 8
     match spec.format:
         case FloatFormat():
             return 2 * elements

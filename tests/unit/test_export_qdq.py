@@ -118,7 +118,7 @@ def stored_bytes(path: Path) -> int:
 
 
 @pytest.mark.parametrize("name", ["w8", "w5", "w4 g8", "w3 g5", "w2 g16", "uint4 g16", "w12", "float16"])
-@pytest.mark.parametrize("model", ["mlp", "residual", "tokens", "if"])
+@pytest.mark.parametrize("model", ["mlp", "residual", "tokens", "if", "halves"])
 def test_that_the_file_is_as_large_as_predicted(tmp_path: Path, model: str, name: str) -> None:
     network = examples.opened(tmp_path, examples.MODELS[model]())
     config = QuantConfig(SPECS[name])

@@ -462,5 +462,5 @@ def test_that_other_float_types_keep_theirs(tmp_path, kind):
     [layer] = network.summary.layers
     assert layer.dtype == np.dtype(kind).name
     assert network.weight(layer).dtype == kind
-    assert network.summary.float_bytes == 4 * 1200
-    assert layer.stored_bytes == 1200 * np.dtype(kind).itemsize
+    assert network.summary.float_bytes == layer.stored_bytes == 1200 * np.dtype(kind).itemsize
+    assert layer.float_bits == 8 * np.dtype(kind).itemsize
