@@ -3,7 +3,8 @@
 A tensor at a cut is named by a hash of everything it depends on: the batch, and the overrides and quantizers of the
 segments before it. So a change of one layer runs its own segment and those that depend on it; everything before it, and
 every configuration seen before, comes from the cache as far as the byte budget allows. Float sessions are shared by all
-simulations; a segment with changes gets its own session, built when it is needed.
+simulations; a segment with changes gets its own session, built when it is needed, and overrides that are `exchanged`
+share one session, which takes them as inputs.
 
 A cut tensor is kept as float; each segment that reads it quantizes it for its own nodes. Fetched tensors are float, as
 they are before quantization. A network output is returned quantized where a quantizer without named consumers stands at
@@ -16,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections import ChainMap
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -25,11 +26,12 @@ import onnxruntime
 from quantgui.errors import DataError
 from quantgui.network.batch import Batch, carry
 from quantgui.network.cache import ByteCache
-from quantgui.network.network import Network, injected_names
+from quantgui.network.network import Network, as_contiguous, injected_names
 from quantgui.network.segments import (
     Segment,
     TensorType,
     build_segment,
+    cheap_to_exchange,
     check_traced,
     choose_cuts,
     split,
@@ -53,12 +55,18 @@ Quantizers = Mapping[str, tuple[TensorQuantizer, ...]]
 
 @dataclass(frozen=True, eq=False)
 class _Variant:
-    """One segment under one simulation: the part of the simulation that matters to it."""
+    """One segment under one simulation: the part of the simulation that matters to it.
+
+    `identity` names what it computes, `form` its session: variants that differ in exchanged overrides share a form.
+    `fed` holds the values of those once they are needed.
+    """
 
     segment: Segment
     overrides: Mapping[str, Override]
     quantizers: Quantizers
     identity: int
+    form: int
+    fed: dict[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,20 +136,37 @@ class Executor:
         return len(self._segments or ())
 
     def run(
-        self, batch: Batch, simulation: Simulation = FLOAT_SIMULATION, fetch: Collection[str] = ()
+        self,
+        batch: Batch,
+        simulation: Simulation = FLOAT_SIMULATION,
+        fetch: Collection[str] = (),
+        *,
+        keep: bool = True,
     ) -> dict[str, Array]:
         """Return the network's outputs and those of `fetch` that are fetchable, by name; not to be written to.
+
+        Unless `keep`, what is made is not cached: for simulations that are run once and must not drive out what many
+        of them share.
 
         Raises:
             DataError: the batch lacks an input.
             NetworkError: ONNX Runtime cannot run the network on this batch.
         """
-        results = dict(self._results(batch, simulation, tuple(fetch), self._outputs))
+        results = dict(self._results(batch, simulation, tuple(fetch), self._outputs, keep=keep))
         return {name: results[name] for name in dict.fromkeys((*self._outputs, *fetch)) if name in results}
 
     def stream(self, batch: Batch, simulation: Simulation, fetch: Collection[str]) -> Iterator[tuple[str, Array]]:
         """Yield the tensors `fetch` one by one, segment by segment; segments behind the last of them do not run."""
         yield from self._results(batch, simulation, tuple(fetch), ())
+
+    def exchangeable(self, name: str, rows: int) -> bool:
+        """Return whether values of the initializer `name`, each run on `rows` samples, should be exchanged.
+
+        False before the first run, and for float types that numpy does not know.
+        """
+        readers = [segment for segment in self._segments or () if name in segment.initializers]
+        known = self.network.constants[name].dtype.isbuiltin == 1
+        return known and bool(readers) and all(cheap_to_exchange(self.network, each, name, rows) for each in readers)
 
     def run_sequence(
         self, batches: Iterable[Batch], simulation: Simulation = FLOAT_SIMULATION, fetch: Collection[str] = ()
@@ -188,18 +213,25 @@ class Executor:
     def _variant(self, segment: Segment, simulation: Simulation) -> _Variant:
         overrides = {n: o for n, o in simulation.weights.items() if n in segment.initializers}
         quantizers = _relevant(segment, simulation.quantizers, self._outputs)
-        key = (
-            segment.index,
-            frozenset((name, override.key) for name, override in overrides.items()),
-            frozenset(quantizers.items()),
+        built_in = frozenset((name, override.key) for name, override in overrides.items() if not override.exchanged)
+        exchanged = frozenset((name, override.key) for name, override in overrides.items() if override.exchanged)
+        inserted = frozenset(quantizers.items())
+        identity, form = (
+            self._identities.setdefault((segment.index, built_in, fed, inserted), len(self._identities))
+            for fed in (exchanged, frozenset(name for name, _ in exchanged))
         )
-        identity = self._identities.setdefault(key, len(self._identities))
-        return _Variant(segment, overrides, quantizers, identity)
+        return _Variant(segment, overrides, quantizers, identity, form)
 
     # --- running -------------------------------------------------------------------------------------------------
 
     def _results(
-        self, batch: Batch, simulation: Simulation, fetch: tuple[str, ...], outputs: tuple[str, ...]
+        self,
+        batch: Batch,
+        simulation: Simulation,
+        fetch: tuple[str, ...],
+        outputs: tuple[str, ...],
+        *,
+        keep: bool = True,
     ) -> Iterator[tuple[str, Array]]:
         """Yield `outputs` (quantized where the simulation says so) and `fetch`, as soon as they are known."""
         feeds = self._feeds(batch)
@@ -217,7 +249,7 @@ class Executor:
             yield name, values[_Slot(name, quantized=name in outputs)]
             pending.discard(name)
         for position, step in enumerate(steps):
-            for slot, value in self._run_step(step, feeds, values).items():
+            for slot, value in self._run_step(step, feeds, values, keep=keep).items():
                 values[slot] = value
                 if slot.name in pending and slot.quantized == (slot.name in outputs):
                     pending.discard(slot.name)
@@ -285,12 +317,15 @@ class Executor:
     def _cache(self, name: str) -> ByteCache[Array]:
         return self._output_cache if name in self._outputs else self._cut_cache
 
-    def _run_step(self, step: _Step, feeds: Mapping[str, Array], values: Mapping[_Slot, Array]) -> dict[_Slot, Array]:
+    def _run_step(
+        self, step: _Step, feeds: Mapping[str, Array], values: Mapping[_Slot, Array], *, keep: bool
+    ) -> dict[_Slot, Array]:
         ready = self._session(step.variant, step.fetch)
         inputs = {
             name: feeds[name] if name in feeds else values[_Slot(name, quantized=False)]
             for name in step.variant.segment.inputs
         }
+        inputs |= self._fed(step.variant)
         with runtime_errors("run"):
             results = ready.session.run([*ready.outputs, *ready.quantized.values()], inputs)
         self.segments_run += 1
@@ -299,7 +334,7 @@ class Executor:
             [*((n, False) for n in ready.outputs), *((n, True) for n in ready.quantized)], results, strict=True
         ):
             made[_Slot(name, quantized=quantized)] = value
-            if step.digest is not None and isinstance(value, np.ndarray):
+            if keep and step.digest is not None and isinstance(value, np.ndarray):
                 value.flags.writeable = False
                 self._cache(name).put((step.digest, name, quantized), value, value.nbytes)
         for name in self._outputs:
@@ -309,7 +344,7 @@ class Executor:
         return made
 
     def _session(self, variant: _Variant, fetch: tuple[str, ...]) -> _Ready:
-        key = (variant.identity, fetch)
+        key = (variant.form, fetch)
         ready = self._sessions.get(key)
         if ready is None:
             ready = self._build(variant, fetch)
@@ -323,7 +358,8 @@ class Executor:
 
     def _build(self, variant: _Variant, fetch: tuple[str, ...]) -> _Ready:
         segment = variant.segment
-        values = {name: self._loaded(name, override) for name, override in variant.overrides.items()}
+        built_in = {name: override for name, override in variant.overrides.items() if not override.exchanged}
+        values = {name: self._loaded(name, override) for name, override in built_in.items()}
         outputs = (*segment.outputs, *fetch)
         built = build_segment(
             self.network,
@@ -333,11 +369,19 @@ class Executor:
             quantized_outputs=[name for name in segment.outputs if name in self._outputs],
             quantizers=variant.quantizers,
             inline={name: value for name, value in values.items() if name not in self._injected},
+            fed=variant.overrides.keys() - built_in.keys(),
         )
         constants = ChainMap(values, dict(self.network.constants))
         self.sessions_built += 1
         session = create_session(built.model, constants, threads=self.threads)
         return _Ready(session, outputs, built.quantized)
+
+    def _fed(self, variant: _Variant) -> dict[str, Array]:
+        """Return the values of the exchanged overrides; they are loaded once for a variant."""
+        for name, override in variant.overrides.items():
+            if override.exchanged and name not in variant.fed:
+                variant.fed[name] = as_contiguous(self._loaded(name, override))
+        return variant.fed
 
     def _loaded(self, name: str, override: Override) -> Array:
         """Return the override's values in the dtype of the initializer they replace."""

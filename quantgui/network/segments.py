@@ -7,7 +7,7 @@ it. A cut is good where few bytes cross it and where it does not part operators 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,6 +26,9 @@ WEIGHTED_NODES_PER_SEGMENT = 3
 SECONDS_PER_SEGMENT = 1e-3
 # Rough speed of two cores, only to see which networks are too small to be cut.
 _MACS_PER_SECOND, _VALUES_PER_SECOND, _SECONDS_PER_NODE = 1.2e11, 5e9, 3e-6
+_BUILDING_SECONDS_PER_NODE, _BUILDING_BYTES_PER_SECOND = 2.5e-4, 1e9
+_SLOWDOWN, _SLOWDOWN_CONVOLUTION, _SLOWDOWN_GROUPED = 0.1, 0.5, 100.0
+"""Time that a weight as input adds to its operator, in parts of the time that its operations should take."""
 _NOMINAL_ROWS = 8
 _WINDOW = 0.45
 _FUSION_PENALTY = 1.5
@@ -331,6 +334,7 @@ def build_segment(
     quantized_outputs: Sequence[str] = (),
     quantizers: Mapping[str, Sequence[TensorQuantizer]] | None = None,
     inline: Mapping[str, Array] | None = None,
+    fed: Collection[str] = (),
 ) -> BuiltSegment:
     """Return `segment` as a model.
 
@@ -342,6 +346,7 @@ def build_segment(
         quantized_outputs: tensors whose default quantized form is returned too, if it differs.
         quantizers: to insert.
         inline: other values of small initializers.
+        fed: initializers that become inputs, behind those of the segment.
     """
     skeleton = network.skeleton
     model = onnx.ModelProto(
@@ -355,7 +360,9 @@ def build_segment(
         graph.input.append(network_inputs[name] if name in network_inputs else _value_info(name, types[name]))
     replaced = inline or {}
     for tensor in skeleton.graph.initializer:
-        if tensor.name in replaced:
+        if tensor.name in fed:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        elif tensor.name in replaced:
             graph.initializer.append(numpy_helper.from_array(replaced[tensor.name], tensor.name))
         elif tensor.name in segment.initializers:
             graph.initializer.append(tensor)
@@ -365,6 +372,36 @@ def build_segment(
     quantized = {name: defaults[name] for name in quantized_outputs if name in defaults}
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in (*outputs, *quantized.values()))
     return BuiltSegment(model, quantized)
+
+
+def cheap_to_exchange(network: Network, segment: Segment, name: str, rows: int) -> bool:
+    """Return whether feeding the initializer `name` to a session of `segment` costs less than building another one.
+
+    ONNX Runtime runs a convolution whose weight it cannot arrange beforehand more slowly: one with groups many times,
+    others by about a half; matrix products hardly. Building a session takes about as long as there are nodes and
+    weights in it. Both were measured on convolutional networks; what follows does not depend on the machine.
+
+    Args:
+        network: it belongs to.
+        segment: one that reads the initializer.
+        name: of the initializer.
+        rows: samples that are run with each of its values.
+    """
+    macs = sum(layer.macs for layer in network.summary.layers if layer.weight == name)
+    slowdown = max((_slowdown(node, network) for node in segment.nodes if name in node.input), default=_SLOWDOWN)
+    weights = sum(network.constants[each].nbytes for each in segment.initializers)
+    building = len(segment.nodes) * _BUILDING_SECONDS_PER_NODE + weights / _BUILDING_BYTES_PER_SECOND
+    return slowdown * rows * macs / _MACS_PER_SECOND < building
+
+
+def _slowdown(node: NodeProto, network: Network) -> float:
+    if node.op_type not in ("Conv", "ConvTranspose"):
+        return _SLOWDOWN
+    if any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute):
+        return _SLOWDOWN_GROUPED
+    weight = network.constants.get(node.input[1])
+    pointwise = weight is not None and weight.size == weight.shape[0] * weight.shape[1]
+    return _SLOWDOWN if pointwise else _SLOWDOWN_CONVOLUTION
 
 
 def _value_info(name: str, kind: TensorType) -> onnx.ValueInfoProto:

@@ -12,10 +12,16 @@ from quantgui.spec.formats import Format
 
 @dataclass(frozen=True, eq=False)
 class Override:
-    """Other values for one initializer. Equal keys mean equal values; `load` is called only when they are needed."""
+    """Other values for one initializer. Equal keys mean equal values; `load` is called only when they are needed.
+
+    With `exchanged` the values are fed to the session instead of being built into it, so that other values of the same
+    initializer need no other session. That is for weights of which many are tried: it saves building sessions, but
+    ONNX Runtime cannot arrange the weight for the processor beforehand (see `segments.cheap_to_exchange`).
+    """
 
     key: Hashable
     load: Callable[[], Array]
+    exchanged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from quantgui.network.datasets import open_dataset
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network
 from quantgui.network.simulation import FLOAT_SIMULATION, Override, Simulation, TensorQuantizer
+from quantgui.results import LayerInfo
 from quantgui.spec.formats import FloatFormat, IntFormat
 
 
@@ -109,6 +110,74 @@ def test_that_a_change_runs_only_what_lies_behind_it_and_a_known_configuration_n
     executor.run(batch, doubled(network, "w2", "w5"))
     assert executor.segments_run == count + 3 + 6
     assert executor.sessions_built == count + 2
+
+
+def exchanged(network: Network, name: str, factor: float) -> Simulation:
+    override = Override((name, factor), lambda: network.constants[name] * np.float32(factor), exchanged=True)
+    return Simulation({name: override})
+
+
+@pytest.mark.usefixtures("cut_everywhere")
+@pytest.mark.parametrize(
+    ("name", "constant"),
+    [("mlp", "w1"), ("mlp", "b1"), ("residual", "block0.w"), ("lstm", "r"), ("if", "w1"), ("if", "w2")],
+)
+def test_that_exchanged_values_give_what_the_changed_network_gives_without_another_session(
+    name: str, constant: str
+) -> None:
+    network = builders.network_of(MODELS[name])
+    batch = batch_for(network)
+    executor = Executor(network)
+    executor.run(batch)
+    built = None
+    for factor in (2.0, 0.5, -1.0, 2.0):
+        outputs = executor.run(batch, exchanged(network, constant, factor))
+        changed = with_constant(MODELS[name], constant, network.constants[constant] * np.float32(factor))
+        assert_equal(outputs, whole(changed, batch))
+        assert built in (None, executor.sessions_built)
+        built = executor.sessions_built
+    assert_equal(executor.run(batch), whole(MODELS[name], batch))
+
+
+@pytest.mark.usefixtures("cut_everywhere")
+def test_that_exchanged_values_stand_beside_built_in_ones_and_quantizers() -> None:
+    network = builders.network_of(MODELS["mlp"])
+    batch = batch_for(network)
+    executor = Executor(network, cache_bytes=0)
+    quantizers = {"a0": (TensorQuantizer(IntFormat(8, False), 0.02, 0),)}
+    for factor in (2.0, 3.0):
+        both = {**exchanged(network, "w1", factor).weights, **doubled(network, "b1").weights}
+        plain = {name: Override(override.key, override.load) for name, override in both.items()}
+        outputs = executor.run(batch, Simulation(both, quantizers))
+        assert_equal(outputs, list(executor.run(batch, Simulation(plain, quantizers)).values()))
+
+
+@pytest.mark.usefixtures("cut_everywhere")
+def test_that_what_is_not_to_be_kept_is_not_cached() -> None:
+    network = builders.network_of(MODELS["residual"])
+    batch = batch_for(network)
+    executor = Executor(network)
+    executor.run(batch)
+    kept, runs = executor.cached_bytes, executor.segments_run
+    outputs = executor.run(batch, doubled(network, "block1.w"), keep=False)
+    assert executor.cached_bytes == kept
+    before = executor.segments_run
+    assert before < 2 * runs  # the float tensors before it come from the cache
+    assert_equal(executor.run(batch, doubled(network, "block1.w"), keep=False), list(outputs.values()))
+    assert executor.segments_run - before == before - runs
+
+
+def test_that_only_weights_are_exchanged_that_run_as_well_from_an_input() -> None:
+    layers = tuple(
+        LayerInfo(f"fc{i}", "Gemm", f"w{i}", (64, 64), 0, 64, 64, (f"fc{i}",), macs=macs)
+        for i, macs in enumerate((512, 10**12))
+    )
+    network = builders.network_of(builders.mlp_model(), layers)
+    executor = Executor(network)
+    assert not executor.exchangeable("w0", 4)  # nothing is known before the first run
+    executor.run(batch_for(network))
+    assert executor.exchangeable("w0", 4)
+    assert not executor.exchangeable("w1", 4)
 
 
 @pytest.mark.usefixtures("cut_everywhere")
