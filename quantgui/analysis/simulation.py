@@ -47,6 +47,9 @@ _LARGEST_CODE = 0.999 * _INT32.max
 Ranges = MutableMapping[tuple[str, QuantizerSpec], QParams]
 """Scale and zero point by tensor and spec."""
 
+Grids = MutableMapping[tuple[str, QuantizerSpec], QParams]
+"""Scales and zero points of weights, by layer and spec."""
+
 
 def build_simulation(
     network: Network,
@@ -55,11 +58,13 @@ def build_simulation(
     *,
     ranges: Ranges | None = None,
     loaded: MutableMapping[Hashable, Array] | None = None,
+    grids: Grids | None = None,
 ) -> Simulation:
     """Return the simulation of `config`; no weight is read before the executor asks for it.
 
     For whoever tries many configurations that differ in few layers, `ranges` keeps the grids of activations (of these
-    `activations`, so it must be forgotten with them), and `loaded` the quantized weights.
+    `activations`, so it must be forgotten with them), `loaded` the quantized weights, and `grids` no more of them than
+    their scales and zero points.
 
     Raises:
         DataError: `config` quantizes an activation that `activations` does not hold.
@@ -68,7 +73,7 @@ def build_simulation(
     biases = plan_biases(network, config, quantizers)
     by_layer = {plan.layer: plan for plan in biases.values()}
     overrides = {
-        name: _weight_override(network, name, parts, by_layer)
+        name: _weight_override(network, name, parts, by_layer, grids)
         for name, parts in _quantized_weights(network, config).items()
     }
     for name, plan in biases.items():
@@ -125,10 +130,12 @@ def quantized_weight(
     name: str,
     parts: Mapping[LayerInfo, QuantizerSpec],
     biases: Mapping[LayerInfo, BiasPlan] | None = None,
+    grids: Grids | None = None,
 ) -> Array:
     """Return the fake-quantized values of the initializer `name`, in its own shape and type.
 
-    Several layers may hold rows of it (gates and directions of recurrent weights); rows of none stay float.
+    Several layers may hold rows of it (gates and directions of recurrent weights); rows of none stay float. Scales and
+    zero points are looked up and kept in `grids` if it is given.
     """
     values = network.constants[name]
     (first, first_spec), *_ = parts.items()
@@ -136,7 +143,7 @@ def quantized_weight(
         weight = network.weight(first)
         plan = (biases or {}).get(first)
         if plan is None:
-            out, _ = fake_quantize(weight, first_spec, first.channel_axis)
+            out = fake_quantized(network, first, first_spec, {} if grids is None else grids)
         else:
             qparams = layer_qparams(network, first, first_spec, plan)
             out, _ = fake_quantize_with(weight, first_spec, qparams, first.channel_axis)
@@ -145,8 +152,24 @@ def quantized_weight(
     matrix = out.reshape(-1, out.shape[-1])
     for layer, spec in parts.items():
         start, stop = layer.rows or (0, len(matrix))
-        fake_quantize(network.weight(layer), spec, layer.channel_axis, out=matrix[start:stop].reshape(layer.shape))
+        part = matrix[start:stop].reshape(layer.shape)
+        fake_quantized(network, layer, spec, {} if grids is None else grids, out=part)
     return out.astype(values.dtype, copy=False)
+
+
+def fake_quantized(
+    network: Network, layer: LayerInfo, spec: QuantizerSpec, grids: Grids, *, out: Array | None = None
+) -> Array:
+    """Return a layer's weight under `spec`, float32, on the grid that `grids` holds, or that it holds from then on.
+
+    `out` is filled and returned if given.
+    """
+    weight = network.weight(layer)
+    if not spec.is_integer:
+        return fake_quantize(weight, spec, layer.channel_axis, out=out)[0]
+    if (layer.name, spec) not in grids:
+        grids[layer.name, spec] = weight_qparams(weight, spec, layer.channel_axis)
+    return fake_quantize_with(weight, spec, grids[layer.name, spec], layer.channel_axis, out=out)[0]
 
 
 def _quantized_weights(network: Network, config: QuantConfig) -> dict[str, dict[LayerInfo, QuantizerSpec]]:
@@ -159,12 +182,16 @@ def _quantized_weights(network: Network, config: QuantConfig) -> dict[str, dict[
 
 
 def _weight_override(
-    network: Network, name: str, parts: dict[LayerInfo, QuantizerSpec], biases: Mapping[LayerInfo, BiasPlan]
+    network: Network,
+    name: str,
+    parts: dict[LayerInfo, QuantizerSpec],
+    biases: Mapping[LayerInfo, BiasPlan],
+    grids: Grids | None,
 ) -> Override:
     plans = {layer: biases[layer] for layer in parts if layer in biases}
     limits = tuple(plan.of_layer for plan in plans.values())
     key = (name, tuple((layer.rows, spec) for layer, spec in parts.items()), limits)
-    return Override(key, functools.partial(quantized_weight, network, name, parts, plans))
+    return Override(key, functools.partial(quantized_weight, network, name, parts, plans, grids))
 
 
 # --- activations -------------------------------------------------------------------------------------------------
