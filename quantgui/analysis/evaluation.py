@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from quantgui.analysis.metric_function import Metric, batch_scores
-from quantgui.analysis.output_roles import OutputRole, fits_labels, label_shape, recognise_outputs
+from quantgui.analysis.output_roles import OutputRole, class_labels, fits_labels, position_shape, recognise_outputs
 from quantgui.analysis.simulation import Ranges, build_simulation, unreached_tensors
 from quantgui.network.batch import Batch, carry
 from quantgui.network.network import Network
@@ -42,6 +42,10 @@ from quantgui.spec.config import QuantConfig
 EXACT_DB = 150.0
 """What an output without any difference counts where others differ: float32 itself ends there (24 bits)."""
 _TINY = 1e-12
+_IDLE_LABELS = (
+    "The labels are not used: accuracy needs one class number per sample (or position) of an output; a metric of your "
+    "own can use any labels."
+)
 
 
 class Runner(Protocol):
@@ -82,9 +86,8 @@ def evaluate(
     """
     simulation = build_simulation(executor.network, config, activations, ranges=ranges)
     unreached = unreached_tensors(executor.network, config, activations)
-    notes = [
-        f"{len(unreached)} activation tensors stay float: no sample reached them, or bodies of If or Loop hold them."
-    ]
+    many = f"{len(unreached)} activation tensors stay" if len(unreached) > 1 else "1 activation tensor stays"
+    notes = [f"{many} float: no sample reached them, or bodies of If or Loop hold them."]
     for event in evaluate_simulation(executor, dataset, simulation, metric, samples=samples, batch_size=batch_size):
         if isinstance(event, Evaluation):
             yield EvaluationReady(config, replace(event, notes=(*notes[: len(unreached)], *event.notes)))
@@ -139,6 +142,7 @@ class Tally:
         self._thorough = thorough
         self._roles: dict[str, OutputRole] | None = None
         self._labelled: tuple[str, OutputRole] | None = None
+        self._idle_labels = False
         self._samples = 0
         self._energy: dict[str, list[tuple[Array, Array]]] = {}
         self._scores: dict[str, list[tuple[Array, Array]]] = {}
@@ -153,13 +157,15 @@ class Tally:
         states = set(batch.carried.values())
         references = {name: batch.split(x) for name, x in float_outputs.items() if name not in states}
         answers = {name: batch.split(outputs[name]) for name in references}
+        labels = class_labels(batch.labels)
         if self._roles is None:
-            self._roles = recognise_outputs(self._network.skeleton, references, batch.labels)
-            self._labelled = _labelled_output(self._roles, references, batch.labels)
+            self._roles = recognise_outputs(self._network.skeleton, references, labels)
+            self._labelled = _labelled_output(self._roles, references, labels)
+            self._idle_labels = labels is not None and self._labelled is None and self._metric is None
         self._samples += batch.samples
         self._add_distances(references, answers, batch.samples)
         self._add_classes(references, answers, batch.samples)
-        self._add_accuracy(references, answers, batch)
+        self._add_accuracy(references, answers, labels)
         if self._metric is not None:
             for key, values in (("float user", references), ("user", answers)):
                 self._add_scores(key, batch_scores(self._metric, values, batch.labels, batch.samples), batch.samples)
@@ -185,7 +191,10 @@ class Tally:
             scores={key: value for key, value in scores.items() if not key.startswith("float ")},
             seconds=seconds,
             total_samples=self._total,
-            notes=tuple(f"{text} in {count} of {self._samples} samples." for text, count in self._notes.items()),
+            notes=(
+                *(f"{text} in {count} of {self._samples} samples." for text, count in self._notes.items()),
+                *((_IDLE_LABELS,) if self._idle_labels else ()),
+            ),
         )
 
     def _add_distances(self, references: Mapping[str, Array], answers: Mapping[str, Array], samples: int) -> None:
@@ -229,10 +238,10 @@ class Tally:
             if answer.shape != reference.shape:
                 agreements.append(np.zeros(len(reference)))
                 continue
-            lost = ~_finite_samples(answer)
+            lost = ~_finite_samples(answer) & _finite_samples(reference)
             agreement = _per_sample(decisions(reference, role) == decisions(answer, role))
             agreements.append(np.where(lost, 0.0, agreement))
-            comparable = role.kind != "indices" and not lost.any() and np.isfinite(reference).all()
+            comparable = role.kind != "indices" and np.isfinite(answer).all() and np.isfinite(reference).all()
             if comparable and self._thorough:
                 divergences.append(_per_sample(divergence(reference, answer, role)))
         if agreements:
@@ -240,12 +249,14 @@ class Tally:
         if divergences:
             self._add_scores("kl", _mean_over_outputs(divergences), samples)
 
-    def _add_accuracy(self, references: Mapping[str, Array], answers: Mapping[str, Array], batch: Batch) -> None:
-        if self._labelled is None or batch.labels is None:
+    def _add_accuracy(
+        self, references: Mapping[str, Array], answers: Mapping[str, Array], labels: Array | None
+    ) -> None:
+        if self._labelled is None or labels is None:
             return
         name, role = self._labelled
-        shape = label_shape(batch.labels)
-        labels = batch.labels.reshape(shape)
+        shape = position_shape(labels.shape)
+        labels = labels.reshape(shape)
         known = labels >= 0
         counts = _per_sample(known)
         for key, values in (("float accuracy", references[name]), ("accuracy", answers[name])):

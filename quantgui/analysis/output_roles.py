@@ -4,7 +4,8 @@ An argmax of an embedding says nothing, so an output counts as classes only on e
 
 1. its values are a distribution along the last axis (or along axis 1 of three and more): probabilities, or
    log-probabilities;
-2. labels are given that index the last axis of the output, one per sample or per position;
+2. labels are given that index the last axis of the output (or axis 1 of three and more), one per sample or per
+   position;
 3. a Sigmoid computes it, or its name says score or probability, all values lie in 0 ... 1, and there is one value per
    sample or per position: a binary probability, which agrees where both lie on the same side of 0.5. So does each
    value of a rank-2 output that a Sigmoid computes: several labels at once;
@@ -139,25 +140,33 @@ def _distribution(values: Array) -> OutputRole | None:
 
 
 def _labelled(values: Array, labels: Array | None) -> OutputRole | None:
-    if labels is None or not fits_labels(values, OutputRole("logits", values.ndim - 1), labels):
-        return None
-    return OutputRole("logits", values.ndim - 1)
+    roles = [OutputRole("logits", axis) for axis in (values.ndim - 1, *([1] if values.ndim >= 3 else []))]
+    return next((role for role in roles if labels is not None and fits_labels(values, role, labels)), None)
+
+
+def class_labels(labels: Array | None) -> Array | None:
+    """Return `labels` as integers: floats that are whole numbers are classes too, and all others unknown (-1)."""
+    if labels is None or labels.dtype.kind != "f":
+        return labels
+    whole = np.isfinite(labels) & (labels == np.rint(labels))
+    return np.where(whole, labels, -1).astype(np.int64)
 
 
 def fits_labels(values: Array, role: OutputRole, labels: Array) -> bool:
     """Return whether integer `labels` can be the classes of `values`, one per sample or per position."""
-    if labels.dtype.kind not in "iub" or labels.size == 0 or not role.is_class_like:
+    if labels.dtype.kind not in "iub" or labels.size == 0 or not role.is_class_like or int(labels.max()) < 0:
         return False
     if role.kind == "binary":
         return labels.size == values.size and int(labels.max()) <= 1
+    if role.kind == "indices":
+        return position_shape(values.shape) == position_shape(labels.shape)
     if values.ndim < 2 or values.shape[role.axis] < 2 or int(labels.max()) >= values.shape[role.axis]:
         return False
-    return label_shape(labels) == values.shape[: role.axis] + values.shape[role.axis + 1 :]
+    return position_shape(labels.shape) == position_shape(values.shape[: role.axis] + values.shape[role.axis + 1 :])
 
 
-def label_shape(labels: Array) -> tuple[int, ...]:
-    """Return the shape of labels without the trailing axes of length 1: one label per sample may come as (S, 1)."""
-    shape = labels.shape
+def position_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return `shape` without trailing axes of length 1: one label per sample may come as (S, 1)."""
     while len(shape) > 1 and shape[-1] == 1:
         shape = shape[:-1]
     return shape

@@ -122,6 +122,39 @@ def test_that_labels_of_frames_may_be_padded():
     assert evaluation.float_score.value == pytest.approx((2 / 3 + 1) / 2)
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 1, 1), (4, 3, 2, 2)])
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.float32])
+def test_that_classes_may_lie_on_the_second_axis_and_labels_may_be_whole_floats(shape, kind):
+    logits = builders.values(*shape)
+    labels = logits.argmax(1).squeeze()
+    labels[0] = (labels[0] + 1) % 3
+    evaluation = tally_of(logits, logits, labels.astype(kind))
+    assert evaluation.metric == "accuracy"
+    assert evaluation.float_score.value == 0.75
+    assert evaluation.notes == ()
+
+
+def test_that_decisions_of_the_network_are_held_against_labels():
+    decisions, labels = np.array([[2], [0], [1], [1]]), np.array([2, 0, 1, 0])
+    evaluation = tally_of(decisions, decisions, labels)
+    assert (evaluation.metric, evaluation.float_score.value) == ("accuracy", 0.75)
+
+
+@pytest.mark.parametrize("labels", [np.eye(3)[[0, 1, 2, 0]], np.array([0.5, 1.0, 2.0, 3.0]), np.array([0, 1, 2, 9])])
+def test_that_labels_that_fit_no_output_are_said_to_be_unused(labels):
+    evaluation = tally_of(builders.values(4, 3), builders.values(4, 3), labels)
+    assert "accuracy" not in evaluation.scores
+    assert any("labels are not used" in note for note in evaluation.notes)
+
+
+def test_that_a_network_that_gives_no_numbers_agrees_with_itself():
+    x = np.exp(builders.values(4, 3))
+    x /= x.sum(1, keepdims=True)
+    batches = np.concatenate([x, np.full_like(x, np.nan)])
+    evaluation = tally_of(batches, batches, batches=2)
+    assert evaluation.quantized_score.value == evaluation.float_score.value == 1.0
+
+
 def test_that_a_binary_probability_agrees_on_the_same_side_of_one_half():
     p = np.array([[0.9], [0.6], [0.1], [0.4]], np.float32)
     q = np.array([[0.8], [0.4], [0.2], [0.45]], np.float32)
