@@ -98,8 +98,9 @@ class NetworkFile:
         digest = hashlib.blake2b(digest_size=16)
         for view in (self.content, *(self.maps[path] for path in sorted(self.maps))):
             digest.update(str(len(view)).encode())
-            for part in _hash_parts(view):
-                digest.update(part)
+            for region in _regions(view):
+                digest.update(region[:_HASH_SAMPLE])
+                let_go(np.frombuffer(region, np.uint8))
         return digest.hexdigest()
 
 
@@ -207,12 +208,30 @@ def _map(path: Path) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _hash_parts(view: memoryview) -> Iterator[memoryview]:
+def let_go(values: Array) -> None:
+    """Give back the memory of `values` if they lie in a mapped file; what is used later is read again.
+
+    A file that is read from end to end would otherwise count as memory of this process altogether.
+    """
+    owner: object = values
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    mapped = owner.obj if isinstance(owner, memoryview) else owner
+    if not isinstance(mapped, mmap.mmap) or not values.flags.c_contiguous or not hasattr(mapped, "madvise"):
+        return
+    start = values.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
+    page = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    if page < start + values.nbytes:
+        mapped.madvise(mmap.MADV_DONTNEED, page, start + values.nbytes - page)
+
+
+def _regions(view: memoryview) -> Iterator[memoryview]:
+    """Yield regions whose beginnings are hashed."""
     step = _HASH_SAMPLE
     if len(view) > FULL_HASH_BYTES:
         step = -(-len(view) * _HASH_SAMPLE // FULL_HASH_BYTES)
     for start in range(0, len(view), step):
-        yield view[start : start + _HASH_SAMPLE]
+        yield view[start : start + step]
     yield view[-_HASH_SAMPLE:]
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from builders import mlp_model, model_of, tensor_info, values
 from onnx import TensorProto, helper, numpy_helper
@@ -302,6 +303,15 @@ def test_that_the_fingerprint_changes_with_any_byte(tmp_path):
     raw[7777] ^= 1
     model.graph.initializer[0].raw_data = bytes(raw)
     assert open_network(saved(model, path)).summary.fingerprint != first
+
+
+def test_that_opened_weights_in_external_data_take_no_memory_until_they_are_used(tmp_path):
+    weight = external(tmp_path / "net.onnx", "weights.bin", size=250_001)  # 64 MB, no whole number of pages
+    (tmp_path / "weights.bin").write_bytes(weight.tobytes())
+    before = psutil.Process().memory_info().rss
+    network = open_network(tmp_path / "net.onnx")
+    assert psutil.Process().memory_info().rss - before < 0.5 * weight.nbytes
+    np.testing.assert_array_equal(network.constants["w"], weight)
 
 
 def test_that_the_fingerprint_covers_external_data(tmp_path):
