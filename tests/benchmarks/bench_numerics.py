@@ -1,61 +1,103 @@
-"""Print the speed and memory of the quantization arithmetic, as ratios to a reference measured in the same run.
-
-Run with ``python tests/benchmarks/bench_numerics.py [millions of elements]``.
-"""
+"""Speed and memory of the quantization arithmetic, against torch and numpy."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 
-from quantgui.numerics.affine import fake_quantize, fake_quantize_with, measure_weight, weight_qparams
-from quantgui.numerics.qparams import choose_qparams
+from quantgui.engine.bench import Bench
+from quantgui.engine.requests import OpenNetwork, ViewWeight
+from quantgui.numerics.affine import fake_quantize, fake_quantize_with, weight_qparams
 from quantgui.numerics.ranges import weight_ranges
-from quantgui.numerics.statistics import collect, estimate_error, quantized_levels_histogram, rebin
+from quantgui.numerics.statistics import collect
 from quantgui.spec.formats import IntFormat
 from quantgui.spec.granularity import PerChannel, PerGroup
 from quantgui.spec.quantizer import LeastSquaredError, QuantizerSpec
+from tests.benchmarks.measuring import Row, milliseconds, ratio_row, run_child, seconds
 
-PEAK = """
-import numpy as np
-from quantgui.numerics.affine import fake_quantize
-from quantgui.spec.quantizer import QuantizerSpec
-x = np.empty(({rows}, 10_000), np.float32)
-for row in x:
-    row[:] = np.arange(10_000)
-def peak():
-    lines = open("/proc/self/status").read().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-fake_quantize(x[:8].copy(), QuantizerSpec(), 0)
-before = peak()
-fake_quantize(x, QuantizerSpec(), 0)
-print((peak() - before) / x.nbytes)
-"""
+COLUMNS = 10_000
+ROWS = 10_000
+LAYER = (2_500, 4_000)
+LOOK = 0.1
+SEARCH = 3.0
 
 
-def seconds(*functions: Callable[[], object], rounds: int = 5) -> list[float]:
-    """Return the least time of each function, measured in turns; other work on the machine only adds to it."""
-    times: list[list[float]] = [[] for _ in functions]
-    for _ in range(rounds + 1):
-        for index, function in enumerate(functions):
-            start = time.perf_counter()
-            function()
-            times[index].append(time.perf_counter() - start)
-    return [min(measured[1:]) for measured in times]
+def rows() -> Iterator[Row]:
+    """Yield the rows of the arithmetic."""
+    x = np.random.default_rng(0).standard_normal(LAYER, dtype=np.float32) * np.float32(0.05)
+    yield from _look(x)
+    yield from _searches(x)
+    yield from _fake_quantization()
 
 
-def row(what: str, value: str, budget: str, *, kept: bool) -> None:
-    print(f"| {what} | {value} | {budget} | {'yes' if kept else 'NO'} |")
+def _look(x: np.ndarray) -> Iterator[Row]:
+    """Yield what it takes to show a layer of 10 M weights after a change, by the engine."""
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench()
+        for _ in bench.handle(OpenNetwork(str(_write_layer(x, Path(folder))))):
+            pass
+    (layer,) = bench.network.summary.layers
+    specs = iter([QuantizerSpec(IntFormat(bits)) for bits in (8, 7, 6, 5, 4, 3)])
+
+    def look() -> None:
+        for _ in bench.handle(ViewWeight(layer.name, next(specs))):
+            pass
+
+    histogram, changed = seconds(lambda: np.histogram(x, 512), look, rounds=5)
+    yield Row(
+        "histogram and error of 10 M weights after a change",
+        milliseconds(changed),
+        f"one np.histogram {milliseconds(histogram)}",
+        changed / histogram,
+        f"<= {milliseconds(LOOK)}",
+        changed <= LOOK,
+    )
+    histogram, fine = seconds(lambda: np.histogram(x, 512), lambda: collect(x), rounds=5)
+    yield Row(
+        "fine histogram of 10 M weights, once for each layer",
+        milliseconds(fine),
+        f"one np.histogram {milliseconds(histogram)}",
+        fine / histogram,
+    )
 
 
-def fake_quantization(rows: int) -> None:
+def _write_layer(x: np.ndarray, folder: Path) -> Path:
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", size])
+        for name, size in (("x", LAYER[1]), ("y", LAYER[0]))
+    ]
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], name="layer", transB=1)
+    graph = helper.make_graph([node], "layer", ends[:1], ends[1:], [numpy_helper.from_array(x, "w")])
+    path = folder / "layer.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def _searches(x: np.ndarray) -> Iterator[Row]:
+    """Yield what true searches of ranges take."""
+    for granularity in (PerChannel(), PerGroup(32)):
+        for symmetric in (True, False):
+            spec = QuantizerSpec(IntFormat(4), symmetric, granularity, LeastSquaredError())
+            (search,) = seconds(lambda spec=spec: weight_ranges(x, spec, 0), rounds=1, warm_up=False)
+            yield Row(
+                f"search for the least squared error, 10 M weights, {granularity}, "
+                f"{'symmetric' if symmetric else 'asymmetric'}",
+                milliseconds(search),
+                budget=f"<= {milliseconds(SEARCH)}",
+                held=search <= SEARCH,
+            )
+
+
+def _fake_quantization() -> Iterator[Row]:
+    """Yield what fake quantization with its error costs against torch's, which computes no error."""
     import torch
 
-    x = np.random.default_rng(0).standard_normal((rows, 10_000), dtype=np.float32)
+    x = np.random.default_rng(0).standard_normal((ROWS, COLUMNS), dtype=np.float32)
     tensor, spec = torch.from_numpy(x), QuantizerSpec()
     qparams = weight_qparams(x, spec, 0)
     scale, zero_point = torch.from_numpy(qparams.scale), torch.from_numpy(qparams.zero_point)
@@ -66,51 +108,17 @@ def fake_quantization(rows: int) -> None:
     given, whole, theirs = seconds(
         lambda: fake_quantize_with(x, spec, qparams), lambda: fake_quantize(x, spec, 0), reference, rounds=3
     )
-    size = f"{rows / 100:g} M elements"
-    row(
-        f"fake quantization with error, {size}, against torch",
-        f"{given / theirs:.2f}x",
-        "0.50x",
-        kept=given <= 0.5 * theirs,
+    size = f"{ROWS * COLUMNS / 1e6:g} M elements"
+    torchs = f"torch, no error {milliseconds(theirs)}"
+    yield ratio_row(
+        f"fake quantization per channel with its error, {size}", milliseconds(given), torchs, given / theirs, 0.5
     )
-    row(f"the same with its range estimated, {size}", f"{whole / theirs:.2f}x", "0.50x", kept=whole <= 0.5 * theirs)
-    peak = float(subprocess.run([sys.executable, "-c", PEAK.format(rows=rows)], capture_output=True, check=True).stdout)
-    row("peak memory of it, against the tensor", f"{peak:.2f}x", "1.30x", kept=peak <= 1.3)
-
-
-def layer() -> None:
-    x = np.random.default_rng(0).standard_normal((2_500, 4_000), dtype=np.float32) * np.float32(0.05)
-    spec = QuantizerSpec(IntFormat(4))
-    histogram, measured, fine = seconds(
-        lambda: np.histogram(x, 512), lambda: measure_weight(x, spec, 0), lambda: collect(x), rounds=5
+    yield ratio_row(f"the same, its range estimated too, {size}", milliseconds(whole), torchs, whole / theirs, 0.5)
+    memory = run_child("child_quantize", ROWS, COLUMNS)
+    yield ratio_row(
+        "peak memory of it beyond the tensor itself",
+        f"{memory['more'] / 2**20:.0f} MiB",
+        f"tensor {memory['tensor'] / 2**20:.0f} MiB",
+        memory["more"] / memory["tensor"],
+        1.3,
     )
-    row("error and both histograms of 10 M weights", f"{measured * 1e3:.0f} ms", "100 ms", kept=measured <= 0.1)
-    row("the same against one np.histogram", f"{measured / histogram:.2f}x", "-", kept=True)
-    row("fine histogram of 10 M weights against np.histogram", f"{fine / histogram:.2f}x", "-", kept=True)
-    statistics = collect(x)
-
-    def what_if() -> None:
-        qparams = choose_qparams(-0.1, 0.1, IntFormat(4), symmetric=True)
-        estimate_error(statistics, -0.1, 0.1, IntFormat(4), symmetric=True)
-        quantized_levels_histogram(statistics, qparams, IntFormat(4))
-        rebin(statistics, 512)
-
-    (dragged,) = seconds(what_if, rounds=20)
-    row("a dragged limit: error and histograms", f"{dragged * 1e3:.2f} ms", "16 ms", kept=dragged <= 0.016)
-    for granularity in (PerChannel(), PerGroup(32)):
-        for symmetric in (True, False):
-            searched = QuantizerSpec(IntFormat(4), symmetric, granularity, LeastSquaredError())
-            (search,) = seconds(lambda s=searched: weight_ranges(x, s, 0), rounds=1)
-            name = f"{granularity}, {'symmetric' if symmetric else 'asymmetric'}"
-            row(f"least squared error of 10 M weights, {name}", f"{search:.2f} s", "3 s", kept=search <= 3.0)
-
-
-def main() -> None:
-    """Print the table."""
-    print("| what | measured | budget | kept |\n|---|---|---|---|")
-    layer()
-    fake_quantization(int(sys.argv[1]) * 100 if len(sys.argv) > 1 else 10_000)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,57 @@
+"""Whether the window stays fluent: while the engine works, on undo, while a limit is dragged."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.benchmarks.measuring import Row, answer, milliseconds, own_home, run_child, start_child
+from tests.benchmarks.ticks import between
+from tests.benchmarks.work import NETWORK, SAMPLES, data_file, network_file
+
+GAP = 0.050
+FRAME = 0.016
+
+
+def rows() -> Iterator[Row]:
+    """Yield the rows of the window."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        environment = own_home(folder)
+        end = folder / "end"
+        beside = start_child("child_loop", end, environment=environment)
+        try:
+            told = run_child("child_window", network_file(), data_file(folder), folder, environment=environment)
+        finally:
+            end.touch()
+        others = answer(beside)
+    idle = max(told["gaps"]["idle"])
+    for what, most in told["gaps"].items():
+        if what == "idle":
+            continue
+        longest = max(most)
+        bare = max(between(others, *told["spans"][what]), default=0.0)
+        yield Row(
+            f"longest gap of the event loop while the engine works: {what} ({NETWORK}, {SAMPLES} pictures)",
+            milliseconds(longest),
+            f"engine idle {milliseconds(idle)}, empty loop of another process meanwhile {milliseconds(bare)}",
+            longest / idle,
+            f"<= {GAP * 1e3:.0f} ms",
+            longest <= GAP,
+        )
+    undo = statistics.median(told["undo"])
+    yield Row(
+        "undo or redo to a known configuration, window drawn (median; worst)",
+        f"{milliseconds(undo)}; {milliseconds(max(told['undo']))}, {told['undo_requests']} requests to the engine",
+        budget=f"<= {FRAME * 1e3:.0f} ms, no request",
+        held=undo <= FRAME and told["undo_requests"] == 0,
+    )
+    drag = statistics.median(told["drag"])
+    yield Row(
+        "dragged limit of 10 M weights: histogram, grid and error drawn (median; worst)",
+        f"{milliseconds(drag)}; {milliseconds(max(told['drag']))}",
+        budget=f"<= {FRAME * 1e3:.0f} ms",
+        held=drag <= FRAME,
+    )

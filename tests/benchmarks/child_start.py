@@ -1,0 +1,38 @@
+"""Starts the program as ``quantgui`` does, and tells when its window can be used and what has been imported."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QApplication
+
+from quantgui import cli
+from quantgui.gui import app
+from quantgui.gui.main_window import MainWindow
+from tests.benchmarks.measuring import tell
+
+_HEAVY = ("torch", "onnxruntime", "onnx")
+
+
+def main() -> None:
+    """Open the window, tell and leave."""
+    begin = app.start
+
+    def start(window: MainWindow, network: str | None, data: str | None) -> None:
+        begin(window, network, data)
+        QTimer.singleShot(0, lambda: usable(window))
+
+    def usable(window: MainWindow) -> None:
+        QApplication.processEvents()
+        assert window.windowHandle().isExposed()
+        tell({"usable_at": time.monotonic(), "imported": [name for name in _HEAVY if name in sys.modules]})
+        QApplication.exit(0)
+
+    app.start = start
+    cli.main([])
+
+
+if __name__ == "__main__":
+    main()
