@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,6 +86,6 @@ def parse_format(text: str) -> Format:
         return FloatFormat("float16" if text == "float16" else "bfloat16")
     for prefix, signed in (("uint", False), ("int", True)):
         digits = text.removeprefix(prefix)
-        if digits != text and digits.isdecimal():
+        if re.fullmatch(r"[1-9][0-9]?", digits):
             return IntFormat(int(digits), signed)
     raise SpecError(f"'{text}' is no number format; use int2 ... int16, uint2 ... uint16, float16 or bfloat16.")

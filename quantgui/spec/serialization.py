@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, assert_never
@@ -45,7 +47,7 @@ def config_from_json(value: object) -> QuantConfig:
         SpecError: a key is unknown or missing, or a value is impossible; the message names the place.
     """
     fields = _fields(value, "configuration", required={"version"}, optional={"name", "default", "layers"})
-    if fields["version"] != VERSION:
+    if fields["version"] != VERSION or isinstance(fields["version"], bool):
         raise SpecError(f"The configuration has version {fields['version']!r}; this program reads version {VERSION}.")
     layers = fields.get("layers", {})
     if not isinstance(layers, Mapping):
@@ -69,12 +71,23 @@ def load_config(path: Path) -> QuantConfig:
         SpecError: the file cannot be read, is no JSON, or describes no configuration.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        # Some editors begin a file with a byte order mark.
+        value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except OSError as error:
         raise SpecError(f"Cannot read the configuration '{path}': {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"'{path.name}' is no JSON file: {error}.") from error
     return config_from_json(value)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of `pairs`; a key that comes twice is a mistake, and the last of them would win unseen."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise SpecError(f"The configuration holds '{twice}' twice in one object.")
+    return value
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -138,20 +151,26 @@ def quantizer_from_json(value: object, place: str) -> QuantizerSpec:
     """Return the quantizer spec that `value` describes; `place` is named in errors."""
     optional = {"symmetric", "granularity", "range", "narrow_range", "full_range"}
     fields = _fields(value, place, required={"format"}, optional=optional)
-    try:
+    with _at(place):
         fmt = parse_format(str(fields["format"]))
+        if not isinstance(fmt, IntFormat):
+            return QuantizerSpec(fmt, granularity=PerTensor())
+        return QuantizerSpec(
+            IntFormat(fmt.bits, fmt.signed, _boolean(fields, "narrow_range", default=False)),
+            _boolean(fields, "symmetric", default=True),
+            _granularity_from_json(fields.get("granularity", "channel")),
+            _range_from_json(fields.get("range", "min-max")),
+            _boolean(fields, "full_range", default=False),
+        )
+
+
+@contextlib.contextmanager
+def _at(place: str) -> Iterator[None]:
+    """Name `place` in what is refused."""
+    try:
+        yield
     except SpecError as error:
         raise SpecError(f"In {place}: {error}") from error
-    if not isinstance(fmt, IntFormat):
-        return QuantizerSpec(fmt, granularity=PerTensor())
-    narrow = _boolean(fields, "narrow_range", place, default=False)
-    return QuantizerSpec(
-        IntFormat(fmt.bits, fmt.signed, narrow),
-        _boolean(fields, "symmetric", place, default=True),
-        _granularity_from_json(fields.get("granularity", "channel"), place),
-        _range_from_json(fields.get("range", "min-max"), place),
-        _boolean(fields, "full_range", place, default=False),
-    )
 
 
 def _granularity_to_json(granularity: Granularity) -> Any:
@@ -166,7 +185,7 @@ def _granularity_to_json(granularity: Granularity) -> Any:
             assert_never(granularity)
 
 
-def _granularity_from_json(value: object, place: str) -> Granularity:
+def _granularity_from_json(value: object) -> Granularity:
     match value:
         case "tensor":
             return PerTensor()
@@ -175,9 +194,7 @@ def _granularity_from_json(value: object, place: str) -> Granularity:
         case {"group_size": int(group_size), **rest} if not rest and not isinstance(value["group_size"], bool):  # type: ignore[index]
             return PerGroup(group_size)
         case _:
-            raise SpecError(
-                f"In {place}: granularity must be 'tensor', 'channel' or {{'group_size': N}}, got {value!r}."
-            )
+            raise SpecError(f"granularity must be 'tensor', 'channel' or {{'group_size': N}}, got {value!r}.")
 
 
 def _range_to_json(estimator: RangeEstimator) -> Any:
@@ -196,7 +213,7 @@ def _range_to_json(estimator: RangeEstimator) -> Any:
             assert_never(estimator)
 
 
-def _range_from_json(value: object, place: str) -> RangeEstimator:
+def _range_from_json(value: object) -> RangeEstimator:
     match value:
         case "min-max":
             return MinMax()
@@ -205,14 +222,20 @@ def _range_from_json(value: object, place: str) -> RangeEstimator:
         case "entropy":
             return Entropy()
         case {"percentile": int() | float() as percentile, **rest} if not rest:
-            return Percentile(float(percentile))
+            return Percentile(_number(percentile))
         case {"low": int() | float() as low, "high": int() | float() as high, **rest} if not rest:
-            return FixedRange(float(low), float(high))
+            return FixedRange(_number(low), _number(high))
         case _:
             raise SpecError(
-                f"In {place}: range must be 'min-max', 'least-squared-error', 'entropy', {{'percentile': P}} or "
+                f"range must be 'min-max', 'least-squared-error', 'entropy', {{'percentile': P}} or "
                 f"{{'low': A, 'high': B}}, got {value!r}."
             )
+
+
+def _number(value: float) -> float:
+    if isinstance(value, bool) or abs(value) > sys.float_info.max:
+        raise SpecError(f"a range needs finite numbers, got {str(value)[:40]}.")
+    return float(value)
 
 
 def _fields(
@@ -230,8 +253,8 @@ def _fields(
     return dict(value)
 
 
-def _boolean(fields: dict[str, Any], key: str, place: str, *, default: bool) -> bool:
+def _boolean(fields: dict[str, Any], key: str, *, default: bool) -> bool:
     value = fields.get(key, default)
     if not isinstance(value, bool):
-        raise SpecError(f"In {place}: '{key}' must be true or false, got {value!r}.")
+        raise SpecError(f"'{key}' must be true or false, got {value!r}.")
     return value

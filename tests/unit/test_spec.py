@@ -76,6 +76,15 @@ def test_that_a_configuration_survives_the_way_to_another_process(config: QuantC
         ({"version": 1, "default": {"weights": {"format": "int4", "range": {"percentile": 20}}}}, "50 to 100"),
         ({"version": 1, "default": {"weights": {"format": "int4", "range": {"low": 1, "high": 2}}}}, "contain 0"),
         ({"version": 1, "default": {"activations": {"format": "int8"}}}, "Activations are quantized per tensor"),
+        ({"version": True}, "has version True"),
+        ({"version": 1, "default": {"weights": {"format": "int٤"}}}, "no number format"),
+        ({"version": 1, "default": {"weights": {"format": "int04"}}}, "no number format"),
+        ({"version": 1, "default": {"weights": {"format": "int4", "range": {"low": -(10**400), "high": 1}}}}, "finite"),
+        ({"version": 1, "default": {"weights": {"format": "int4", "range": {"low": False, "high": True}}}}, "finite"),
+        (
+            {"version": 1, "layers": {"a": {"weights": {"format": "int4", "range": {"low": 1, "high": 2}}}}},
+            r"In layers\['a'\].weights: A fixed range",
+        ),
     ],
 )
 def test_that_a_faulty_configuration_is_refused_with_its_place(value: object, sentence: str) -> None:
@@ -90,6 +99,20 @@ def test_that_a_file_that_is_no_json_gives_a_sentence(tmp_path: Path) -> None:
         load_config(file)
     with pytest.raises(SpecError, match="No such file"):
         load_config(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[" * 100_000, '{"version": 1' + "0" * 5000 + "}", '{"version": 1, "version": 1}']
+)
+def test_that_text_that_is_no_configuration_gives_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(SpecError):
+        load_config(tmp_path / "c.json")
+
+
+def test_that_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('\ufeff{"version": 1}', encoding="utf-8")
+    assert load_config(tmp_path / "c.json") == QuantConfig()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
