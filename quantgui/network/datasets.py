@@ -204,7 +204,8 @@ def _open_images(
         every = pictures.labels
         labels = Column(LABELS, every.shape, every.dtype, lambda a, b: every[a:b], lambda: every)
         some = ", ".join(f"{i} = {name}" for i, name in enumerate(pictures.classes[:3]))
-        notes.append(f"Labels are the positions of the {len(pictures.classes)} sub-folders in order: {some} ...")
+        more = " ..." if len(pictures.classes) > 3 else "."
+        notes.append(f"Labels are the positions of the {len(pictures.classes)} sub-folders in order: {some}{more}")
     # The first picture is read now: a folder of broken files is refused here.
     column.read(0, 1)
     stamps = [(str(f.relative_to(path)), s.st_size, s.st_mtime_ns) for f in pictures.files for s in (f.stat(),)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,6 +86,10 @@ def _layout(info: TensorInfo) -> tuple[str, int, int, int] | None:
         layout, channels, rows, columns = "NCHW", first, second, last
     elif isinstance(last, int) and last in _MODES:
         layout, channels, rows, columns = "NHWC", last, first, second
+    elif isinstance(last, str) and last.lower().startswith("c"):
+        layout, channels, rows, columns = "NHWC", 3, first, second
+    elif isinstance(first, str):
+        layout, channels, rows, columns = "NCHW", 3, second, last
     else:
         return None
     height = rows if isinstance(rows, int) else _FREE_SIZE
@@ -176,8 +181,10 @@ def check_options(options: ImageOptions) -> None:
     for name, values in (("mean", options.mean), ("std", options.std)):
         if len(values) != options.channels:
             raise DataError(f"The image options have {len(values)} values of '{name}' for {options.channels} channels.")
-    if 0.0 in options.std:
-        raise DataError("The standard deviation of the image options must not be 0.")
+    if not all(map(math.isfinite, (options.scale, *options.mean, *options.std))):
+        raise DataError("The scale, mean and standard deviation of the image options must be finite numbers.")
+    if 0.0 in options.std or options.scale == 0.0:
+        raise DataError("The scale and the standard deviation of the image options must not be 0.")
 
 
 def load_picture(file: Path, options: ImageOptions, dtype: np.dtype[Any]) -> Array:
@@ -193,7 +200,7 @@ def load_picture(file: Path, options: ImageOptions, dtype: np.dtype[Any]) -> Arr
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as opened:
-                image = opened.convert(_MODES[options.channels])
+                image = _eight_bits(opened).convert(_MODES[options.channels])
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DataError(f"'{file.name}' has too many pixels to be a sample.") from error
     except (OSError, ValueError, SyntaxError) as error:
@@ -211,6 +218,13 @@ def load_picture(file: Path, options: ImageOptions, dtype: np.dtype[Any]) -> Arr
         limits = np.iinfo(dtype)
         values = np.clip(np.rint(values), limits.min, limits.max)
     return np.ascontiguousarray(values, dtype)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return a picture of 16-bit greys with 8 bits each; Pillow itself would make everything above 255 white."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
 
 
 def _fit(image: Image.Image, height: int, width: int) -> Image.Image:

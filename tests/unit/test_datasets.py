@@ -341,6 +341,8 @@ def test_that_pixels_become_input_as_the_options_say(tmp_path: Path) -> None:
         ("mobilenet_v2", ("n", 224, 224, 3), "NHWC", (224, 224), 1.0, 0.5),
         ("ppocrv5_rec", ("n", 3, 48, "w"), "NCHW", (48, 320), 1.0, 0.5),
         ("lenet", ("n", 1, 28, 28), "NCHW", (28, 28), 1.0, 0.0),
+        ("free", ("n", "c", "h", "w"), "NCHW", (224, 224), 1.0, 0.485),
+        ("free", ("n", "h", "w", "channels"), "NHWC", (224, 224), 1.0, 0.5),
     ],
 )
 def test_that_image_options_are_guessed_from_shape_and_name(
@@ -352,6 +354,13 @@ def test_that_image_options_are_guessed_from_shape_and_name(
     assert options is not None
     assert (options.layout, (options.height, options.width)) == (layout, size)
     assert (options.scale, options.mean[0]) == (scale, mean)
+
+
+def test_that_greys_of_16_bits_keep_their_shades(tmp_path: Path) -> None:
+    shades = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(shades * 256 + 17).save(tmp_path / "a.png")
+    dataset = opened(tmp_path, info("image", 1, 1, 16, 16, dtype="uint8"))
+    np.testing.assert_array_equal(dataset.sample_input(0)["image"][0, 0], shades)
 
 
 def test_that_an_integer_image_input_gets_whole_pixels(tmp_path: Path) -> None:
@@ -379,6 +388,8 @@ def test_that_impossible_image_options_are_refused(tmp_path: Path) -> None:
     image = info("x", "n", 3, 16, 16)
     for options, sentence in (
         (ImageOptions(16, 16, std=(0.0, 1.0, 1.0)), "must not be 0"),
+        (ImageOptions(16, 16, scale=0.0), "must not be 0"),
+        (ImageOptions(16, 16, mean=(0.0, 0.0, float("nan"))), "finite"),
         (ImageOptions(16, 16, mean=(0.0,)), "1 values of 'mean' for 3 channels"),
         (ImageOptions(0, 16), "impossible"),
         (ImageOptions(16, 16, layout="CHW"), "layout"),
