@@ -22,7 +22,9 @@ import numpy as np
 
 from quantgui.analysis.metric_function import Metric, batch_scores
 from quantgui.analysis.output_roles import OutputRole, class_labels, fits_labels, position_shape, recognise_outputs
+from quantgui.analysis.scores import SampleRows, sqnr, weighted_mean
 from quantgui.analysis.simulation import Ranges, build_simulation, unreached_tensors
+from quantgui.errors import MetricError
 from quantgui.network.batch import Batch, carry
 from quantgui.network.network import Network
 from quantgui.network.simulation import FLOAT_SIMULATION, Simulation
@@ -39,8 +41,6 @@ from quantgui.results import (
 )
 from quantgui.spec.config import QuantConfig
 
-EXACT_DB = 150.0
-"""What an output without any difference counts where others differ: float32 itself ends there (24 bits)."""
 _TINY = 1e-12
 _IDLE_LABELS = (
     "The labels are not used: accuracy needs one class number per sample (or position) of an output; a metric of your "
@@ -168,7 +168,11 @@ class Tally:
         self._add_accuracy(references, answers, labels)
         if self._metric is not None:
             for key, values in (("float user", references), ("user", answers)):
-                self._add_scores(key, batch_scores(self._metric, values, batch.labels, batch.samples), batch.samples)
+                scores = batch_scores(self._metric, values, batch.labels, batch.samples)
+                if lost := int((~np.isfinite(scores)).sum()) * (batch.samples // len(scores)):
+                    whose = "quantized" if key == "user" else "float"
+                    self._notes[f"The metric '{self._metric.name}' of the {whose} network is not finite"] += lost
+                self._add_scores(key, scores, batch.samples)
 
     def evaluation(self, seconds: float) -> Evaluation:
         """Return the scores of all samples seen, after `seconds` of work."""
@@ -196,6 +200,24 @@ class Tally:
                 *((_IDLE_LABELS,) if self._idle_labels else ()),
             ),
         )
+
+    def take(self, metric: str) -> SampleRows:
+        """Return what `metric` was on the samples added since the last call, and forget all metrics of them.
+
+        ``user`` names the user's own; the others are those of `Evaluation.scores`.
+
+        Raises:
+            MetricError: the network or the data has no such metric.
+        """
+        samples, energy, scores = self._samples, self._energy, self._scores
+        self._samples, self._energy, self._scores = 0, {}, {}
+        if metric == "output_sqnr_db":
+            return SampleRows(samples, {name: _joined(parts) for name, parts in energy.items()})
+        if metric not in scores:
+            known = ", ".join(["output_sqnr_db", *(key for key in scores if not key.startswith("float "))])
+            raise MetricError(f"The metric '{metric}' means nothing for this network and data; there are {known}.")
+        values, weights = _joined(scores[metric])
+        return SampleRows(samples, values=values, weights=weights)
 
     def _add_distances(self, references: Mapping[str, Array], answers: Mapping[str, Array], samples: int) -> None:
         cosines = []
@@ -272,32 +294,14 @@ class Tally:
         self._scores.setdefault(key, []).append((values, np.full(len(values), weight)))
 
     def _score(self, key: str) -> Score:
-        values = np.concatenate([v for v, _ in self._scores[key]])
-        weights = np.concatenate([w for _, w in self._scores[key]])
-        return _weighted_mean(values, weights, self._samples)
+        return weighted_mean(*_joined(self._scores[key]), self._samples).score
 
     def _sqnr(self) -> Score:
-        decibels, influences = [], []
-        silent = True
-        for batches in self._energy.values():
-            signal = np.concatenate([s for s, _ in batches])
-            noise = np.concatenate([n for _, n in batches])
-            if signal.sum() == 0:
-                silent = noise.sum() == 0 and silent
-                continue
-            value, influence = _sqnr_with_influence(signal, noise)
-            decibels.append(value)
-            influences.append(influence)
-        if not decibels:
-            # The float network gives nothing but zeros: no noise is perfect, any is hopeless.
-            return Score(math.inf if silent else -EXACT_DB, 0.0 if silent else math.nan, self._samples)
-        if all(value == math.inf for value in decibels):
-            return Score(math.inf, 0.0, self._samples)
-        value = float(np.mean([min(value, EXACT_DB) for value in decibels]))
-        if len({len(influence) for influence in influences}) > 1:
-            # One output has a row per sample, another one per batch: their errors cannot be paired, so take the worst.
-            return Score(value, max(_standard_error(i) for i in influences), self._samples)
-        return Score(value, _standard_error(np.mean(influences, axis=0)), self._samples)
+        return sqnr({name: _joined(parts) for name, parts in self._energy.items()}, self._samples).score
+
+
+def _joined(parts: list[tuple[Array, Array]]) -> tuple[Array, Array]:
+    return np.concatenate([first for first, _ in parts]), np.concatenate([second for _, second in parts])
 
 
 def _labelled_output(
@@ -358,31 +362,3 @@ def _mean_over_outputs(scores: list[Array]) -> Array:
     if len({len(score) for score in scores}) > 1:
         scores = [np.atleast_1d(score.mean()) for score in scores]
     return np.asarray(np.mean(scores, axis=0))
-
-
-def _weighted_mean(values: Array, weights: Array, samples: int) -> Score:
-    total = weights.sum()
-    if total == 0:
-        return Score(math.nan, math.nan, samples)
-    mean = float((values * weights).sum() / total)
-    if len(values) < 2 or not math.isfinite(mean):
-        return Score(mean, math.nan, samples)
-    spread = float((((values - mean) * weights) ** 2).sum()) / total**2
-    return Score(mean, math.sqrt(spread * len(values) / (len(values) - 1)), samples)
-
-
-def _sqnr_with_influence(signal: Array, noise: Array) -> tuple[float, Array]:
-    """Return the SQNR of all samples in dB, and n times the change of it that each sample stands for."""
-    rows = len(signal)
-    total, error = float(signal.sum()), float(noise.sum())
-    if error == 0:
-        return math.inf, np.zeros(rows)
-    value = 10 * math.log10(total / error)
-    return value, rows * (signal / total - noise / error) * (10 / math.log(10))
-
-
-def _standard_error(influence: Array) -> float:
-    rows = len(influence)
-    if rows < 2:
-        return math.nan
-    return float(np.sqrt((influence**2).sum() / (rows * (rows - 1))))

@@ -121,4 +121,5 @@ def _user_code(file: Path, what: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
         place = f" in line {lines[-1]} of '{file.name}'" if lines else ""
-        raise MetricError(f"{what} failed{place}: {type(error).__name__}: {error}".rstrip(" :.") + ".") from error
+        said = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(" :.")
+        raise MetricError(f"{what} failed{place}: {said}.") from error

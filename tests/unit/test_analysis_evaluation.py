@@ -10,8 +10,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from quantgui.analysis.evaluation import EXACT_DB, Tally, evaluate
+from quantgui.analysis.evaluation import Tally, evaluate
 from quantgui.analysis.metric_function import load_metric
+from quantgui.analysis.scores import EXACT_DB
 from quantgui.analysis.simulation import build_simulation
 from quantgui.network.batch import Batch
 from quantgui.network.datasets import open_dataset
@@ -277,6 +278,15 @@ def test_that_the_users_metric_is_the_headline(tmp_path):
     assert evaluation.quantized_score.value == pytest.approx(scores.mean(), rel=1e-5)
     assert evaluation.quantized_score.stderr == pytest.approx(scores.std(ddof=1) / 3, rel=1e-5)
     assert evaluation.scores["user"] == evaluation.quantized_score
+
+
+def test_that_scores_that_are_no_numbers_are_told(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\ndef root(outputs, labels):\n    return np.emath.sqrt(outputs[:, 0]).real * np.where(outputs[:, 0] < 0, np.nan, 1)\n"
+    )
+    x = np.array([[1.0, 1], [4, 1], [9, 1]], np.float32)
+    evaluation = tally_of(x, x * [1, -1, 1], metric=load_metric(f"{tmp_path / 'mine.py'}:root"))
+    assert evaluation.notes == ("The metric 'root' of the quantized network is not finite in 1 of 3 samples.",)
 
 
 def test_that_one_score_per_batch_counts_as_many_samples_as_the_batch(tmp_path):

@@ -106,3 +106,9 @@ def test_that_a_reference_needs_a_file_and_a_function(reference):
 def test_that_a_missing_file_is_named():
     with pytest.raises(MetricError, match=r"There is no metric file .*nowhere\.py"):
         load_metric("nowhere.py:metric")
+
+
+def test_that_an_error_of_many_lines_is_told_in_one(tmp_path):
+    metric = metric_of(tmp_path, "def metric(outputs, labels):\n    raise ValueError('first\\n\\nsecond')\n")
+    with pytest.raises(MetricError, match=r"failed in line 2 of 'mine\.py': ValueError: first second\.$"):
+        batch_scores(metric, {"y": np.zeros((2, 2), np.float32)}, None, 2)
