@@ -406,15 +406,23 @@ class _Work:
         unknown = unknown_names(config, (layer.name for layer in summary.layers))
         if not unknown:
             return _Choice(config)
-        sentences = [str(name) for name in unknown[:_SHOWN_NAMES]]
         if not self.arguments.ignore_unknown:
-            more = f" ({len(unknown) - 1} more such names)" if len(unknown) > 1 else ""
-            raise SpecError(f"{sentences[0]}{more}; --ignore-unknown goes on without them.")
-        for sentence in sentences:
-            self.note(sentence)
+            raise SpecError(f"{_unknown_layers(unknown)}; --ignore-unknown goes on without them.")
+        for name in unknown[:_SHOWN_NAMES]:
+            self.note(str(name))
         missing = {name.name for name in unknown}
         known = {name: spec for name, spec in config.overrides.items() if name not in missing}
         return _Choice(replace(config, overrides={}).with_overrides(known), unknown=unknown)
+
+
+def _unknown_layers(unknown: Sequence[UnknownName]) -> str:
+    """Return a sentence without full stop on all names that match no layer."""
+    if len(unknown) == 1:
+        return str(unknown[0])
+    hints = [f" (did you mean '{each.nearest}'?)" if each.nearest else "" for each in unknown]
+    named = [f"'{each.name}'{hint}" for each, hint in zip(unknown, hints, strict=True)]
+    more = f" and {len(named) - _SHOWN_NAMES} more" if len(named) > _SHOWN_NAMES else ""
+    return f"The configuration names layers that the network does not have: {', '.join(named[:_SHOWN_NAMES])}{more}"
 
 
 def _inspect(work: _Work) -> _Answer:

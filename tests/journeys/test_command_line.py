@@ -153,6 +153,11 @@ def test_that_a_configuration_that_names_no_layer_is_refused_with_the_nearest_na
     result = run("evaluate", DIGITS, "--data", DATA, "--config", config)
     assert result.code == 2
     assert "did you mean '/residual1/conv1/Conv'" in result.err
+    two = write_config(tmp_path / "two.json", {"/residual1/conv1/Con": 4, "nowhere": 4})
+    assert (
+        "'/residual1/conv1/Con' (did you mean '/residual1/conv1/Conv'?), 'nowhere' (did"
+        in run("evaluate", DIGITS, "--data", DATA, "--config", two).err
+    )
     found = run_json("evaluate", DIGITS, "--data", DATA, "--config", config, "--ignore-unknown")
     assert found["unknown_names"] == [{"name": "/residual1/conv1/Con", "nearest": "/residual1/conv1/Conv"}]
     assert found["bytes"] == found["float_bytes"]
