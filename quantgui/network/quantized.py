@@ -52,14 +52,17 @@ def find_quantized(node: Node, program: Program, producers: Mapping[str, Node]) 
     """Yield the already quantized weights `node` uses."""
     if (node.domain, node.op) in _INTEGER_OPERATORS:
         for position, axis, suffix in _INTEGER_OPERATORS[node.domain, node.op]:
-            values = _integers(node, position, program)
-            if values is not None and values.ndim >= 2:
-                dtype = str(values.dtype)
-                yield QuantizedWeight(node, node.inputs[position], values.shape, axis % values.ndim, dtype, suffix)
+            source = _integer_source(node, position, program, producers)
+            if source is not None and source.dequantize is None:
+                values = source.values
+                channel_axis = source.axis(axis % values.ndim)
+                yield QuantizedWeight(node, source.name, values.shape, channel_axis, str(values.dtype), suffix)
                 if not suffix:
                     return
     elif node.domain == _MICROSOFT:
         yield from _blocked(node, program)
+    elif node.op == "DequantizeLinear":
+        yield from _looked_up(node, program, producers)
     elif not node.domain and node.op in _QDQ_POSITIONS:
         for position in _QDQ_POSITIONS[node.op]:
             if found := _behind_dequantize(node, position, program, producers):
@@ -98,36 +101,70 @@ def _blocked(node: Node, program: Program) -> Iterator[QuantizedWeight]:
             pass
 
 
+def _looked_up(node: Node, program: Program, producers: Mapping[str, Node]) -> Iterator[QuantizedWeight]:
+    """Yield the integer table whose rows are looked up first and dequantized by `node` then."""
+    lookup = producers.get(node.inputs[0])
+    if lookup is None or lookup.domain or lookup.op != "Gather" or lookup.integer("axis", 0) != 0:
+        return
+    values = _integers(lookup, 0, program)
+    if values is not None and values.ndim >= 2:
+        yield QuantizedWeight(lookup, lookup.inputs[0], values.shape, 0, str(values.dtype))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An integer constant, and what lies between it and an operator."""
+
+    name: str
+    values: Array
+    dequantize: Node | None
+    orders: tuple[tuple[int, ...], ...]
+    """Axes of the transpositions on the way, the operator's first; empty where one reverses them."""
+
+    def axis(self, axis: int) -> int:
+        """Return the axis of the constant that the operator sees as its `axis`."""
+        for given in self.orders:
+            order = given or tuple(reversed(range(self.values.ndim)))
+            axis = order[axis] if len(order) == self.values.ndim else axis
+        return axis
+
+
+def _integer_source(node: Node, position: int, program: Program, producers: Mapping[str, Node]) -> _Source | None:
+    """Return the integer matrix that feeds an input, behind rearrangements and one DequantizeLinear."""
+    name = node.inputs[position] if position < len(node.inputs) else ""
+    orders: list[tuple[int, ...]] = []
+    dequantize: Node | None = None
+    for _ in range(8):
+        if name in program.constants:
+            values = program.constants[name]
+            fits = "int" in values.dtype.name and values.ndim >= 2
+            return _Source(name, values, dequantize, tuple(orders)) if fits else None
+        before = producers.get(name)
+        if before is None:
+            return None
+        if before.op == "DequantizeLinear" and dequantize is None:
+            dequantize = before
+        elif before.domain or before.op not in _REARRANGING:
+            return None
+        elif before.op == "Transpose":
+            orders.append(tuple(before.integers("perm") or ()))
+        name = before.inputs[0]
+    return None
+
+
 def _behind_dequantize(
     node: Node, position: int, program: Program, producers: Mapping[str, Node]
 ) -> QuantizedWeight | None:
     """Return the integer constant behind the DequantizeLinear that feeds an input."""
-    name = node.inputs[position] if position < len(node.inputs) else ""
-    order: tuple[int, ...] | None = None
-    for _ in range(8):
-        before = producers.get(name)
-        if before is None:
-            return None
-        if before.op == "DequantizeLinear":
-            break
-        if before.domain or before.op not in _REARRANGING:
-            return None
-        if before.op == "Transpose":
-            order = before.integers("perm") or None
-            order = order or (1, 0)
-        name = before.inputs[0]
-    else:
+    source = _integer_source(node, position, program, producers)
+    if source is None or source.dequantize is None:
         return None
-    values = _integers(before, 0, program)
-    if values is None or values.ndim < 2:
-        return None
-    axis = _channel_axis(node, position, values.ndim)
-    if order is not None and len(order) == values.ndim:
-        axis = order[axis]
-    block = before.integer("block_size", 0)
+    values = source.values
+    axis = source.axis(_channel_axis(node, position, values.ndim))
+    block = source.dequantize.integer("block_size", 0)
     dtype = str(values.dtype) + (f" in groups of {block}" if block else "")
     suffix = {1: "/W", 2: "/R"}[position] if node.op in ("LSTM", "GRU", "RNN") else ""
-    return QuantizedWeight(node, before.inputs[0], values.shape, axis, dtype, suffix)
+    return QuantizedWeight(node, source.name, values.shape, axis, dtype, suffix)
 
 
 def _channel_axis(node: Node, position: int, rank: int) -> int:

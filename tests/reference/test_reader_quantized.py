@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from builders import lstm_model, mlp_model, residual_model, tensor_info, values
+from builders import lstm_model, mlp_model, model_of, residual_model, tensor_info, values
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.calibrate import CalibrationDataReader
@@ -20,9 +20,9 @@ from quantgui.network.session import create_session
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
 
-class Pictures(CalibrationDataReader):
-    def __init__(self, name, shape):
-        self.feeds = iter([{name: values(*shape, seed=i)} for i in range(3)])
+class Samples(CalibrationDataReader):
+    def __init__(self, *feeds):
+        self.feeds = iter(feeds)
 
     def get_next(self):
         return next(self.feeds, None)
@@ -38,7 +38,7 @@ def quantized(tmp_path, model, **options):
 def static(tmp_path, quant_format, **options):
     source, target = tmp_path / "float.onnx", tmp_path / "quantized.onnx"
     onnx.save(residual_model(batch=1), source)
-    data = Pictures("image", (1, 3, 8, 8))
+    data = Samples(*({"image": values(1, 3, 8, 8, seed=i)} for i in range(3)))
     quantize_static(str(source), str(target), data, quant_format=quant_format, **options)
     return target
 
@@ -192,3 +192,28 @@ def test_that_float_layers_beside_quantized_ones_stay_editable(tmp_path):
     path = quantized(tmp_path, mlp_model(), nodes_to_exclude=["fc1_MatMul"])
     read_only = {layer.name.split("_")[0]: layer.read_only for layer in open_network(path).summary.layers}
     assert read_only == {"fc0": True, "fc1": False, "fc2": True}
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "QDQ", "QOperator"])
+def test_that_a_quantized_table_that_is_looked_up_and_multiplied_is_one_layer(tmp_path, kind):
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["e"], name="embedding"),
+        helper.make_node("ReduceMean", ["e"], ["m"], name="mean", axes=[1], keepdims=0),
+        helper.make_node("Transpose", ["table"], ["t"], name="turn", perm=[1, 0]),
+        helper.make_node("MatMul", ["m", "t"], ["y"], name="head"),
+    ]
+    ids = np.arange(12).reshape(3, 4)
+    inputs, outputs = [tensor_info("ids", ["n", 4], TensorProto.INT64)], [tensor_info("y", ["n", 100])]
+    onnx.save(model_of(nodes, inputs, outputs, {"table": values(100, 32)}), tmp_path / "float.onnx")
+    path = tmp_path / "net.onnx"
+    if kind == "dynamic":
+        quantize_dynamic(tmp_path / "float.onnx", path)
+    else:
+        quantize_static(tmp_path / "float.onnx", path, Samples({"ids": ids}), quant_format=QuantFormat[kind])
+    network = open_network(path)
+    same_outputs(network, path, {"ids": ids})
+    check_read_only(network)
+    [layer] = network.summary.layers
+    assert (layer.shape, layer.channel_axis, layer.read_only) == ((100, 32), 0, True)
+    # ONNX Runtime's QDQ quantizes the transposed table once more, as an activation.
+    assert len(layer.users) == (1 if kind == "QDQ" else 2)
