@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import (
+    QButtonGroup,
     QDialog,
     QGroupBox,
     QHBoxLayout,
@@ -57,6 +58,9 @@ class DataDialog(QDialog):
         self.path.setAccessibleName(self.tr("Data file or folder"))
         self.path.setToolTip(self.tr("Path of the data; labels in an .npz make accuracy measurable."))
         self.path.textChanged.connect(self._on_kind)
+        # What is said of the open data is not true of what is being typed.
+        self.path.textEdited.connect(lambda: self._say("", "muted"))
+        self.path.returnPressed.connect(self._on_open)
         self.file_button = self._button(self.tr("File…"), self.tr("Choose an .npz or .npy file."), self._on_file)
         self.folder_button = self._button(self.tr("Folder…"), self.tr("Choose a folder of images."), self._on_folder)
         self.samples = QSpinBox()
@@ -93,10 +97,16 @@ class DataDialog(QDialog):
         self.metric_line.setPlaceholderText(self.tr("FILE.py:function"))
         self.metric_line.setAccessibleName(self.tr("Metric function"))
         self.metric_line.setToolTip(self.tr("Path of a Python file, a colon, and the name of a function in it."))
+        self.metric_line.returnPressed.connect(self._on_metric)
         self.metric_button = self._button(self.tr("File…"), self.tr("Choose a Python file."), self._on_metric_file)
         self.metric_apply = self._button(
             self.tr("Use this metric"), self.tr("Measure quality with it from now on."), self._on_metric
         )
+        # Two questions: left to themselves, all four buttons of the dialog would exclude each other.
+        for pair in ((self.from_file, self.from_random), (self._metric_automatic, self._metric_own)):
+            group = QButtonGroup(self)
+            for radio in pair:
+                group.addButton(radio)
         self.close_button = self._button(self.tr("Close"), self.tr("Close this dialog."), self.close)
         self._lay_out()
         self._on_kind()
@@ -249,6 +259,8 @@ class DataDialog(QDialog):
             self.metric_line.setText(f"{path}:metric" if Path(path).suffix == ".py" else path)
 
     def _on_metric(self) -> None:
+        if self.status.property("tone") == "bad":
+            self._say("", "muted")
         self.metric_chosen.emit(self.metric_line.text().strip() if self._metric_own.isChecked() else "")
 
 
