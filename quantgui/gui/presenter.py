@@ -8,6 +8,7 @@ from PySide6.QtCore import QObject, QTimer
 
 from quantgui.gui.models.layers import LayersModel, describe_layers, format_words
 from quantgui.gui.panels.activations import ActivationsPanel
+from quantgui.gui.panels.advice import proposal_words
 from quantgui.gui.panels.channels import ChannelsPanel
 from quantgui.gui.panels.graph import GraphPanel
 from quantgui.gui.panels.inspector import InspectorPanel
@@ -126,8 +127,7 @@ class Presenter(QObject):
     def _accept_proposal(self) -> None:
         advice = self._session.store.advice(self._session.config)
         if advice is not None and advice.proposal is not None:
-            text = self.tr("Keep float activations in {n} layers").format(n=len(advice.layers))
-            self._session.set_config(advice.proposal, text)
+            self._session.set_config(advice.proposal, proposal_words(advice))
 
     def _on_limits_chosen(self, low: float, high: float) -> None:
         layer = self._session.current

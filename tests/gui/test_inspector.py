@@ -7,6 +7,7 @@ from gui_examples import W4_CHANNEL, weight_view, weights
 from PySide6.QtCore import Qt
 from sessions import LAYERS
 
+from quantgui.gui.panels.advice import proposal_words
 from quantgui.gui.panels.inspector import InspectorPanel
 from quantgui.results import Advice
 from quantgui.spec.config import QuantConfig
@@ -16,7 +17,9 @@ from quantgui.spec.presets import PRESETS, activation_spec, weight_spec
 from quantgui.spec.quantizer import FLOAT, Entropy, FixedRange, LayerSpec, Percentile
 
 CONV1, CONV2, FROZEN, TABLE, _, FC = LAYERS
+W4 = LayerSpec(weight_spec(4))
 W4A8 = LayerSpec(weight_spec(4), activation_spec(8))
+OTHER_RANGE = replace(activation_spec(8), range_estimator=Entropy())
 
 
 @pytest.fixture
@@ -166,7 +169,7 @@ def test_that_advice_offers_what_mends_it_and_is_silent_otherwise(panel, qtbot) 
     assert panel.advice.sentence() == ""
     accepted = []
     panel.proposal_accepted.connect(lambda: accepted.append(1))
-    panel.advice.show_advice(Advice(QuantConfig(), "Activations ruin it.", ("conv1", "fc"), QuantConfig(W4A8)))
+    panel.advice.show_advice(Advice(QuantConfig(W4A8), "Activations ruin it.", ("conv1", "fc"), QuantConfig(W4)))
     assert panel.advice.sentence() == "Activations ruin it."
     assert panel.advice.button.text() == "Keep float activations in 2 layers"
     qtbot.mouseClick(panel.advice.button, Qt.MouseButton.LeftButton)
@@ -175,6 +178,20 @@ def test_that_advice_offers_what_mends_it_and_is_silent_otherwise(panel, qtbot) 
     assert panel.advice.button.isHidden()
     panel.advice.show_advice(None)
     assert panel.advice.sentence() == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "proposed", "words"),
+    [
+        (W4A8, W4, "Keep float activations in 1 layer"),
+        (W4, LayerSpec(weight_spec(8)), "Use finer weights in 1 layer"),
+        (W4A8, replace(W4A8, activations=OTHER_RANGE), "Use other ranges in 1 layer"),
+        (W4A8, LayerSpec(weight_spec(8)), "Use the proposal for 1 layer"),
+    ],
+)
+def test_that_the_button_of_advice_says_what_the_proposal_does(asked, proposed, words) -> None:
+    advice = Advice(QuantConfig(asked), "It is ruined.", ("conv1",), QuantConfig(asked, {"conv1": proposed}))
+    assert proposal_words(advice) == words
 
 
 def test_that_without_a_layer_it_says_what_to_do(panel) -> None:

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QCoreApplication, Qt, Signal
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from quantgui.gui.icons import pixmap
+from quantgui.gui.quality import metric_name, value_text
 from quantgui.gui.theme import current, theme_events
 from quantgui.results import Advice, Evaluation
+
+
+def proposal_words(advice: Advice) -> str:
+    """Return what the proposal of `advice` does, in the few words of a button or an undo step."""
+    weights = bare = ranges = 0
+    for name in advice.layers if advice.proposal is not None else ():
+        old, new = advice.config.spec_for(name), advice.proposal.spec_for(name)
+        weights += old.weights != new.weights
+        bare += old.activations is not None and new.activations is None
+        ranges += old.activations != new.activations and new.activations is not None
+    match bool(weights), bool(bare), bool(ranges):
+        case True, False, False:
+            return _tr("Use finer weights in {layers}").format(layers=_layers(weights))
+        case False, True, False:
+            return _tr("Keep float activations in {layers}").format(layers=_layers(bare))
+        case False, False, True:
+            return _tr("Use other ranges in {layers}").format(layers=_layers(ranges))
+        case _:
+            return _tr("Use the proposal for {layers}").format(layers=_layers(len(advice.layers)))
+
+
+def _layers(number: int) -> str:
+    return _tr("1 layer") if number == 1 else _tr("{n} layers").format(n=number)
+
+
+def _tr(text: str) -> str:
+    return QCoreApplication.translate("AdviceCard", text)
 
 
 class AdviceCard(QFrame):
@@ -56,7 +84,7 @@ class AdviceCard(QFrame):
         self.setAccessibleName(advice.sentence)
         self._gain.setText(self._gain_text(advice.before, advice.after))
         self._gain.setVisible(bool(self._gain.text()))
-        words = self.tr("Keep float activations in {n} layers").format(n=len(advice.layers))
+        words = proposal_words(advice)
         self.button.setText(words)
         self.button.setAccessibleName(words)
         self.button.setToolTip(
@@ -73,10 +101,11 @@ class AdviceCard(QFrame):
     def _gain_text(self, before: Evaluation | None, after: Evaluation | None) -> str:
         if before is None or after is None:
             return ""
-        return self.tr("{metric}: {before} now, {after} then").format(
-            metric=after.metric,
-            before=f"{before.quantized_score.value:.4g}",
-            after=f"{after.quantized_score.value:.4g}",
+        return self.tr("{metric} of the first {n} samples: {before} now, {after} then").format(
+            metric=metric_name(after.metric),
+            n=after.quantized_score.samples,
+            before=value_text(before.quantized_score.value, before.metric),
+            after=value_text(after.quantized_score.value, after.metric),
         )
 
     def _paint_anew(self, _: object) -> None:
