@@ -54,6 +54,8 @@ from quantgui.results import (
     NetworkOpened,
     NetworkSummary,
     Progress,
+    Sensitivity,
+    SensitivityReady,
     TensorError,
     Verification,
     WeightErrorReady,
@@ -299,18 +301,19 @@ class Session(QObject):
     ) -> None:
         """Open the network at `path`, then `data` (if any), with `config` (or everything float)."""
         self._after_opening = _AfterOpening(data, image_options, config=config, calibration=calibration)
-        self._submit(Wanted("network", OpenNetwork(path), Priority.OPEN))
+        self._submit(Wanted("network", OpenNetwork(_absolute(path)), Priority.OPEN))
 
     def open_data(self, source: str, image_options: ImageOptions | None = None, calibration: str = "") -> None:
         """Open data for evaluation, and for calibration if `calibration` names no other.
 
         Each is a file, a folder of images, or ``random:N``.
         """
-        self._submit(Wanted("data", OpenData(source, image_options, calibration), Priority.OPEN))
+        request = OpenData(_absolute(source), image_options, _absolute(calibration))
+        self._submit(Wanted("data", request, Priority.OPEN))
 
     def set_metric(self, function: str) -> None:
         """Measure quality with the user's ``FILE.py:function``; empty for the automatic metric."""
-        self._submit(Wanted("metric", SetMetric(function), Priority.OPEN))
+        self._submit(Wanted("metric", SetMetric(_absolute(function)), Priority.OPEN))
 
     def recover(self) -> bool:
         """Open again what a crashed program has left behind; return whether there was anything."""
@@ -584,7 +587,7 @@ class Session(QObject):
                 self.exported.emit(event)
             case Verification():
                 self.verified.emit(event)
-            case Progress():
+            case SensitivityReady() | Sensitivity() | Progress():
                 pass
             case _:
                 assert_never(event)
@@ -740,6 +743,13 @@ class Session(QObject):
 def _edited_name(name: str) -> str:
     """Return the name of a configuration that was called `name` and has been changed by hand."""
     return name if not name or name.endswith(_EDITED) else f"{name}{_EDITED}"
+
+
+def _absolute(source: str) -> str:
+    """Return a path as it is found again from any folder: by the recovery and the recent files of the next start."""
+    if not source or source.startswith("random:"):
+        return source
+    return str(Path(source).expanduser().absolute())
 
 
 def _frozen(request: Request) -> Request:

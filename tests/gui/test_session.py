@@ -250,9 +250,9 @@ def test_that_a_new_metric_forgets_quality_but_keeps_weights(measured) -> None:
     session, engine = measured
     engine.answer(engine.newest(ViewWeight), view("conv1", None))
     engine.answer(engine.newest(Evaluate), evaluated(session.config))
-    session.set_metric("mine.py:psnr")
+    session.set_metric("/mine.py:psnr")
     engine.answer(engine.newest(SetMetric))
-    assert session.metric == "mine.py:psnr"
+    assert session.metric == "/mine.py:psnr"
     assert session.evaluation is None
     assert session.current_view is not None
     assert isinstance(engine.requests[max(engine.requests)], Evaluate)
