@@ -144,6 +144,16 @@ def test_that_a_selection_made_before_the_network_is_drawn_is_kept(qtbot) -> Non
     assert [item.node.layer for item in result.view.items_by_index if item.is_marked] == ["conv2"]
 
 
+def test_that_a_selected_layer_stays_in_sight_when_the_room_changes(qtbot) -> None:
+    result = panel(qtbot)
+    last = NETWORK.layers[-1].name
+    result.select(last)
+    index = next(index for index, node in enumerate(NETWORK.nodes) if node.layer == last)
+    result.resize(result.width() - 100, result.height() // 2)
+    QApplication.processEvents()
+    assert result.view.viewport().rect().contains(node_place(result, index))
+
+
 def test_that_layers_are_coloured_by_value_and_others_stay_plain(qtbot) -> None:
     result = panel(qtbot)
     names = [layer.name for layer in NETWORK.layers]

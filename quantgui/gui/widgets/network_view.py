@@ -292,6 +292,8 @@ class NetworkView(QGraphicsView):
         super().resizeEvent(event)
         if self._untouched:
             self.show_start()
+            if self._marked:
+                self.reveal(min(self._marked))
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         self._untouched = False
