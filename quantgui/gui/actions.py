@@ -34,7 +34,7 @@ class Need(Enum):
 class ActionSpec:
     """One action. Handlers are looked up by `id`; `toolbar` is the short text on its button, empty for none.
 
-    `keys` are those of the table, which work only while it has the focus; `shortcut` works everywhere.
+    `keys` work where no widget with the focus wants them, as lines of text do; `shortcut` works everywhere.
     """
 
     id: str
@@ -366,6 +366,6 @@ def shortcuts_page() -> str:
             lines += [f"| `{shortcut_text(spec)}` | {tr(spec.help)} |" for spec in rows]
             lines.append("")
     lines.append(
-        tr("The keys 2 … 8 and F work while the layers table has the focus; Return opens the list of formats.")
+        tr("The keys 2 … 8 and F work wherever no text is typed; Return in the layers table opens the list of formats.")
     )
     return "\n".join(lines)

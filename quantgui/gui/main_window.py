@@ -42,6 +42,8 @@ from quantgui.spec.presets import PRESETS
 LAYOUT_VERSION = 1
 FIRST_SIZE = QSize(1440, 900)
 SMALLEST = QSize(1024, 640)
+_FRAME = QSize(8, 40)
+"""About what a window manager draws around a window."""
 _LEFT, _RIGHT, _BOTTOM, _JOBS = 480, 316, 196, 300
 _ACTIVATIONS_TAB, _GRAPH_TAB = 2, 3
 _TOOLBAR_LEFT = (("open", "data"), ("presets", "evaluate"), ("export", "verify"), ("undo", "redo"))
@@ -338,6 +340,9 @@ class MainWindow(QMainWindow):
         self.session.restart_engine()
 
     def _on_tab_changed(self, place: int) -> None:
+        if self.tabs.isAncestorOf(self.focusWidget()):
+            # What is hidden while a page computes would pass the focus on, at last to a line that takes digits.
+            self.tabs.tabBar().setFocus()
         self.session.show_activations(place == _ACTIVATIONS_TAB)
         if place == _GRAPH_TAB:
             self.presenter.colour_graph_soon()
@@ -412,9 +417,20 @@ class MainWindow(QMainWindow):
     def _restore(self) -> None:
         geometry, layout = self._settings.value("geometry"), self._settings.value("layout")
         if not (isinstance(geometry, QByteArray) and self.restoreGeometry(geometry)):
-            self.resize(FIRST_SIZE)
+            self.resize(self._first_size())
         if isinstance(layout, QByteArray):
             self.workspace.restoreState(layout, LAYOUT_VERSION)
+
+    def _first_size(self) -> QSize:
+        """Return the size that shows everything, or what the screen has beside the window's frame."""
+        room = self.screen().availableSize() - _FRAME
+        # A screen smaller than the window can ever be has nothing to say.
+        return FIRST_SIZE.boundedTo(room) if room.width() >= SMALLEST.width() else FIRST_SIZE
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Take the keys that set bits wherever no other widget wants them."""
+        if not self.panels.layers.table.take_format_key(event):
+            super().keyPressEvent(event)
 
     def closeEvent(self, event: QCloseEvent) -> None:
         if not self.commands.may_leave():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,6 +139,31 @@ def test_that_keys_set_bits_and_size_and_quality_follow(opened, qtbot) -> None:
         assert table.model().index(row, Column.SQNR).data()
 
 
+def test_that_keys_set_bits_beside_the_table_and_never_where_text_is_typed(opened, qtbot) -> None:
+    window, session = opened, opened.session
+    settled(qtbot, window)
+    window.panels.weights.histogram.setFocus()
+    qtbot.keyClick(window.panels.weights.histogram, Qt.Key.Key_4)
+    assert session.spec_for(session.current.name).weights.bits == 4
+    line = window.panels.layers.filter
+    line.setFocus()
+    qtbot.keyClick(line, Qt.Key.Key_5)
+    assert line.text() == "5"
+    assert session.undo_stack.count() == 1
+
+
+def test_that_changing_the_tab_does_not_pass_the_focus_on_to_the_filter(opened, qtbot) -> None:
+    window = opened
+    settled(qtbot, window)
+    window.activateWindow()
+    qtbot.waitUntil(window.isActiveWindow, timeout=5000)
+    window.panels.weights.histogram.setFocus()
+    for name in ("tab_activations", "tab_channels", "tab_graph", "tab_weights"):
+        window.actions_by_id[name].trigger()
+        settled(qtbot, window)
+        assert window.focusWidget() is window.tabs.tabBar()
+
+
 def test_that_ctrl_z_undoes_while_a_line_has_the_focus(opened, qtbot) -> None:
     window, session = opened, opened.session
     window.presenter.apply_preset(find_preset("W4"))
@@ -231,6 +257,29 @@ def test_that_the_data_dialog_opens_random_numbers_and_says_not_to_trust_them(op
     assert "trusted" in dialog.status.text()
     settled(qtbot, window)
     assert "do not trust" in window.panels.status.quality_label.text()
+    dialog.close()
+
+
+def test_that_data_and_metric_are_two_questions_and_return_answers_each(opened, qtbot, tmp_path) -> None:
+    window = opened
+    settled(qtbot, window)
+    source = window.session.data.source
+    (tmp_path / "mine.py").write_text("def metric(outputs, labels):\n    return outputs.max(axis=1)\n")
+    window.actions_by_id["data"].trigger()
+    dialog = window.commands.data_dialog
+    dialog._metric_own.click()
+    assert dialog.from_file.isChecked()
+    assert not dialog._metric_automatic.isChecked()
+    dialog.metric_line.setText(str(tmp_path / "mine.py:metric"))
+    qtbot.keyClick(dialog.metric_line, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: window.session.metric.endswith("mine.py:metric"), timeout=PATIENCE)
+    assert window.session.data.source == source
+    dialog.path.setText("")
+    qtbot.keyClicks(dialog.path, "nowhere.npz")
+    assert dialog.status.text() == ""
+    with qtbot.waitSignal(window.session.failed, timeout=PATIENCE):
+        qtbot.keyClick(dialog.path, Qt.Key.Key_Return)
+    assert "nowhere.npz" in dialog.status.text()
     dialog.close()
 
 
@@ -364,6 +413,15 @@ def test_that_nothing_is_asked_where_nothing_would_be_lost(opened) -> None:
 
     opened.commands.ask_to_save = ask
     assert opened.close()
+
+
+def test_that_paths_are_kept_as_they_are_found_from_any_folder(window, qtbot, tmp_path, monkeypatch) -> None:
+    shutil.copytree(Path(SAMPLE.network).parent, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    with qtbot.waitSignal(window.session.data_opened, timeout=PATIENCE):
+        window.session.open_network(Path(SAMPLE.network).name, Path(SAMPLE.evaluation).name)
+    assert window.session.summary.path == str(tmp_path / "here" / Path(SAMPLE.network).name)
+    assert window.session.data.source == str(tmp_path / "here" / Path(SAMPLE.evaluation).name)
 
 
 def test_that_layout_and_look_are_kept_in_the_settings(qtbot, qapp, tmp_path) -> None:

@@ -52,13 +52,22 @@ class LayersTable(QTableView):
 
     format_keyed = Signal(object)
 
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        plain = event.modifiers() in (Qt.KeyboardModifier.NoModifier, Qt.KeyboardModifier.KeypadModifier)
-        if plain and event.text() in tuple("2345678"):
+    def take_format_key(self, event: QKeyEvent) -> bool:
+        """Return whether `event` is a key that chooses a format, and choose it."""
+        if event.modifiers() not in (Qt.KeyboardModifier.NoModifier, Qt.KeyboardModifier.KeypadModifier):
+            return False
+        if event.text() in tuple("2345678"):
             self.format_keyed.emit(IntFormat(int(event.text())))
-        elif plain and event.text().lower() == "f":
+        elif event.text().lower() == "f":
             self.format_keyed.emit(None)
-        elif event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and self.currentIndex().isValid():
+        else:
+            return False
+        return True
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if self.take_format_key(event):
+            return
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and self.currentIndex().isValid():
             self.edit(self.currentIndex().siblingAtColumn(Column.WEIGHT_BITS))
         else:
             super().keyPressEvent(event)
