@@ -34,21 +34,22 @@ _STEP = 1 << 24
 
 
 def refuse_source(path: Path, source: Path) -> None:
-    """Refuse to write over the opened network, or over the data beside it.
+    """Refuse to write over the opened network, or over its data.
 
     Raises:
         ExportError: `path`, or the data file beside it, belongs to the network at `source`.
     """
-    if not source.exists():
+    if path.is_dir() or not source.exists():
         return
-    if path.exists() and path.samefile(source):
+    targets = [target for target in (path, data_path(path)) if target.exists()]
+    if any(target.samefile(source) for target in targets):
         raise ExportError(f"'{path.name}' is the opened network itself; choose another name for the quantized one.")
-    data = data_path(path)
-    if not data.exists():
+    if not targets:
         return
-    model = onnx.load(source, load_external_data=False)
-    if any(data.samefile(other) for other in external_files(source, model)):
-        raise ExportError(f"'{data.name}' holds the opened network's weights; choose another file name.")
+    used = external_files(source, onnx.load(source, load_external_data=False))
+    for target in targets:
+        if any(target.samefile(other) for other in used):
+            raise ExportError(f"'{target.name}' holds the opened network's weights; choose another file name.")
 
 
 def external_files(path: Path, model: onnx.ModelProto) -> list[Path]:

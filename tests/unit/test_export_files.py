@@ -132,5 +132,7 @@ def test_that_the_opened_networks_weights_are_not_overwritten(tmp_path: Path) ->
     write_network(tmp_path / "out.onnx", *model, inline_limit=1000)
     (tmp_path / "out.onnx").rename(source)
     assert data_path(tmp_path / "out.onnx").exists()
-    with pytest.raises(ExportError, match="holds the opened network's weights"):
-        refuse_source(tmp_path / "out.onnx", source)
+    for name in ("out.onnx", "out.onnx.data"):
+        with pytest.raises(ExportError, match="holds the opened network's weights"):
+            refuse_source(tmp_path / name, source)
+    refuse_source(Path("."), source)
