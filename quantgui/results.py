@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantgui.spec.config import QuantConfig
-from quantgui.spec.quantizer import QuantizerSpec
+from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
+from quantgui.spec.sweep import Sweep
 
 Array = NDArray[Any]
 
@@ -385,6 +386,87 @@ class AdviceReady:
     advice: Advice | None
 
 
+# --- sensitivity -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One layer with one spec, all others as the sweep's `base` has them.
+
+    Attributes:
+        layer: name of the layer.
+        format: the column it stands in, such as ``int4``.
+        spec: what the layer becomes.
+        value: metric of the network; NaN before it is measured.
+        stderr: its standard error; NaN for fewer than two samples.
+        samples: samples measured on; 0 before.
+        bytes: of the layer's weight under `spec`.
+        weight_sqnr_db: error of the weight alone, a first guess; NaN where weights are not changed.
+    """
+
+    layer: str
+    format: str
+    spec: LayerSpec
+    value: float
+    stderr: float
+    samples: int
+    bytes: int
+    weight_sqnr_db: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class SensitivityReady:
+    """Some candidates of a sweep have a new or better number."""
+
+    sweep: Sweep
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedLayer:
+    """A place in the order of layers; `certain` if the next one's is surely less sensitive (two standard errors)."""
+
+    layer: str
+    certain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """The table of a sweep as far as it is known.
+
+    Attributes:
+        sweep: what was asked.
+        metric: name of the metric, the function's where it is the user's own.
+        higher_is_better: its direction.
+        reference: the metric of `sweep.base` itself.
+        candidates: by layer in the network's order, then by spec.
+        orders: the layers by format, most sensitive first; by weight error before anything is measured.
+        weight_error_correlation: Spearman's rank correlation of weight error and measured value, NaN where unknown.
+        total_samples: most samples a candidate can be measured on.
+        float_forward_seconds: what the float network takes for `total_samples` samples.
+        seconds: since the sweep began.
+        cut_segments: pieces in which the network ran.
+        peak_cache_bytes: most bytes of activations that were kept.
+        resumed: candidates whose numbers came from an earlier run, at least in part.
+        complete: whether the sweep has ended.
+    """
+
+    sweep: Sweep
+    metric: str
+    higher_is_better: bool
+    reference: Score
+    candidates: tuple[Candidate, ...]
+    orders: Mapping[str, tuple[RankedLayer, ...]]
+    weight_error_correlation: float
+    total_samples: int
+    float_forward_seconds: float
+    seconds: float
+    cut_segments: int
+    peak_cache_bytes: int
+    resumed: int
+    complete: bool
+
+
 # --- export ------------------------------------------------------------------------------------------------------
 
 
@@ -439,6 +521,8 @@ Event = (
     | Calibrated
     | EvaluationReady
     | AdviceReady
+    | SensitivityReady
+    | Sensitivity
     | Exported
     | Verification
 )

@@ -73,10 +73,14 @@ def joined(parts: Sequence[SampleRows]) -> SampleRows:
 
 
 def difference_error(a: Estimate, b: Estimate) -> float:
-    """Return the standard error of ``a.value - b.value``; both ran on the same samples."""
-    if len(a.influences) == len(b.influences):
-        return standard_error(a.influences - b.influences)
-    return math.hypot(standard_error(a.influences), standard_error(b.influences))
+    """Return the standard error of ``a.value - b.value``: both ran on the same first samples, one perhaps on more."""
+    first, second = a.influences, b.influences
+    common, most = min(len(first), len(second)), max(len(first), len(second))
+    if common < 2:
+        return math.nan
+    # Means over n and over the first k of the same n samples have the covariance s / n.
+    shared = float((first[:common] * second[:common]).sum()) / (common - 1) / most
+    return math.sqrt(max(standard_error(first) ** 2 + standard_error(second) ** 2 - 2 * shared, 0.0))
 
 
 def weighted_mean(values: Array, weights: Array, samples: int) -> Estimate:

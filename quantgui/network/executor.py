@@ -116,8 +116,11 @@ class Executor:
         self._known: ByteCache[tuple[Simulation, tuple[_Variant, ...]]] = ByteCache(_KNOWN_SIMULATIONS)
         self._segments: tuple[Segment, ...] | None = None if segmented else split(network, ())
         self._borders: Mapping[str, TensorType] = {}
+        self.cache_bytes = cache_bytes
         self.sessions_built = 0
         self.segments_run = 0
+        self.bytes_kept = 0
+        """All bytes that were put into the cache so far."""
 
     # --- what can be asked ---------------------------------------------------------------------------------------
 
@@ -167,6 +170,14 @@ class Executor:
         readers = [segment for segment in self._segments or () if name in segment.initializers]
         known = self.network.constants[name].dtype.isbuiltin == 1
         return known and bool(readers) and all(cheap_to_exchange(self.network, each, name, rows) for each in readers)
+
+    def forget(self, simulation: Simulation, but: Simulation = FLOAT_SIMULATION) -> None:
+        """Drop the sessions of `simulation` that `but` has no use for."""
+        segments = self._segments or ()
+        used = {variant.form for variant in self._variants(segments, but)}
+        for variant in self._variants(segments, simulation):
+            if variant.form not in used:
+                self._sessions.drop((variant.form, ()))
 
     def run_sequence(
         self, batches: Iterable[Batch], simulation: Simulation = FLOAT_SIMULATION, fetch: Collection[str] = ()
@@ -337,6 +348,7 @@ class Executor:
             if keep and step.digest is not None and isinstance(value, np.ndarray):
                 value.flags.writeable = False
                 self._cache(name).put((step.digest, name, quantized), value, value.nbytes)
+                self.bytes_kept += value.nbytes
         for name in self._outputs:
             # An output without a quantizer of its own is returned as it is.
             if _Slot(name, quantized=False) in made:

@@ -1,0 +1,391 @@
+"""How sensitive the network is to each layer: one layer changed at a time, the whole network measured.
+
+Numbers come in three steps, each better than the one before: the error of the weights alone; the metric on few samples
+for all candidates; the metric on more samples for those whose order is not certain yet (or for all, if asked).
+
+A candidate costs about the part of the network behind its layer. The samples are taken in portions whose activations
+at the cuts fit into the executor's cache; in each portion the base network runs once, then one candidate after the
+other from the cut before its layer. What candidates make is not cached, so they do not drive out what they share. The
+weight is fed to its segment as an input where that is cheaper than a session for each candidate.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from quantgui.analysis.evaluation import Tally
+from quantgui.analysis.metric_function import Metric
+from quantgui.analysis.ranking import ranked, spearman, undecided
+from quantgui.analysis.scores import Estimate, SampleRows, joined
+from quantgui.analysis.simulation import Grids, Ranges, build_simulation, fake_quantized
+from quantgui.analysis.sweep_store import Place, SweepStore
+from quantgui.errors import DataError, MetricError, NetworkError
+from quantgui.network.batch import Batch, carry
+from quantgui.network.executor import Executor
+from quantgui.network.simulation import FLOAT_SIMULATION, Simulation
+from quantgui.numerics.metrics import sqnr_db
+from quantgui.results import (
+    ActivationReady,
+    Array,
+    Candidate,
+    DataSummary,
+    Event,
+    LayerInfo,
+    Progress,
+    RankedLayer,
+    Score,
+    Sensitivity,
+    SensitivityReady,
+)
+from quantgui.spec.quantizer import LayerSpec
+from quantgui.spec.size import weight_bytes
+from quantgui.spec.sweep import SMALLER_IS_BETTER, USER_METRIC, Sweep
+
+FIRST_SAMPLES = 8
+"""Samples of the first measurement of all candidates."""
+_CACHE_USED = 0.7
+"""Part of the cache that a portion of samples fills; a quarter of it is for outputs."""
+
+Key = tuple[str, LayerSpec]
+"""A layer and one of the sweep's specs."""
+_REFERENCE: Key = ("", LayerSpec())
+"""Stands for the base itself."""
+
+
+class SweptData(Protocol):
+    """What a sweep needs of `network.datasets.Dataset`."""
+
+    @property
+    def summary(self) -> DataSummary: ...
+    @property
+    def carried(self) -> Mapping[str, str]: ...
+    def batches(self, batch_size: int | None = None, samples: int | None = None) -> Iterator[Batch]: ...
+
+
+def measure_sensitivity(
+    executor: Executor,
+    dataset: SweptData,
+    sweep: Sweep,
+    activations: Mapping[str, ActivationReady],
+    metric: Metric | None = None,
+    store: SweepStore | None = None,
+) -> Iterator[Event]:
+    """Yield SensitivityReady whenever candidates have better numbers, and the whole table after each step.
+
+    The last Sensitivity is complete. Stopping is possible at every event; with a `store` (opened for this question,
+    see `sweep_store.question_key`) a later sweep goes on where this one stopped and ends with the same table.
+
+    Raises:
+        DataError: there are no samples, or `activations` lacks a tensor that is quantized.
+        MetricError: the metric means nothing here, or the user's fails.
+        NetworkError: no layer can be tried, or the network cannot be run.
+    """
+    swept = frozenset(sweep.swept(executor.network.summary.layers))
+    layers = [layer for layer in executor.network.summary.layers if layer.name in swept]
+    if missing := set(sweep.layers) - swept:
+        raise NetworkError(f"The network has no layer '{min(missing)}'.")
+    if not layers:
+        raise NetworkError("The network has no layer whose bits could be changed.")
+    if sweep.metric == USER_METRIC and metric is None:
+        raise MetricError("The sweep measures your metric, but none is loaded.")
+    if dataset.summary.samples == 0:
+        raise DataError("There is nothing to compute: the data holds no samples.")
+    work = _Work(executor, dataset, sweep, activations, metric, store, layers)
+    yield from work.weight_errors()
+    yield from work.measure()
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A batch whose activations are in the cache, with the outputs of the float network."""
+
+    batch: Batch
+    float_outputs: Mapping[str, Array]
+
+    @property
+    def place(self) -> Place:
+        return self.batch.first, self.batch.samples
+
+
+@dataclass(eq=False)
+class _Work:
+    """A sweep under way."""
+
+    executor: Executor
+    dataset: SweptData
+    sweep: Sweep
+    activations: Mapping[str, ActivationReady]
+    metric: Metric | None
+    store: SweepStore | None
+    layers: Sequence[LayerInfo]
+
+    def __post_init__(self) -> None:
+        network, sweep = self.executor.network, self.sweep
+        samples = self.dataset.summary.samples
+        self.total = samples if sweep.samples is None else min(sweep.samples, samples)
+        self.started = time.perf_counter()
+        self.keys: tuple[Key, ...] = tuple((layer.name, spec) for layer in self.layers for spec in sweep.specs)
+        self.grids: Grids = {}
+        self.ranges: Ranges = {}
+        self.errors: dict[Key, float] = {}
+        self.rows: dict[Key, dict[Place, SampleRows]] = {key: {} for key in self.keys}
+        self.reference: dict[Place, SampleRows] = {}
+        self.states: dict[Key | None, Mapping[str, Array]] = {}
+        self.resumed: set[Key] = set()
+        self.places: list[Place] = []
+        self.forward_seconds = math.nan
+        self.peak_cache = 0
+        self.base = build_simulation(network, sweep.base, self.activations, ranges=self.ranges, grids=self.grids)
+        # Only the float network itself is so empty; then its outputs are the base's.
+        self.base_is_float = not self.base.weights and not self.base.quantizers
+        self.base = FLOAT_SIMULATION if self.base_is_float else self.base
+        thorough = sweep.metric in ("kl", "cosine")
+        user = self.metric if sweep.metric == USER_METRIC else None
+        self.tally = Tally(network, self.total, user, thorough=thorough)
+
+    # --- first: the weights alone --------------------------------------------------------------------------------
+
+    def weight_errors(self) -> Iterator[Event]:
+        """Yield the error of each weight, the finest format first: it takes no search of ranges."""
+        if self.sweep.what == "activations":
+            return
+        by_bits = sorted(self.sweep.specs, key=lambda spec: -(spec.weights.bits if spec.weights else 32))
+        for done, spec in enumerate(by_bits):
+            for index, layer in enumerate(self.layers):
+                yield Progress(done * len(self.layers) + index, len(self.keys), "Weight errors")
+                self.errors[layer.name, spec] = self._weight_error(layer, self.sweep.candidate(layer.name, spec))
+            yield SensitivityReady(self.sweep, tuple(self._candidate((layer.name, spec)) for layer in self.layers))
+        yield self._table(complete=False)
+
+    def _weight_error(self, layer: LayerInfo, spec: LayerSpec) -> float:
+        if spec.weights is None or layer.read_only or not layer.finite:
+            return math.inf
+        network = self.executor.network
+        return sqnr_db(network.weight(layer), fake_quantized(network, layer, spec.weights, self.grids))
+
+    # --- second and third: the network ---------------------------------------------------------------------------
+
+    def measure(self) -> Iterator[Event]:
+        """Yield numbers on few samples for all candidates, then on more where they are needed."""
+        batches = self.dataset.batches(samples=self.total)
+        # A recurrent network goes through its samples in order, with a state of its own for each candidate.
+        in_one = bool(self.dataset.carried)
+        target = self.total if in_one else min(FIRST_SAMPLES, self.total)
+        active: Sequence[Key] = self.keys
+        while active:
+            yield from self._measure_up_to(target, batches, active)
+            measured = self._samples()
+            if measured >= self.total:
+                break
+            if self.sweep.exact:
+                target = self.total
+            else:
+                active = self._undecided(active)
+                target = min(self.total, 2 * measured)
+            yield self._table(complete=not active)
+        if active:
+            yield self._table(complete=True)
+
+    def _measure_up_to(self, target: int, batches: Iterator[Batch], active: Sequence[Key]) -> Iterator[Event]:
+        while self._samples() < target:
+            portion: list[_Prepared] = []
+            kept, places = 0, len(self.places)
+            while self._samples() < target and (batch := next(batches, None)) is not None:
+                place = (batch.first, batch.samples)
+                self._recall(active, place)
+                self.places.append(place)
+                # What is known already needs no activations.
+                if place in self.reference and all(place in self.rows[key] for key in active):
+                    continue
+                yield Progress(self._samples(), target, f"Preparing {target} samples")
+                before = self.executor.bytes_kept
+                portion.append(self._prepare(batch))
+                kept = max(kept, self.executor.bytes_kept - before)
+                if not self.dataset.carried and (len(portion) + 1) * kept > _CACHE_USED * self.executor.cache_bytes:
+                    break
+            if len(self.places) == places:
+                raise DataError(f"The data ended after {self._samples()} of {target} samples.")
+            yield from self._measure_portion(portion, active)
+
+    def _recall(self, active: Sequence[Key], place: Place) -> None:
+        """Take what an earlier sweep has found on a batch."""
+        # The state that a recurrent network had after its batches is not kept, so there it is all or nothing.
+        if self.store is None:
+            return
+        for key in active:
+            known = self.store.rows(key[0], self.sweep.candidate(*key))
+            if place in known and not (self.dataset.carried and sum(samples for _, samples in known) < self.total):
+                self.rows[key][place] = known[place]
+                self.resumed.add(key)
+        known = self.store.rows(*_REFERENCE)
+        if place in known:
+            self.reference[place] = known[place]
+
+    def _prepare(self, batch: Batch) -> _Prepared:
+        """Run the float network and the base on a batch, and keep what crosses the cuts."""
+        float_outputs = self.executor.run(
+            carry(batch, self.states.get(None)), FLOAT_SIMULATION, keep=self.base_is_float
+        )
+        self.states[None] = self._carried(float_outputs)
+        if math.isnan(self.forward_seconds):
+            started = time.perf_counter()
+            self.executor.run(replace(batch, key=f"{batch.key} again"), FLOAT_SIMULATION, keep=False)
+            self.forward_seconds = (time.perf_counter() - started) * self.total / batch.samples
+        outputs = float_outputs
+        if not self.base_is_float:
+            outputs = self.executor.run(carry(batch, self.states.get(_REFERENCE)), self.base)
+            self.states[_REFERENCE] = self._carried(outputs)
+        self.peak_cache = max(self.peak_cache, self.executor.cached_bytes)
+        prepared = _Prepared(batch, float_outputs)
+        if prepared.place not in self.reference:
+            self.tally.add(batch, float_outputs, outputs)
+            self._keep(_REFERENCE, self.reference, {prepared.place: self.tally.take(self.sweep.metric)})
+        return prepared
+
+    def _measure_portion(self, portion: Sequence[_Prepared], active: Sequence[Key]) -> Iterator[Event]:
+        """Yield the numbers of one layer after the other."""
+        by_layer: dict[str, list[Key]] = {}
+        for key in active:
+            if portion:
+                by_layer.setdefault(key[0], []).append(key)
+        started, done = time.perf_counter(), 0
+        label = f"Measuring {len(active)} candidates on {self._samples()} samples"
+        for layer, keys in by_layer.items():
+            simulation = None
+            for key in keys:
+                simulation = self._simulation(key, sum(each.batch.samples for each in portion))
+                for _ in self._measure_candidate(key, simulation, portion):
+                    left = (time.perf_counter() - started) / done * (len(active) - done) if done else None
+                    yield Progress(done, len(active), label, left)
+                done += 1
+                if not any(override.exchanged for override in simulation.weights.values()):
+                    self.executor.forget(simulation, self.base)
+            if simulation is not None:
+                self.executor.forget(simulation, self.base)
+            yield SensitivityReady(self.sweep, tuple(self._candidate(key) for key in self.keys if key[0] == layer))
+
+    def _measure_candidate(self, key: Key, simulation: Simulation, portion: Sequence[_Prepared]) -> Iterator[None]:
+        """Run a candidate on the batches of a portion that it is not known on; yield before each."""
+        found: dict[Place, SampleRows] = {}
+        for prepared in portion:
+            if prepared.place in self.rows[key]:
+                continue
+            yield
+            batch = carry(prepared.batch, self.states.get(key))
+            outputs = self.executor.run(batch, simulation, keep=False)
+            self.states[key] = self._carried(outputs)
+            self.tally.add(batch, prepared.float_outputs, outputs)
+            found[prepared.place] = self.tally.take(self.sweep.metric)
+        if found:
+            self._keep((key[0], self.sweep.candidate(*key)), self.rows[key], found)
+
+    def _simulation(self, key: Key, samples: int) -> Simulation:
+        """Return the network with one layer changed; its weights are exchanged where that is cheaper."""
+        config = self.sweep.config(*key)
+        network = self.executor.network
+        simulation = build_simulation(network, config, self.activations, ranges=self.ranges, grids=self.grids)
+        same_quantizers = dict(simulation.quantizers) == dict(self.base.quantizers)
+        if not same_quantizers or not self.executor.exchangeable(network.layers[key[0]].weight, samples):
+            return simulation
+        weights = {
+            name: override if self._is_in_base(name, override.key) else replace(override, exchanged=True)
+            for name, override in simulation.weights.items()
+        }
+        return Simulation(weights, simulation.quantizers)
+
+    def _is_in_base(self, name: str, key: Hashable) -> bool:
+        return name in self.base.weights and self.base.weights[name].key == key
+
+    def _carried(self, outputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        return {name: outputs[name] for name in set(self.dataset.carried.values())}
+
+    def _keep(self, key: Key, rows: dict[Place, SampleRows], found: Mapping[Place, SampleRows]) -> None:
+        rows.update(found)
+        if self.store is not None:
+            self.store.put(*key, found)
+
+    # --- what is known -------------------------------------------------------------------------------------------
+
+    def _samples(self) -> int:
+        """Return the samples that have been read."""
+        return sum(samples for _, samples in self.places)
+
+    def _estimate(self, key: Key, batches: int) -> Estimate:
+        """Return the metric of a candidate on the first `batches` batches."""
+        return joined([self.rows[key][place] for place in self.places[:batches]]).estimate()
+
+    def _batches(self, key: Key) -> int:
+        """Return on how many batches, from the first, a candidate is known."""
+        return next((i for i, place in enumerate(self.places) if place not in self.rows[key]), len(self.places))
+
+    def _columns(self) -> dict[str, list[Key]]:
+        columns: dict[str, list[Key]] = {}
+        for key in self.keys:
+            columns.setdefault(self.sweep.label(self.sweep.candidate(*key)), []).append(key)
+        return columns
+
+    def _undecided(self, active: Sequence[Key]) -> list[Key]:
+        """Return those of `active` whose place in their column is not certain."""
+        chosen: set[Key] = set()
+        for keys in self._columns().values():
+            going_on = [key for key in keys if key in set(active)]
+            names = undecided(self._estimates(keys), higher_is_better=self._higher_is_better)
+            chosen |= {key for key in going_on if key[0] in names}
+        return [key for key in active if key in chosen]
+
+    def _estimates(self, keys: Sequence[Key]) -> list[tuple[str, Estimate]]:
+        """Return the candidates of a column, each with all it is known on."""
+        return [(key[0], self._estimate(key, self._batches(key))) for key in keys]
+
+    @property
+    def _higher_is_better(self) -> bool:
+        if self.sweep.metric == USER_METRIC and self.metric is not None:
+            return self.metric.higher_is_better
+        return self.sweep.metric not in SMALLER_IS_BETTER
+
+    def _candidate(self, key: Key) -> Candidate:
+        spec = self.sweep.candidate(*key)
+        layer = self.executor.network.layers[key[0]]
+        batches = self._batches(key)
+        score = self._estimate(key, batches).score if batches else Score(math.nan, math.nan, 0)
+        size = weight_bytes(layer.channels, layer.elements_per_channel, spec.weights, float_bits=layer.float_bits)
+        error = self.errors.get(key, math.nan)
+        return Candidate(
+            layer.name, self.sweep.label(spec), spec, score.value, score.stderr, score.samples, size, error
+        )
+
+    def _order(self, keys: Sequence[Key]) -> tuple[RankedLayer, ...]:
+        if all(self._batches(key) for key in keys):
+            return ranked(self._estimates(keys), higher_is_better=self._higher_is_better)
+        guesses = sorted((self.errors[key], key[0]) for key in keys if key in self.errors)
+        return tuple(RankedLayer(name, certain=False) for _, name in guesses)
+
+    def _table(self, *, complete: bool) -> Sensitivity:
+        candidates = tuple(self._candidate(key) for key in self.keys)
+        sign = 1 if self._higher_is_better else -1
+        errors = np.array([each.weight_sqnr_db for each in candidates])
+        values = np.array([sign * each.value for each in candidates])
+        known = joined(list(self.reference.values())).estimate().score if self.reference else None
+        user = self.metric is not None and self.sweep.metric == USER_METRIC
+        return Sensitivity(
+            sweep=self.sweep,
+            metric=self.metric.name if user and self.metric else self.sweep.metric,
+            higher_is_better=self._higher_is_better,
+            reference=known or Score(math.nan, math.nan, 0),
+            candidates=candidates,
+            orders={label: self._order(keys) for label, keys in self._columns().items()},
+            weight_error_correlation=spearman(errors, values),
+            total_samples=self.total,
+            float_forward_seconds=self.forward_seconds,
+            seconds=time.perf_counter() - self.started,
+            cut_segments=self.executor.segment_count,
+            peak_cache_bytes=self.peak_cache,
+            resumed=len(self.resumed),
+            complete=complete,
+        )

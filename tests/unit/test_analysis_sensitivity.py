@@ -1,0 +1,355 @@
+"""Sweeps of tiny networks, against networks that are changed and run by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import builders
+import numpy as np
+import onnx
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantgui.analysis.calibration import calibrate
+from quantgui.analysis.evaluation import evaluate
+from quantgui.analysis.metric_function import load_metric
+from quantgui.analysis.ranking import is_certain, ranked, spearman, undecided
+from quantgui.analysis.scores import Estimate, SampleRows, difference_error, joined
+from quantgui.analysis.sensitivity import FIRST_SAMPLES, measure_sensitivity
+from quantgui.analysis.simulation import activation_tensors
+from quantgui.analysis.sweep_store import SweepStore, question_key
+from quantgui.errors import MetricError, NetworkError, SpecError
+from quantgui.network import segments
+from quantgui.network.datasets import open_dataset
+from quantgui.network.executor import Executor
+from quantgui.network.reader import open_network
+from quantgui.results import Calibrated, EvaluationReady, Sensitivity, SensitivityReady
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.presets import activation_spec, weight_spec
+from quantgui.spec.quantizer import LayerSpec
+from quantgui.spec.sweep import Sweep, bits_specs
+
+BITS = bits_specs((3, 5, 8))
+MODELS = {
+    "mlp": builders.mlp_model((8, 32, 32, 5)),
+    "residual": builders.residual_model(),
+    "lstm": builders.lstm_model(),
+    "if": builders.if_model(),
+}
+
+
+@pytest.fixture(autouse=True)
+def _cut_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "SECONDS_PER_SEGMENT", 1e-9)
+    monkeypatch.setattr(segments, "WEIGHTED_NODES_PER_SEGMENT", 1)
+
+
+class Opened:
+    """A network with data, and an executor of its own for each sweep."""
+
+    def __init__(self, model: onnx.ModelProto, folder: Path, samples: int = 24) -> None:
+        onnx.save(model, folder / "network.onnx")
+        self.network = open_network(folder / "network.onnx")
+        summary = self.network.summary
+        self.data = open_dataset(f"random:{samples}", summary.inputs, summary, network=self.network)
+        self.data = _in_batches_of(self.data, 4)
+        self.executor = Executor(self.network)
+        *_, last = calibrate(self.executor, self.data, activation_tensors(self.network))
+        assert isinstance(last, Calibrated)
+        self.activations = last.activations
+
+    def events(self, sweep, metric=None, store=None, executor=None):
+        return measure_sensitivity(executor or self.executor, self.data, sweep, self.activations, metric, store)
+
+    def table(self, sweep, metric=None, store=None, executor=None) -> Sensitivity:
+        *_, last = self.events(sweep, metric, store, executor)
+        assert isinstance(last, Sensitivity)
+        assert last.complete
+        return last
+
+    def evaluation(self, config):
+        *_, last = [
+            e
+            for e in evaluate(Executor(self.network), self.data, config, self.activations)
+            if isinstance(e, EvaluationReady)
+        ]
+        return last.evaluation
+
+
+def _in_batches_of(data, size):
+    """Let a dataset give small batches unless it is told otherwise."""
+
+    class Small:
+        summary, carried = data.summary, data.carried
+
+        def batches(self, batch_size=None, samples=None):
+            return data.batches(batch_size or size, samples)
+
+    return Small()
+
+
+def values(table: Sensitivity) -> dict[tuple[str, str], tuple[float, float, int]]:
+    return {(c.layer, c.format): (c.value, c.stderr, c.samples) for c in table.candidates}
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_that_a_candidate_is_worth_what_its_configuration_evaluates_to(name: str, tmp_path: Path) -> None:
+    opened = Opened(MODELS[name], tmp_path)
+    sweep = Sweep(BITS, exact=True)
+    table = opened.table(sweep)
+    assert len(table.candidates) == 3 * len(opened.network.summary.layers)
+    for candidate in table.candidates:
+        config = QuantConfig().with_overrides({candidate.layer: LayerSpec(candidate.spec.weights)})
+        expected = opened.evaluation(config).scores["output_sqnr_db"]
+        assert candidate.samples == table.total_samples == 24
+        assert candidate.value == pytest.approx(expected.value, abs=0.01)
+        assert candidate.stderr == pytest.approx(expected.stderr, rel=0.01)
+
+
+@pytest.mark.parametrize("what", ["weights", "activations", "both"])
+def test_that_one_layer_is_changed_within_the_present_configuration(what: str, tmp_path: Path) -> None:
+    opened = Opened(MODELS["residual"], tmp_path)
+    present = QuantConfig(LayerSpec(weight_spec(6), activation_spec(8)))
+    sweep = Sweep(bits_specs((4,)), what, present, exact=True)
+    table = opened.table(sweep)
+    assert table.reference.value == pytest.approx(opened.evaluation(present).output_sqnr_db, abs=1e-3)
+    for candidate in table.candidates:
+        weights = weight_spec(6 if what == "activations" else 4)
+        inputs = activation_spec(8 if what == "weights" else 4)
+        assert candidate.spec == LayerSpec(weights, inputs)
+        config = present.with_overrides({candidate.layer: candidate.spec})
+        # A last-bit difference before a quantizer moves a code by one here and there.
+        assert candidate.value == pytest.approx(opened.evaluation(config).output_sqnr_db, abs=0.3)
+
+
+@pytest.mark.parametrize("metric", ["kl", "cosine", "agreement"])
+def test_that_any_metric_can_be_swept(metric: str, tmp_path: Path) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(MODELS["mlp"])
+    model.graph.node.append(onnx.helper.make_node("Softmax", ["y"], ["p"], name="softmax"))
+    model.graph.output[0].name = "p"
+    opened = Opened(model, tmp_path)
+    table = opened.table(Sweep(BITS, metric=metric, exact=True))
+    assert table.higher_is_better == (metric != "kl")
+    for candidate in table.candidates:
+        expected = opened.evaluation(QuantConfig().with_overrides({candidate.layer: candidate.spec})).scores[metric]
+        assert (candidate.value, candidate.stderr) == pytest.approx(
+            (expected.value, expected.stderr), rel=1e-3, abs=1e-5
+        )
+
+
+def test_that_the_users_metric_can_be_swept_and_one_without_meaning_is_refused(tmp_path: Path) -> None:
+    opened = Opened(MODELS["mlp"], tmp_path)
+    (tmp_path / "m.py").write_text("def first(outputs, labels):\n    return outputs[:, 0]\n")
+    metric = load_metric(f"{tmp_path}/m.py:first")
+    table = opened.table(Sweep(BITS, metric="user"), metric)
+    assert table.metric == "first"
+    y = np.concatenate([opened.executor.run(batch)["y"] for batch in opened.data.batches()])
+    assert table.reference.value == pytest.approx(y[: table.reference.samples, 0].mean(), rel=1e-4)
+    with pytest.raises(MetricError, match="accuracy"):
+        opened.table(Sweep(BITS, metric="accuracy"))
+    with pytest.raises(MetricError, match="none is loaded"):
+        opened.table(Sweep(BITS, metric="user"))
+    with pytest.raises(SpecError, match="no metric 'nonsense'"):
+        Sweep(BITS, metric="nonsense")
+    with pytest.raises(NetworkError, match="no layer 'nowhere'"):
+        opened.table(Sweep(BITS, layers=("nowhere",)))
+
+
+def test_that_a_ranking_comes_before_anything_runs_and_gets_better(tmp_path: Path) -> None:
+    opened = Opened(MODELS["mlp"], tmp_path)
+    executor = Executor(opened.network)
+    tables = [e for e in opened.events(Sweep(BITS, exact=True), executor=executor) if isinstance(e, Sensitivity)]
+    assert [max(c.samples for c in table.candidates) for table in tables] == [0, FIRST_SAMPLES, 24]
+    assert [table.complete for table in tables] == [False, False, True]
+    first, *_, last = tables
+    assert {label: len(order) for label, order in first.orders.items()} == {"int3": 3, "int5": 3, "int8": 3}
+    assert not any(place.certain for order in first.orders.values() for place in order)
+    assert all(math.isfinite(c.weight_sqnr_db) for c in first.candidates)
+    for label, order in last.orders.items():
+        column = {c.layer: c.value for c in last.candidates if c.format == label}
+        assert [place.layer for place in order] == sorted(column, key=lambda layer: column[layer])
+
+
+def test_that_more_samples_go_only_where_the_order_needs_them(tmp_path: Path) -> None:
+    opened = Opened(MODELS["residual"], tmp_path, samples=64)
+    table = opened.table(Sweep(BITS))
+    samples = [c.samples for c in table.candidates]
+    assert min(samples) >= FIRST_SAMPLES
+    assert sum(samples) < 64 * len(samples)
+    exact = opened.table(Sweep(BITS, exact=True))
+    for label in table.orders:
+        rough, fine = ({c.layer: c.value for c in t.candidates if c.format == label} for t in (table, exact))
+        assert spearman(np.array(list(rough.values())), np.array(list(fine.values()))) > 0.8
+
+
+@pytest.mark.parametrize("name", ["residual", "lstm"])
+@pytest.mark.parametrize("stop", [1, 9, 20])
+def test_that_a_stopped_sweep_goes_on_and_ends_with_the_same_table(name: str, stop: int, tmp_path: Path) -> None:
+    opened = Opened(MODELS[name], tmp_path)
+    sweep = Sweep(BITS, exact=True)
+    undisturbed = opened.table(sweep, executor=Executor(opened.network))
+    path = tmp_path / "sweeps" / "one.jsonl"
+    with SweepStore(path) as store:
+        ready = 0
+        for event in opened.events(sweep, store=store, executor=Executor(opened.network)):
+            ready += isinstance(event, SensitivityReady)
+            if ready > len(BITS) and len(path.read_bytes().splitlines()) > stop:
+                break
+    done = len(path.read_bytes().splitlines())
+    with path.open("ab") as file:
+        file.write(b'{"layer": "half a li')  # what a crash leaves
+    with SweepStore(path) as store:
+        resumed = opened.table(sweep, store=store, executor=Executor(opened.network))
+    assert values(resumed) == values(undisturbed)
+    assert resumed.reference == undisturbed.reference
+    assert resumed.resumed > 0 or name == "lstm"
+    assert len(path.read_bytes().splitlines()) > done
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_that_a_finished_sweep_runs_nothing_again(tmp_path: Path) -> None:
+    opened = Opened(MODELS["mlp"], tmp_path)
+    with SweepStore(tmp_path / "one.jsonl") as store:
+        first = opened.table(Sweep(BITS), store=store)
+    size = (tmp_path / "one.jsonl").stat().st_size
+    executor = Executor(opened.network)
+    with SweepStore(tmp_path / "one.jsonl") as store:
+        again = opened.table(Sweep(BITS), store=store, executor=executor)
+    assert values(again) == values(first)
+    assert executor.segments_run == 0
+    assert (tmp_path / "one.jsonl").stat().st_size == size
+    assert again.resumed == len(again.candidates)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+import builders, test_analysis_sensitivity as t
+t.segments.SECONDS_PER_SEGMENT, t.segments.WEIGHTED_NODES_PER_SEGMENT = 1e-9, 1
+opened = t.Opened(t.MODELS["residual"], Path({folder!r}))
+with t.SweepStore(Path({folder!r}) / "killed.jsonl") as store:
+    for event in opened.events(t.Sweep(t.BITS, exact=True), store=store):
+        print(len(store.path.read_bytes().splitlines()), flush=True)
+        if len(store.path.read_bytes().splitlines()) > 8:
+            sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_that_a_killed_sweep_loses_nothing_it_has_finished(tmp_path: Path) -> None:
+    tests = str(Path(__file__).parent)
+    code = CHILD.format(tests=tests, folder=str(tmp_path))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, str(Path(__file__).parents[1])])}
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert child.stdout is not None
+    assert child.stdin is not None
+    for line in child.stdout:
+        if int(line) > 8:
+            break
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    kept = len((tmp_path / "killed.jsonl").read_bytes().splitlines())
+    assert kept > 8
+    opened = Opened(MODELS["residual"], tmp_path)
+    sweep = Sweep(BITS, exact=True)
+    with SweepStore(tmp_path / "killed.jsonl") as store:
+        resumed = opened.table(sweep, store=store, executor=Executor(opened.network))
+    assert values(resumed) == values(opened.table(sweep, executor=Executor(opened.network)))
+
+
+def test_that_a_question_is_named_by_everything_its_answers_depend_on(tmp_path: Path) -> None:
+    opened = Opened(MODELS["mlp"], tmp_path)
+    network, sweep = opened.network, Sweep(BITS)
+    (tmp_path / "m.py").write_text("def first(outputs, labels):\n    return outputs[:, 0]\n")
+    metric = load_metric(f"{tmp_path}/m.py:first")
+    user = Sweep(BITS, metric="user")
+    base = Sweep(BITS, base=QuantConfig(LayerSpec(weight_spec(8)), name="W8"))
+    other = replace(network, constants={**network.constants, "w1": network.constants["w1"] * 2})
+    keys = [
+        question_key(network, "data", sweep, None),
+        question_key(network, "other data", sweep, None),
+        question_key(other, "data", sweep, None),
+        question_key(network, "data", replace(sweep, metric="kl"), None),
+        question_key(network, "data", base, None),
+        question_key(network, "data", sweep, None, "ranges"),
+        question_key(network, "data", user, metric),
+    ]
+    (tmp_path / "m.py").write_text("def first(outputs, labels):\n    return outputs[:, 1]\n")
+    keys.append(question_key(network, "data", user, metric))
+    assert len(set(keys)) == len(keys)
+    # Numbers of a candidate are the same whatever else is tried, and whatever the configuration is called.
+    renamed = replace(base, base=replace(base.base, name="mine"), specs=bits_specs((4,)), samples=8)
+    assert question_key(network, "data", renamed, None) == keys[4]
+
+
+# --- how certain an order is ------------------------------------------------------------------------------------------
+
+
+def mean_of(samples: np.ndarray) -> Estimate:
+    return SampleRows(len(samples), values=samples, weights=np.ones(len(samples))).estimate()
+
+
+def test_that_networks_are_compared_sample_by_sample() -> None:
+    rng = np.random.default_rng(0)
+    common = rng.normal(0, 10, 50)
+    a, b = mean_of(common), mean_of(common + 0.1 + rng.normal(0, 0.01, 50))
+    assert a.score.stderr > 1
+    assert is_certain(a, b)
+    assert difference_error(a, b) == pytest.approx(scipy.stats.sem(a.influences - b.influences))
+    assert not is_certain(a, mean_of(rng.normal(0, 10, 50)))
+    assert not is_certain(a, a)
+
+
+def test_that_the_error_of_a_difference_counts_the_samples_both_have() -> None:
+    rng = np.random.default_rng(1)
+    differences, errors = [], []
+    for _ in range(2000):
+        samples = rng.normal(0, 1, 40)
+        a, b = samples * 2, (samples + rng.normal(0, 0.5, 40))[:10]
+        differences.append(mean_of(a).value - mean_of(b).value)
+        errors.append(difference_error(mean_of(a), mean_of(b)))
+    assert np.std(differences) == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=0.1)
+
+
+def test_that_only_uncertain_neighbours_get_more_samples() -> None:
+    rng = np.random.default_rng(2)
+    names = ["far", "near", "nearer", "top"]
+    estimates = [(n, mean_of(rng.normal(mean, 1, 9))) for n, mean in zip(names, (-50, 0, 0.5, 50), strict=True)]
+    narrow = [(n, replace(e, influences=e.influences * 30)) for n, e in estimates]
+    order = ranked(estimates, higher_is_better=True)
+    assert (order[0].layer, order[0].certain, order[-1].layer) == ("far", True, "top")
+    assert undecided(estimates, higher_is_better=True) == frozenset()  # alike, and known to be
+    assert {"near", "nearer"} <= undecided(narrow, higher_is_better=True)
+    assert [r.layer for r in ranked(estimates, higher_is_better=False)] == [r.layer for r in reversed(order)]
+
+
+@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=2, max_size=30))
+def test_that_rank_correlation_is_that_of_scipy(pairs: list[tuple[int, int]]) -> None:
+    a, b = np.array(pairs, float).T
+    found = spearman(a, b)
+    if len(set(a)) == 1 or len(set(b)) == 1:
+        assert math.isnan(found)
+    else:
+        assert found == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
+
+
+def test_that_rows_of_batches_joined_are_those_of_all_samples() -> None:
+    rng = np.random.default_rng(3)
+    signal, noise = rng.uniform(1, 2, 12), rng.uniform(0.1, 0.2, 12)
+    whole = SampleRows(12, {"y": (signal, noise)}).estimate()
+    parts = joined([SampleRows(n, {"y": (signal[i : i + n], noise[i : i + n])}) for i, n in ((0, 5), (5, 7))])
+    assert parts.estimate().score == whole.score
+    assert whole.value == pytest.approx(10 * np.log10(signal.sum() / noise.sum()))
