@@ -14,8 +14,9 @@ from quantgui.results import Advice, Evaluation
 def proposal_words(advice: Advice) -> str:
     """Return what the proposal of `advice` does, in the few words of a button or an undo step."""
     weights = bare = ranges = 0
-    for name in advice.layers if advice.proposal is not None else ():
-        old, new = advice.config.spec_for(name), advice.proposal.spec_for(name)
+    proposal = advice.proposal or advice.config
+    for name in advice.layers:
+        old, new = advice.config.spec_for(name), proposal.spec_for(name)
         weights += old.weights != new.weights
         bare += old.activations is not None and new.activations is None
         ranges += old.activations != new.activations and new.activations is not None
