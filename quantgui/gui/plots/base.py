@@ -206,6 +206,8 @@ class Plot(pg.PlotWidget):
             self.view.setYRange(y_low, y_high, padding=0)
         else:
             self.view.setRange(xRange=(x_low, x_high), yRange=(y_low, y_high), padding=0)
+        # Else it would be found out while painting, and everything painted a second time.
+        self.view.updateMatrix()
 
     def is_zoomed(self) -> bool:
         """Return whether less than the whole plot is seen."""

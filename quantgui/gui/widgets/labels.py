@@ -10,6 +10,9 @@ from PySide6.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 Tone = Literal["text", "muted", "good", "warning", "bad", "accent", "quantized"]
 
+_STEP = 16
+"""Pixels to whose multiples widths are rounded up."""
+
 
 def set_style(widget: QWidget, name: str, value: str) -> None:
     """Set a property that the style sheet selects by, and style the widget anew if it differs."""
@@ -22,22 +25,42 @@ def set_style(widget: QWidget, name: str, value: str) -> None:
 class ElidedLabel(QLabel):
     """One line of text that ends in "…" where it does not fit, with the whole text as tooltip.
 
-    It asks for as much width as its text needs, and can do with `least` pixels.
+    It asks for as much width as its text needs, and can do with `least` pixels. The width is rounded up, so that a
+    number that changes seldom moves what stands beside it: that would have everything around painted anew.
     """
 
     def __init__(self, text: str = "", parent: QWidget | None = None, *, middle: bool = False, least: int = 28) -> None:
         super().__init__(parent)
         self._least = least
+        self._text = ""
         self._help = ""
         self._mode = Qt.TextElideMode.ElideMiddle if middle else Qt.TextElideMode.ElideRight
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self.setText(text)
 
     def setText(self, text: str) -> None:
-        super().setText(text)
+        if text == self._text:
+            return
+        fits = self._room(text) == self._room(self._text)
+        self._text = text
         self.setAccessibleName(text)
-        self.updateGeometry()
+        if fits:
+            self.update()
+        else:
+            super().setText(text)
         self._explain()
+
+    def text(self) -> str:
+        return self._text
+
+    def sizeHint(self) -> QSize:
+        hint = super().sizeHint()
+        margins = hint.width() - self.fontMetrics().horizontalAdvance(super().text())
+        return QSize(margins + self._room(self._text), hint.height())
+
+    def _room(self, text: str) -> int:
+        """Return the width that is asked for to show `text`, without margins."""
+        return -(-self.fontMetrics().horizontalAdvance(text) // _STEP) * _STEP
 
     def set_help(self, text: str) -> None:
         """Set a tooltip that says more than the text."""
