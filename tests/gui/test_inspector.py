@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from gui_examples import W4_CHANNEL, weight_view, weights
 from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QApplication
 from sessions import LAYERS
 
 from quantgui.gui.panels.advice import proposal_words
@@ -178,6 +179,16 @@ def test_that_advice_offers_what_mends_it_and_is_silent_otherwise(panel, qtbot) 
     assert panel.advice.button.isHidden()
     panel.advice.show_advice(None)
     assert panel.advice.sentence() == ""
+
+
+def test_that_the_button_of_advice_is_in_sight_however_small_the_panel(panel) -> None:
+    panel.resize(300, 480)
+    panel.show_layers([CONV1], [W4A8])
+    panel.advice.show_advice(Advice(QuantConfig(W4A8), "It is ruined. " * 20, ("conv1",), QuantConfig(W4)))
+    QApplication.processEvents()
+    button = panel.advice.button
+    assert not button.visibleRegion().isEmpty()
+    assert button.visibleRegion().boundingRect() == button.rect()
 
 
 @pytest.mark.parametrize(

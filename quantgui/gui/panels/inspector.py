@@ -265,7 +265,6 @@ class InspectorPanel(Card):
         for place, metric in enumerate((self.sqnr, self.bytes, self.ratio, self.macs)):
             facts.addWidget(metric, place // 2, place % 2)
         column.addLayout(facts)
-        column.addWidget(self.advice)
         column.addStretch(1)
         area = QScrollArea()
         area.setWidgetResizable(True)
@@ -281,6 +280,8 @@ class InspectorPanel(Card):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.setSpacing(7)
         outer.addWidget(area, 1)
+        # Beside what scrolls: advice is of the whole network, and must be seen when it comes.
+        outer.addWidget(self.advice)
         outer.addLayout(buttons)
 
     def _section(self, text: str) -> QLabel:
