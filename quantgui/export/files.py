@@ -39,9 +39,10 @@ def refuse_source(path: Path, source: Path) -> None:
     Raises:
         ExportError: `path`, or the data file beside it, belongs to the network at `source`.
     """
-    if path.is_dir() or not source.exists():
-        return
-    targets = [target for target in (path, data_path(path)) if target.exists()]
+    with _write_errors(path):
+        if path.is_dir() or not source.exists():
+            return
+        targets = [target for target in (path, data_path(path)) if target.exists()]
     if any(target.samefile(source) for target in targets):
         raise ExportError(f"'{path.name}' is the opened network itself; choose another name for the quantized one.")
     if not targets:
@@ -175,8 +176,13 @@ def _lower(sentence: str) -> str:
 @contextmanager
 def _folder_beside(path: Path) -> Iterator[Path]:
     """Make a folder on the disk of `path` for the time of the block."""
-    if path.is_dir():
+    with _write_errors(path):
+        is_folder, is_other = path.is_dir(), path.exists() and not path.is_file()
+    if is_folder:
         raise ExportError(f"'{path}' is a folder; give the quantized network a file name.")
+    if is_other:
+        # A device or a pipe would be taken away and a file put in its place.
+        raise ExportError(f"'{path}' is no file; choose another place for the quantized network.")
     if not path.parent.is_dir():
         raise ExportError(f"There is no folder '{path.parent}'; choose another place for the quantized network.")
     with _write_errors(path):

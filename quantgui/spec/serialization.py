@@ -98,6 +98,8 @@ def write_text_atomically(path: Path, text: str) -> None:
     """
     temporary = None
     try:
+        if path.exists() and not path.is_file():
+            raise SpecError(f"'{path}' is no file; choose another place.")
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,22 @@ def test_that_a_full_disk_leaves_the_old_file_alone(tmp_path: Path, limit: int) 
     assert len(result.stdout.splitlines()) == 1
     assert path.read_bytes() == b"old"
     assert [file.name for file in folder.iterdir()] == ["out.onnx"]
+
+
+def test_that_a_pipe_or_device_is_left_where_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ExportError, match="is no file"):
+        write_network(tmp_path / "pipe", *network())
+    assert (tmp_path / "pipe").is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_that_an_impossible_name_gives_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / f"{'x' * 300}.onnx"
+    with pytest.raises(ExportError, match="too long"):
+        refuse_source(path, tmp_path)
+    with pytest.raises(ExportError, match="too long"):
+        write_network(path, *network())
 
 
 def test_that_the_opened_network_is_not_overwritten(tmp_path: Path) -> None:
