@@ -1,7 +1,16 @@
-"""Runs the command line: ``python -m quantgui``."""
+"""Runs the command line: ``quantgui`` and ``python -m quantgui``."""
 
 import sys
 
-from quantgui.cli import main
+from quantgui.interrupts import leave_at_interrupt
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line and return the exit code."""
+    with leave_at_interrupt():
+        from quantgui.cli import main as run
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

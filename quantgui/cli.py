@@ -33,6 +33,7 @@ from quantgui.answers import (
 from quantgui.engine.requests import Evaluate, Export, OpenData, OpenNetwork, Request, SetMetric, Verify
 from quantgui.engine.scheduler import describe
 from quantgui.errors import DataError, QuantGuiError, SpecError
+from quantgui.interrupts import EXIT_INTERRUPTED, leave_at_interrupt
 from quantgui.paths import state_folder
 from quantgui.results import (
     Advice,
@@ -54,7 +55,6 @@ from quantgui.spec.serialization import config_to_json, load_config
 from quantgui.terminal import ProgressLine, has_display, json_text, metric_name, reserved_stdout, score_text
 
 EXIT_MISTAKE: Final = 2
-EXIT_INTERRUPTED: Final = 130
 _SHOWN_NAMES: Final = 5
 
 E = TypeVar("E", bound=Event)
@@ -64,6 +64,7 @@ R = TypeVar("R")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _open_missing_streams()
     try:
         if words and _is_command(words[0]):
             return _run_command(_command_parser().parse_args(words))
@@ -78,6 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_MISTAKE
     except Exception as error:  # noqa: BLE001 -- a user must never see a traceback
         return _report(error)
+
+
+def _open_missing_streams() -> None:
+    """Give what is said somewhere to go where the process was started without standard output or standard error."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 -- as long as the process
 
 
 def _report(error: Exception) -> int:
@@ -221,7 +229,8 @@ def _open_window(arguments: argparse.Namespace) -> int:
             "There is no display to open a window on; work without one by 'quantgui inspect', 'evaluate', 'export' and "
             "'verify', or set DISPLAY."
         )
-    from quantgui.gui.app import run_app
+    with leave_at_interrupt():
+        from quantgui.gui.app import run_app
 
     return run_app(arguments.network, arguments.data)
 
@@ -248,8 +257,13 @@ def _write(out: TextIO, text: str) -> None:
         text.encode(encoding)
     except UnicodeEncodeError:
         text = text.replace("±", "+/-").encode(encoding, "replace").decode(encoding)
-    out.write(f"{text}\n")
-    out.flush()
+    try:
+        out.write(f"{text}\n")
+        out.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise QuantGuiError(f"Cannot write the answer to standard output: {error.strerror}.") from error
 
 
 @dataclass(frozen=True)
@@ -287,7 +301,8 @@ class _Work:
 
     def __post_init__(self) -> None:
         # Imports onnx and onnxruntime, which takes longer than reading the arguments.
-        from quantgui.engine.bench import Bench
+        with leave_at_interrupt():
+            from quantgui.engine.bench import Bench
 
         samples = getattr(self.arguments, "samples", None)
         self.bench = Bench() if samples is None else Bench(calibration_samples=samples)

@@ -46,10 +46,14 @@ def reserved_stdout() -> Iterator[TextIO]:
     own = os.dup(1)
     os.dup2(2, 1)
     try:
-        with os.fdopen(own, "w", encoding=out.encoding, errors="backslashreplace", closefd=False) as stream:
+        stream = os.fdopen(own, "w", encoding=out.encoding, errors="backslashreplace", closefd=False)
+        try:
             with contextlib.redirect_stdout(sys.stderr):
                 yield stream
-            stream.flush()
+        finally:
+            # Whoever writes flushes too; what could not be written then is not written now.
+            with contextlib.suppress(OSError):
+                stream.close()
     finally:
         os.dup2(own, 1)
         os.close(own)

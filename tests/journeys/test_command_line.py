@@ -207,6 +207,43 @@ def test_that_an_interrupt_ends_at_once_without_a_traceback(tmp_path: Path) -> N
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("module", ["quantgui.cli", "numpy", "onnxruntime"])
+def test_that_an_interrupt_while_modules_are_imported_ends_without_a_traceback(module: str) -> None:
+    # The hook interrupts the process itself, right when the module is asked for.
+    code = (
+        "import os, runpy, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        f"sys.argv = ['quantgui', 'inspect', {DIGITS!r}]\n"
+        "runpy.run_module('quantgui', run_name='__main__')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_that_an_answer_that_cannot_be_written_is_a_sentence() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [*COMMAND, "inspect", DIGITS], stdout=full, stderr=subprocess.PIPE, text=True, env=environment, timeout=60
+        )
+    assert result.returncode == 2
+    assert result.stderr == "quantgui: Cannot write the answer to standard output: No space left on device.\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_that_a_missing_stream_is_no_failure(closed: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = f"{sys.executable} -m quantgui inspect {DIGITS} --json {closed}"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=environment, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert closed == ">&-" or json.loads(result.stdout)["network"] == "digits"
+
+
 def test_that_a_reader_that_goes_away_gets_no_traceback() -> None:
     process = subprocess.Popen(
         [*COMMAND, "inspect", DIGITS],

@@ -37,4 +37,4 @@ def test_that_resources_and_samples_travel_in_the_wheel(tmp_path: Path) -> None:
     modules = {name for name in listed.split("\0") if name.startswith("quantgui/") and name.endswith(".py")}
     assert modules <= inside
     entry_points = next(name for name in inside if name.endswith("entry_points.txt"))
-    assert "quantgui = quantgui.cli:main" in zipfile.ZipFile(wheel).read(entry_points).decode()
+    assert "quantgui = quantgui.__main__:main" in zipfile.ZipFile(wheel).read(entry_points).decode()
