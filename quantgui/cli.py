@@ -30,7 +30,24 @@ from quantgui.answers import (
     verification_json,
     verification_text,
 )
-from quantgui.engine.requests import Evaluate, Export, OpenData, OpenNetwork, Request, SetMetric, Verify
+from quantgui.cli_sensitivity import (
+    METRIC_HELP,
+    add_sweep_arguments,
+    sensitivity_json,
+    sensitivity_text,
+    sweep_from,
+    updated,
+)
+from quantgui.engine.requests import (
+    Evaluate,
+    Export,
+    MeasureSensitivity,
+    OpenData,
+    OpenNetwork,
+    Request,
+    SetMetric,
+    Verify,
+)
 from quantgui.engine.scheduler import describe
 from quantgui.errors import DataError, QuantGuiError, SpecError
 from quantgui.interrupts import EXIT_INTERRUPTED, leave_at_interrupt
@@ -47,11 +64,14 @@ from quantgui.results import (
     NetworkOpened,
     NetworkSummary,
     Progress,
+    Sensitivity,
+    SensitivityReady,
     Verification,
 )
 from quantgui.spec.config import QuantConfig, UnknownName, unknown_names
 from quantgui.spec.presets import PRESETS, find_preset, preset_config
-from quantgui.spec.serialization import config_to_json, load_config
+from quantgui.spec.serialization import config_to_json, load_config, write_text_atomically
+from quantgui.spec.sweep import METRICS
 from quantgui.terminal import ProgressLine, has_display, json_text, metric_name, reserved_stdout, score_text
 
 EXIT_MISTAKE: Final = 2
@@ -120,7 +140,7 @@ def _is_command(word: str) -> bool:
 
 
 def _window_parser() -> argparse.ArgumentParser:
-    commands = "\n".join(f"  quantgui {name:<9} {command.help}" for name, command in _COMMANDS.items())
+    commands = "\n".join(f"  quantgui {name:<11} {command.help}" for name, command in _COMMANDS.items())
     parser = _Parser(
         prog="quantgui",
         description="Decide how a neural network is quantized: look, change, measure, export, verify.",
@@ -170,12 +190,24 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
     _config_arguments(parser, required=False)
 
 
-def _data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
+def _sensitivity_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", metavar="NETWORK", help="an ONNX file")
+    add_sweep_arguments(parser)
+    _data_arguments(parser, required=True, metric="METRIC", metric_help=METRIC_HELP)
+    _config_arguments(parser, required=False)
+
+
+_METRIC, _METRIC_HELP = "FILE.py:FUNCTION", "your metric(outputs, labels) -> score per sample"
+
+
+def _data_arguments(
+    parser: argparse.ArgumentParser, *, required: bool, metric: str = _METRIC, metric_help: str = _METRIC_HELP
+) -> None:
     group = parser.add_argument_group("data")
     group.add_argument("--data", metavar="DATA", required=required, help=_DATA_HELP)
     group.add_argument("--calibration", metavar="DATA", help="other data to take the ranges of activations from")
     group.add_argument("--samples", metavar="N", type=_positive, help="use only the first N samples")
-    group.add_argument("--metric", metavar="FILE.py:FUNCTION", help="your metric(outputs, labels) -> score per sample")
+    group.add_argument("--metric", metavar=metric, help=metric_help)
     pictures = parser.add_argument_group(
         "folders of images", "x = (pixel / 255 * scale - mean) / std; what is not given is guessed from the network"
     )
@@ -315,7 +347,7 @@ class _Work:
         """Return the last event of `kind` in the answer to `request`, showing progress meanwhile."""
         found = None
         for event in self.bench.handle(request):
-            self._show(event)
+            self.show(event)
             if isinstance(event, kind):
                 found = event
         self.progress.clear()
@@ -327,13 +359,13 @@ class _Work:
         """Return what `steps` return, showing progress meanwhile."""
         while True:
             try:
-                self._show(next(steps))
+                self.show(next(steps))
             except StopIteration as stop:
                 self.progress.clear()
                 result: R = stop.value
                 return result
 
-    def _show(self, event: Event) -> None:
+    def show(self, event: Event) -> None:
         if isinstance(event, Progress):
             self.progress.show(event)
         elif isinstance(event, EvaluationReady):
@@ -476,6 +508,40 @@ def _verify(work: _Work) -> _Answer:
     return _Answer(values | choice.json(data) | {"seconds": work.seconds}, text)
 
 
+def _sensitivity(work: _Work) -> _Answer:
+    arguments, metric = work.arguments, work.arguments.metric
+    summary = work.open_network()
+    if metric in METRICS:
+        arguments.metric = None  # it needs no file
+    data = work.open_data()
+    choice = work.choose_config(summary, data)
+    sweep = sweep_from(arguments, choice.config, metric)
+    answer: Sensitivity | None = None
+    news: list[SensitivityReady] = []
+    try:
+        for event in work.bench.handle(MeasureSensitivity(sweep)):
+            work.show(event)
+            if isinstance(event, Sensitivity):
+                answer, news = event, []
+            elif isinstance(event, SensitivityReady):
+                news.append(event)
+    except KeyboardInterrupt:
+        if answer is not None:
+            _save_json(arguments.output, sensitivity_json(summary, arguments.data, updated(answer, news)))
+        work.note("Stopped. What was measured is kept: the same command goes on from there.")
+        raise
+    if answer is None:
+        raise DataError("There is nothing to compute: the data holds no samples.")
+    json = sensitivity_json(summary, arguments.data, answer) | choice.json(data)
+    _save_json(arguments.output, json)
+    return _Answer(json, sensitivity_text(summary, arguments.data, answer))
+
+
+def _save_json(path: str | None, values: dict[str, Any]) -> None:
+    if path:
+        write_text_atomically(Path(path), json_text(values) + "\n")
+
+
 def _quantizes_activations(layer: LayerInfo, config: QuantConfig) -> bool:
     return layer.quantizes_activations and config.spec_for(layer.name).activations is not None
 
@@ -499,6 +565,9 @@ class _Command:
 _COMMANDS: Final = {
     "inspect": _Command("List the layers of a network.", _inspect_arguments, _inspect),
     "evaluate": _Command("Measure the quality of a quantized network.", _evaluate_arguments, _evaluate),
+    "sensitivity": _Command(
+        "Measure how sensitive the network is to each layer.", _sensitivity_arguments, _sensitivity
+    ),
     "export": _Command("Write a quantized ONNX file.", _export_arguments, _export),
     "verify": _Command("Compare an exported file with its simulation.", _verify_arguments, _verify),
 }

@@ -214,8 +214,10 @@ class Tally:
         if metric == "output_sqnr_db":
             return SampleRows(samples, {name: _joined(parts) for name, parts in energy.items()})
         if metric not in scores:
-            known = ", ".join(["output_sqnr_db", *(key for key in scores if not key.startswith("float "))])
-            raise MetricError(f"The metric '{metric}' means nothing for this network and data; there are {known}.")
+            raise MetricError(
+                f"The metric '{metric}' cannot be computed here: accuracy needs labels that are class numbers, agreement "
+                "and KL divergence an output that is classes."
+            )
         values, weights = _joined(scores[metric])
         return SampleRows(samples, values=values, weights=weights)
 

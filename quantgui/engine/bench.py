@@ -18,13 +18,16 @@ from quantgui.analysis.advice import advise, guarded_config
 from quantgui.analysis.calibration import calibrate
 from quantgui.analysis.evaluation import evaluate
 from quantgui.analysis.metric_function import Metric, load_metric
+from quantgui.analysis.sensitivity import measure_sensitivity
 from quantgui.analysis.simulation import activation_tensors, wanted_ranges
+from quantgui.analysis.sweep_store import SweepStore, question_key
 from quantgui.analysis.tensor_error import StatisticsCache, view_weight, weight_errors
 from quantgui.engine.requests import (
     Advise,
     Calibrate,
     Evaluate,
     Export,
+    MeasureSensitivity,
     OpenData,
     OpenNetwork,
     Request,
@@ -42,6 +45,7 @@ from quantgui.network.executor import Executor
 from quantgui.network.network import Network
 from quantgui.network.reader import read_network
 from quantgui.network.session import release_memory
+from quantgui.paths import state_folder
 from quantgui.results import (
     ActivationReady,
     Advice,
@@ -53,6 +57,7 @@ from quantgui.results import (
 )
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.quantizer import QuantizerSpec
+from quantgui.spec.sweep import Sweep
 
 CALIBRATION_SAMPLES: Final = 512
 """Samples used for ranges unless asked otherwise; ranges of more change little and take the time of a forward each."""
@@ -134,6 +139,8 @@ class Bench:
                 return self._evaluate(config, samples)
             case Advise(config):
                 return self._advise(config)
+            case MeasureSensitivity(sweep):
+                return self._sensitivity(sweep)
             case Export(config, path):
                 return self._export(config, path)
             case Verify(config, path, samples):
@@ -210,6 +217,22 @@ class Bench:
         opened, data, metric = self._opened(), self._with_data(), self._metric
         yield from _prepare(opened, data, config)
         return (yield from guarded_config(opened.executor, data.dataset, config, data.activations, metric))
+
+    def _sensitivity(self, sweep: Sweep) -> Iterator[Event]:
+        opened, data, metric = self._opened(), self._with_data(), self._metric
+        layers = tuple(sweep.swept(opened.network.summary.layers))
+        tensors: dict[str, None] = {}
+        for spec in sweep.specs:
+            everywhere = sweep.base.with_overrides({layer: sweep.candidate(layer, spec) for layer in layers})
+            tensors |= dict.fromkeys(activation_tensors(opened.network, everywhere))
+        for event in _calibrate_missing(opened, data, tensors):
+            if isinstance(event, Progress):
+                yield event
+        yield Progress(0, 0, "Looking for what is known")
+        ranges = f"{data.calibration.summary.fingerprint}:{data.samples}" if tensors else ""
+        key = question_key(opened.network, data.dataset.summary.fingerprint, sweep, metric, ranges)
+        with SweepStore(state_folder() / "sweeps" / f"{key}.jsonl") as store:
+            yield from measure_sensitivity(opened.executor, data.dataset, sweep, data.activations, metric, store)
 
     # --- export --------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from enum import IntEnum
 from quantgui.results import ImageOptions
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.quantizer import QuantizerSpec
+from quantgui.spec.sweep import Sweep
 
 
 class Priority(IntEnum):
@@ -92,6 +93,16 @@ class Advise:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureSensitivity:
+    """Answered by SensitivityReady and Sensitivity; the last one is complete. Calibrates first where needed.
+
+    What is measured is kept on disk: after a stop, a crash or a restart the same request goes on from there.
+    """
+
+    sweep: Sweep
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """Answered by Progress and Exported."""
 
@@ -109,5 +120,15 @@ class Verify:
 
 
 Request = (
-    OpenNetwork | OpenData | SetMetric | ViewWeight | WeightErrors | Calibrate | Evaluate | Advise | Export | Verify
+    OpenNetwork
+    | OpenData
+    | SetMetric
+    | ViewWeight
+    | WeightErrors
+    | Calibrate
+    | Evaluate
+    | Advise
+    | MeasureSensitivity
+    | Export
+    | Verify
 )

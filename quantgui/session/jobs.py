@@ -16,6 +16,7 @@ from quantgui.engine.requests import (
     Calibrate,
     Evaluate,
     Export,
+    MeasureSensitivity,
     OpenData,
     OpenNetwork,
     Request,
@@ -80,6 +81,10 @@ def title_of(request: Request) -> str:
             return tr("jobs", "Evaluate {name}").format(name=config.name or tr("jobs", "the network"))
         case Advise(config):
             return tr("jobs", "Advice on {name}").format(name=config.name or tr("jobs", "the network"))
+        case MeasureSensitivity(sweep):
+            return tr("jobs", "Sensitivity of {what}").format(
+                what=tr("jobs", "weights and activations" if sweep.what == "both" else sweep.what)
+            )
         case Export(_, path):
             return tr("jobs", "Export {name}").format(name=Path(path).name)
         case Verify(_, path):

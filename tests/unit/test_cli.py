@@ -60,7 +60,7 @@ def test_that_a_command_opens_no_window(opened, capsys: pytest.CaptureFixture[st
     ("words", "sentence"),
     [
         (["evalute", "a.onnx"], "did you mean 'evaluate'?"),
-        (["frobnicate"], "commands are inspect, evaluate, export, verify"),
+        (["frobnicate"], "commands are inspect, evaluate, sensitivity, export, verify"),
         (["evaluate", DIGITS], "--data"),
         (["evaluate", DIGITS, "--data", DATA, "--preset", "W9"], "There is no preset 'W9'"),
         (["evaluate", DIGITS, "--data", DATA, "--preset", "W8", "--config", "c.json"], "not allowed with"),
@@ -71,6 +71,9 @@ def test_that_a_command_opens_no_window(opened, capsys: pytest.CaptureFixture[st
         (["evaluate", DIGITS, "--data", DATA, "--size", "32"], "height x width"),
         (["evaluate", DIGITS, "--data", DATA, "--mean", "a,b"], "numbers with commas"),
         (["evaluate", DIGITS, "--data", DATA, "--config", "missing.json"], "Cannot read the configuration"),
+        (["sensitivity", DIGITS, "--data", DATA, "--bits", "1-4"], "bit-widths from 2 to 16"),
+        (["sensitivity", DIGITS, "--data", DATA, "--bits", "four"], "such as 2,4,8 or 2-8"),
+        (["sensitivity", DIGITS, "--data", DATA, "--metric", "psnr"], "FILE.py:function"),
         (["export", DIGITS, "-o", "out.onnx"], "--config --preset is required"),
         (["export", DIGITS, "--preset", "W8A8", "-o", "out.onnx"], "ranges come from data"),
         (["inspect", "missing.onnx"], "missing.onnx"),

@@ -1,0 +1,127 @@
+"""The command ``quantgui sensitivity``: its arguments, and its answer for programs and for people."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from quantgui.results import Candidate, NetworkSummary, Sensitivity, SensitivityReady
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.sweep import METRICS, SWEPT_BITS, USER_METRIC, WHAT, Sweep, bits_specs
+from quantgui.terminal import duration, metric_name, score_json, table
+
+METRIC_HELP = f"{', '.join(METRICS)}, or FILE.py:FUNCTION, your metric(outputs, labels) -> score per sample"
+
+
+def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command takes."""
+    group = parser.add_argument_group("sweep")
+    group.add_argument(
+        "--bits", metavar="N,N", type=_bits, default=SWEPT_BITS, help="bit-widths to try, such as 2,4,8 or 2-8"
+    )
+    group.add_argument("--what", choices=WHAT, default="weights", help="what of a layer is changed")
+    group.add_argument("--exact", action="store_true", help="measure every candidate on all samples")
+    group.add_argument("-o", "--output", metavar="FILE", help="write the answer as JSON, also when interrupted")
+
+
+def sweep_from(arguments: argparse.Namespace, base: QuantConfig, metric: str | None) -> Sweep:
+    """Return what the arguments ask for; `metric` is one of `METRICS`, a user's function, or None."""
+    name = METRICS[0] if metric is None else metric if metric in METRICS else USER_METRIC
+    specs = bits_specs(arguments.bits)
+    return Sweep(specs, arguments.what, base, name, arguments.samples, arguments.exact)
+
+
+def _bits(text: str) -> tuple[int, ...]:
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise argparse.ArgumentTypeError(f"must be bit-widths such as 2,4,8 or 2-8, got '{text}'")
+        found += range(int(first), int(last or first) + 1)
+    if not found or not all(2 <= bits <= 16 for bits in found):
+        raise argparse.ArgumentTypeError(f"must be bit-widths from 2 to 16, got '{text}'")
+    return tuple(dict.fromkeys(found))
+
+
+def updated(answer: Sensitivity, news: Iterable[SensitivityReady]) -> Sensitivity:
+    """Return the table with what was measured after it."""
+    newest = {(c.layer, c.spec): c for ready in news for c in ready.candidates}
+    return replace(answer, candidates=tuple(newest.get((c.layer, c.spec), c) for c in answer.candidates))
+
+
+def sensitivity_json(summary: NetworkSummary, data: str, answer: Sensitivity) -> dict[str, Any]:
+    """Return a sweep as JSON values."""
+    return {
+        "network": summary.name,
+        "data": data,
+        "what": answer.sweep.what,
+        "metric": answer.metric,
+        "higher_is_better": answer.higher_is_better,
+        "float_forward_seconds": answer.float_forward_seconds,
+        "seconds": answer.seconds,
+        "samples": answer.total_samples,
+        "complete": answer.complete,
+        "resumed": answer.resumed,
+        "reference": score_json(answer.reference),
+        "layers": [
+            {
+                "name": layer.name,
+                "parameters": layer.parameters,
+                "candidates": [_candidate_json(each) for each in answer.candidates if each.layer == layer.name],
+            }
+            for layer in summary.layers
+            if any(each.layer == layer.name for each in answer.candidates)
+        ],
+        "orders": {
+            label: [{"layer": place.layer, "certain": place.certain} for place in order]
+            for label, order in answer.orders.items()
+        },
+        "weight_error_correlation": answer.weight_error_correlation,
+        "cut_segments": answer.cut_segments,
+        "peak_cache_bytes": answer.peak_cache_bytes,
+    }
+
+
+def _candidate_json(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "format": candidate.format,
+        "value": candidate.value,
+        "stderr": candidate.stderr,
+        "samples": candidate.samples,
+        "bytes": candidate.bytes,
+        "weight_sqnr_db": candidate.weight_sqnr_db,
+    }
+
+
+def sensitivity_text(summary: NetworkSummary, data: str, answer: Sensitivity) -> str:
+    """Return a sweep as a table, layers by the order of the middle format; ~ marks a place that is not certain."""
+    labels = list(answer.orders)
+    middle = labels[len(labels) // 2]
+    cells = {(each.layer, each.format): _cell(each, answer) for each in answer.candidates}
+    rows = [["layer", *labels]]
+    for place in answer.orders[middle]:
+        name = place.layer if place.certain else f"{place.layer} ~"
+        rows.append([name, *(cells.get((place.layer, label), "") for label in labels)])
+    samples = [each.samples for each in answer.candidates]
+    what = "weights and activations" if answer.sweep.what == "both" else answer.sweep.what
+    head = (
+        f"{summary.name}: {metric_name(answer.metric)} with the {what} "
+        f"of one layer changed, on {min(samples)} to {max(samples)} samples of {data}, in {duration(answer.seconds)}"
+    )
+    notes = [f"most sensitive first in {middle}; ~ the next layer may be as sensitive"]
+    if math.isfinite(answer.weight_error_correlation):
+        notes.append(f"rank correlation with the error of the weights alone: {answer.weight_error_correlation:.2f}")
+    return "\n".join([head, table(rows), *(f"  {note}" for note in notes)])
+
+
+def _cell(candidate: Candidate, answer: Sensitivity) -> str:
+    if not candidate.samples:
+        return "-"
+    value, error = candidate.value, candidate.stderr
+    if not math.isfinite(value):
+        return "exact" if value == math.inf and answer.metric == METRICS[0] else "not a number"
+    decimals = 1 if answer.metric == METRICS[0] else 4
+    return f"{value:.{decimals}f}" + (f" ± {error:.{decimals}f}" if math.isfinite(error) else "")
