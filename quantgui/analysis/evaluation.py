@@ -215,8 +215,8 @@ class Tally:
             return SampleRows(samples, {name: _joined(parts) for name, parts in energy.items()})
         if metric not in scores:
             raise MetricError(
-                f"The metric '{metric}' cannot be computed here: accuracy needs labels that are class numbers, agreement "
-                "and KL divergence an output that is classes."
+                f"The metric '{metric}' cannot be computed here: accuracy needs labels that are class numbers, "
+                "agreement and KL divergence an output that is classes."
             )
         values, weights = _joined(scores[metric])
         return SampleRows(samples, values=values, weights=weights)
