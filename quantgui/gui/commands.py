@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from enum import Enum, auto
 from pathlib import Path
@@ -255,7 +256,8 @@ class Commands(QObject):
             self.export_dialog.cancel_requested.connect(lambda: session.cancel("export"))
             self.export_dialog.verify_requested.connect(session.verify)
         source = Path(session.summary.path)
-        name = session.config.name.replace(" ", "-") or "quantized"
+        # Names of configurations are free text, those of files are not.
+        name = re.sub(r"[^\w.+-]+", "-", session.config.name).strip("-.") or "quantized"
         folder = source.parent if os.access(source.parent, os.W_OK) else Path.home()
         self.export_dialog.show_plan(str(folder / f"{source.stem}.{name}.onnx"), self._plan())
         _present(self.export_dialog)

@@ -95,6 +95,7 @@ class MainWindow(QMainWindow):
         self._pages = QStackedWidget()
         self._title = ElidedLabel(middle=True)
         self._undo_keys = UndoKeys(self)
+        self._failures: dict[str, str] = {}
         # Many things happen at once; the actions are looked at once, before the next event of the user.
         self._actions_timer = QTimer(self, singleShot=True, interval=0)
         self._actions_timer.timeout.connect(self._update_actions)
@@ -318,6 +319,11 @@ class MainWindow(QMainWindow):
             self.welcome.show_busy(self.tr("{job} …").format(job=job.title) if job.is_active else "")
         if job.state is not JobState.RUNNING:
             self._actions_timer.start()
+        if job.state is JobState.FAILED:
+            self._failures[job.topic] = job.sentence
+        elif job.state is JobState.DONE and self._failures.pop(job.topic, "") == self.notice.sentence() != "":
+            # It has been done after all.
+            self._hide_notice()
 
     def _on_failed(self, sentence: str) -> None:
         self._show_notice(sentence, failure=True)

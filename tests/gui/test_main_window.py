@@ -242,6 +242,27 @@ def test_that_export_and_verification_go_through_their_dialogs(opened, qtbot, tm
     dialog.close()
 
 
+def test_that_a_failed_export_is_mended_by_the_keyboard_and_its_sentence_goes(opened, qtbot, tmp_path) -> None:
+    window, session = opened, opened.session
+    session.set_config(QuantConfig(find_preset("W8").spec, name="a/b, mended"), "Name it")
+    settled(qtbot, window)
+    window.actions_by_id["export"].trigger()
+    dialog = window.commands.export_dialog
+    assert Path(dialog.path.text()).name == f"{Path(SAMPLE.network).stem}.a-b-mended.onnx"
+    dialog.path.setText(str(tmp_path / "nowhere" / "out.onnx"))
+    with qtbot.waitSignal(session.failed, timeout=PATIENCE):
+        qtbot.keyClick(dialog.path, Qt.Key.Key_Return)
+    assert window.notice.sentence() == dialog.status.text()
+    assert dialog.focusWidget() is dialog.path
+    dialog.path.setText(str(tmp_path / "out.onnx"))
+    with qtbot.waitSignal(session.exported, timeout=PATIENCE):
+        qtbot.keyClick(dialog.path, Qt.Key.Key_Return)
+    settled(qtbot, window)
+    assert window.notice.sentence() == ""
+    assert dialog.focusWidget() is dialog.verify_button
+    dialog.close()
+
+
 # --- data, files, drops ------------------------------------------------------------------------------------------
 
 

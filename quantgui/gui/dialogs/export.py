@@ -52,6 +52,7 @@ class ExportDialog(QDialog):
             self.tr("Stop"), self.tr("Stop writing; an existing file stays as it is."), self.cancel_requested.emit
         )
         self.export_button = self._button(self.tr("Export"), self.tr("Write the quantized network."), self._on_export)
+        self.path.returnPressed.connect(self.export_button.click)
         self.verify_button = self._button(
             self.tr("Verify the file"),
             self.tr("Run the file as a user's runtime would, and compare."),
@@ -105,12 +106,14 @@ class ExportDialog(QDialog):
             if can_verify
             else self.tr("Open data first: the file is verified on it.")
         )
+        (self.verify_button if can_verify else self.close_button).setFocus()
         self.adjustSize()
 
     def show_failure(self, sentence: str) -> None:
         """Show why nothing was written."""
         self._say(sentence, "bad")
         self._show_state("ready")
+        self.path.setFocus()
         self.adjustSize()
 
     def _button(self, text: str, help_text: str, slot: object) -> QPushButton:
