@@ -155,6 +155,7 @@ def test_that_what_cannot_be_changed_is_disabled_and_says_why(panel, layer, word
     assert words in panel.preset.toolTip()
     assert panel.reason.isVisible()
     assert words in panel.reason.text()
+    assert (panel.floats.button(None).isChecked()) == (layer is TABLE)
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)

@@ -205,8 +205,10 @@ def test_that_a_layer_quantized_in_the_file_is_shown_and_not_changed(qtbot) -> N
     result.show_layer(replace(LAYER, read_only=True, dtype="uint4 in groups of 32"))
     result.show_view(replace(weight_view(WEIGHTS, None), spec=W4_TENSOR))
     assert "uint4 in groups of 32" in result._explanation.text()
+    assert result._float_chip.text() == "uint4 in groups of 32"
     assert not result.histogram._low.isVisible()
     assert result.sqnr.text() == "–"
+    assert "not quantized" not in result.numbers_card.note()
 
 
 def test_that_zooming_shows_finer_bins(qtbot) -> None:

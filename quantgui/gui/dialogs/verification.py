@@ -110,7 +110,7 @@ class VerificationDialog(QDialog):
         )
         self.latency.show_value(f"{result.latency_ratio:.2f}×", "good" if result.latency_ratio <= 1 else "text")
         self.latency.show_caption(
-            self.tr("{deployed} ms, float: {float} ms").format(
+            self.tr("Latency: {deployed} ms, float: {float} ms").format(
                 deployed=f"{result.deployed_latency_ms:.3g}", float=f"{result.float_latency_ms:.3g}"
             )
         )

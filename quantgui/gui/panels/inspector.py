@@ -108,7 +108,8 @@ class InspectorPanel(Card):
         self._show_activations()
         self._show_facts(view.error if view is not None else None)
         op = layers[0].op
-        self.similar.setText(self.tr("Apply to all {n} {op}").format(n=similar, op=op))
+        words = self.tr("Apply to all {n} {op}") if similar else self.tr("Apply to all {op}")
+        self.similar.setText(words.format(n=similar, op=op))
         self.similar.setAccessibleName(self.similar.text())
         possible = similar > 1 and self._editable() and len(layers) == 1
         self.similar.setEnabled(possible)
@@ -329,7 +330,8 @@ class InspectorPanel(Card):
     def _show_weights(self, view: WeightView | None) -> None:
         specs = [spec.weights for spec in self._specs]
         formats = {None if spec is None else _plain(spec.format) for spec in specs}
-        common: object = next(iter(formats)) if len(formats) == 1 else MIXED
+        given = any(layer.read_only for layer in self._layers)
+        common: object = next(iter(formats)) if len(formats) == 1 and not given else MIXED
         self.bits.set_value(common)
         self.floats.set_value(common)
         mixed = self.tr("Weights · mixed") if len(formats) > 1 else self.tr("Weights")

@@ -242,6 +242,8 @@ class WeightsPanel(QWidget):
         self._draw(_exact(view), fit=True, keep_zoom=same)
         self._explanation.setText(self._explain(view))
         self._explanation.set_help(self._explain_dragging(view))
+        given = self._layer.dtype if self._layer is not None and self._layer.read_only else self.tr("float32")
+        self._float_chip.set_text(given)
         self._quantized_chip.set_text(str(view.spec) if view.spec else self.tr("quantized"))
         self._quantized_chip.setVisible(self._is_quantized(view))
         self._grid_chip.setVisible(len(view.scales) > 0)
@@ -272,7 +274,8 @@ class WeightsPanel(QWidget):
         if view is None or not self._is_quantized(view):
             for metric in (self.sqnr, self.mse, self.largest, self.clipped, self.scale, self.range):
                 metric.show_value("–")
-            self.numbers_card.set_note(self.tr("not quantized"))
+            given = self._layer is not None and self._layer.read_only
+            self.numbers_card.set_note(self.tr("no float to compare with") if given else self.tr("not quantized"))
             self.error_card.set_note("")
             return
         tone: Tone = "good" if error.sqnr_db >= GOOD_DB else "bad" if error.sqnr_db < BAD_DB else "warning"
