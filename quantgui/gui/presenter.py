@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from PySide6.QtCore import QObject, QTimer
+from PySide6.QtCore import QEvent, QObject, QTimer
+from PySide6.QtWidgets import QWidget
 
 from quantgui.gui.models.layers import LayersModel, describe_layers, format_words
 from quantgui.gui.panels.activations import ActivationsPanel
@@ -48,7 +50,10 @@ class Panels(QObject):
 
 
 class Presenter(QObject):
-    """Connects `Session` and `Panels`; holds nothing of its own."""
+    """Connects `Session` and `Panels`.
+
+    Tabs that are not seen are told only when they come into sight: drawing for nobody would hold up what is seen.
+    """
 
     def __init__(self, session: Session, panels: Panels) -> None:
         # It goes with the panels, which may go before the session.
@@ -57,6 +62,9 @@ class Presenter(QObject):
         self._panels = panels
         self._colour_timer = QTimer(self, singleShot=True, interval=_COLOUR_MS)
         self._colour_timer.timeout.connect(self._colour_graph)
+        self._late: dict[QWidget, Callable[[], None]] = {}
+        for panel in (panels.weights, panels.channels, panels.activations):
+            panel.installEventFilter(self)
         self._listen_to_session()
         self._listen_to_panels()
         self._on_engine_state(session.engine_state)
@@ -224,8 +232,9 @@ class Presenter(QObject):
         self._panels.jobs.show_job(job)
         self._on_engine_state(self._session.engine_state)
         if job.state is JobState.FAILED and job.topic == "look":
-            self._panels.weights.show_failure(job.sentence)
-            self._panels.channels.show_failure(job.sentence)
+            for panel in (self._panels.weights, self._panels.channels):
+                self._late.pop(panel, None)
+                panel.show_failure(job.sentence)
         if job.topic == "calibrate":
             self._on_calibrating(job)
 
@@ -233,6 +242,7 @@ class Presenter(QObject):
         if job.state is JobState.RUNNING:
             self._panels.activations.show_calibrating(job.progress.done, job.progress.total)
         elif job.state is JobState.FAILED:
+            self._late.pop(self._panels.activations, None)
             self._panels.activations.show_failure(job.sentence)
 
     def _on_engine_state(self, state: str) -> None:
@@ -243,17 +253,41 @@ class Presenter(QObject):
 
     # --- showing -------------------------------------------------------------------------------------------------
 
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.Show and isinstance(watched, QWidget) and watched in self._late:
+            self._late.pop(watched)()
+        return False
+
+    def _when_seen(self, panel: QWidget, show: Callable[[], None]) -> None:
+        """Call `show` now, or if `panel` is a tab that is not seen, when it comes into sight."""
+        self._late.pop(panel, None)
+        if panel.isHidden():
+            self._late[panel] = show
+        else:
+            show()
+
     def _show_view(self) -> None:
+        self._when_seen(self._panels.weights, self._show_weights)
+        self._when_seen(self._panels.channels, self._show_channels)
+
+    def _show_weights(self) -> None:
         view = self._session.current_view
-        panels = self._panels
         if view is not None:
-            panels.weights.show_view(view)
-            panels.channels.show_view(view)
+            self._panels.weights.show_view(view)
         elif self._session.current is not None:
-            panels.weights.show_computing()
-            panels.channels.show_computing()
+            self._panels.weights.show_computing()
+
+    def _show_channels(self) -> None:
+        view = self._session.current_view
+        if view is not None:
+            self._panels.channels.show_view(view)
+        elif self._session.current is not None:
+            self._panels.channels.show_computing()
 
     def _show_activations(self) -> None:
+        self._when_seen(self._panels.activations, self._show_statistics)
+
+    def _show_statistics(self) -> None:
         session, layer, panel = self._session, self._session.current, self._panels.activations
         if layer is None:
             return

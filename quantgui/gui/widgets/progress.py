@@ -61,8 +61,7 @@ class ProgressRow(QWidget):
 
     def show_progress(self, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
         """Show `done` of `total` steps; 0 of 0 where the number is not known."""
-        self.bar.setRange(0, _STEPS if total else 0)
-        self.bar.setValue(round(_STEPS * min(done / total, 1.0)) if total else 0)
+        self._set_bar(round(_STEPS * min(done / total, 1.0)) if total else 0, _STEPS if total else 0)
         parts = [detail] if detail else []
         if total:
             parts.append(self.tr("{done} / {total}").format(done=f"{done:,}", total=f"{total:,}"))
@@ -75,9 +74,16 @@ class ProgressRow(QWidget):
         self._state.setText(text)
         set_style(self._state, "tone", tone)
         set_style(self.bar, "tone", tone)
-        self.bar.setRange(0, _STEPS)
-        self.bar.setValue(_STEPS)
+        self._set_bar(_STEPS, _STEPS)
         self.stop.hide()
+
+    def _set_bar(self, value: int, most: int) -> None:
+        # QProgressBar paints itself at once, and with it all that waits to be painted in the window: several times in
+        # a frame where several jobs move. So it is kept from painting until the next frame.
+        self.bar.setUpdatesEnabled(False)
+        self.bar.setRange(0, most)
+        self.bar.setValue(value)
+        self.bar.setUpdatesEnabled(True)
 
     def text(self) -> str:
         """Return what stands at the right."""
