@@ -272,6 +272,12 @@ class ChannelsPanel(QWidget):
         return self.ranges, self.errors
 
 
+def _median(values: Array) -> float:
+    """Return the median; numpy's own imports masked arrays first, which takes longer than a frame."""
+    ordered = np.sort(values)
+    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+
+
 def outlier_channels(minimum: Array, maximum: Array) -> Array:
     """Return which channels are much wider than the others, bool (C,).
 
@@ -283,8 +289,8 @@ def outlier_channels(minimum: Array, maximum: Array) -> Array:
     if not positive.any():
         return np.zeros(len(absmax), bool)
     width = np.log2(np.maximum(absmax, absmax[positive].min()))
-    middle = np.median(width)
-    deviation = MAD_TO_STD * np.median(np.abs(width - middle))
+    middle = _median(width)
+    deviation = MAD_TO_STD * _median(np.abs(width - middle))
     outliers: Array = width - middle > max(OUTLIER_DEVIATIONS * deviation, np.log2(OUTLIER_FACTOR))
     return outliers
 
@@ -294,7 +300,7 @@ def weak_channels(sqnr_db: Array) -> Array:
     finite = sqnr_db[np.isfinite(sqnr_db)]
     if not len(finite):
         return np.zeros(len(sqnr_db), bool)
-    weak: Array = sqnr_db <= np.median(finite) - WEAK_DB
+    weak: Array = sqnr_db <= _median(finite) - WEAK_DB
     return weak
 
 
