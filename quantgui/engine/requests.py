@@ -17,12 +17,13 @@ from quantgui.spec.sweep import Sweep
 
 
 class Priority(IntEnum):
-    """Smaller runs first: what the user looks at before what fills tables in the background."""
+    """Smaller runs first: what the user looks at before what takes long."""
 
     OPEN = 0
     LOOK = 1
-    EVALUATE = 2
-    TABLE = 3
+    TABLE = 2
+    """Errors of weights: in sight like the tabs, and a small part of what an evaluation takes."""
+    EVALUATE = 3
     CALIBRATE = 4
     EXPORT = 5
     SWEEP = 6

@@ -154,7 +154,7 @@ def test_that_the_layer_looked_at_is_asked_for_before_the_table(opened) -> None:
     look, table = engine.newest(ViewWeight), engine.newest(WeightErrors)
     assert engine.topics[look] == ("look", Priority.LOOK)
     assert engine.topics[table] == ("table", Priority.TABLE)
-    assert Priority.LOOK < Priority.EVALUATE < Priority.TABLE
+    assert Priority.LOOK < Priority.TABLE < Priority.EVALUATE
     assert set(engine.requests[table].specs) == {"conv1", "conv2", "stft", "fc"}
 
 
