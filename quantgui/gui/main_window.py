@@ -44,7 +44,7 @@ FIRST_SIZE = QSize(1440, 900)
 SMALLEST = QSize(1024, 640)
 _FRAME = QSize(8, 40)
 """About what a window manager draws around a window."""
-_LEFT, _RIGHT, _BOTTOM, _JOBS = 480, 316, 196, 300
+_LEFT, _RIGHT, _BOTTOM, _JOBS = 496, 316, 196, 300
 _ACTIVATIONS_TAB, _GRAPH_TAB = 2, 3
 _TOOLBAR_LEFT = (("open", "data"), ("presets", "evaluate"), ("export", "verify"), ("undo", "redo"))
 

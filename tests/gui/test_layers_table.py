@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from PySide6.QtCore import QModelIndex, Qt
 from PySide6.QtTest import QAbstractItemModelTester
@@ -180,6 +182,17 @@ def test_that_a_click_on_the_chip_opens_the_list_and_return_takes_the_choice(pan
     assert session.undo_stack.undoText() == "Set conv2 to 4 bits"
     QApplication.processEvents()
     assert not [box for box in table.findChildren(QComboBox) if box.isVisible()]
+
+
+def test_that_operators_and_counts_are_read_whole(panel, opened) -> None:
+    session, engine = opened
+    layer = replace(LAYERS[0], op="ConvTranspose", shape=(30522, 384), channels=30522, elements_per_channel=384)
+    open_network(session, engine, "other.onnx", (layer, *LAYERS[1:]))
+    panel.show_network(session.summary)
+    for column in (Column.OP, Column.PARAMETERS):
+        text = panel.table.model().index(0, column).data()
+        assert panel.table.columnWidth(column) > panel.table.fontMetrics().horizontalAdvance(text)
+    assert panel.table.model().index(0, Column.OP).data() == "ConvTranspose"
 
 
 def test_that_columns_give_way_where_the_table_is_narrow(panel, qtbot) -> None:

@@ -39,6 +39,9 @@ _WIDTHS = {
 }
 _NAME_WIDTH = 128
 _WIDEST_NAME = 240
+_MARGINS = 18
+_FITTED = (Column.OP, Column.PARAMETERS)
+_WIDEST_TEXT = 112
 _OPTIONAL = (Column.SCHEME, Column.SHAPE, Column.OP, Column.PARAMETERS)
 """Columns that give way when the table is narrow, the last one longest."""
 
@@ -94,6 +97,7 @@ class LayersPanel(Card):
         self._total = ""
         self._syncing = False
         self._chosen_columns: dict[Column, bool] = {}
+        self._widths = dict(_WIDTHS)
         self.filter = QLineEdit()
         self.table = LayersTable()
         self._error = QLabel()
@@ -125,6 +129,8 @@ class LayersPanel(Card):
                 layers=len(summary.layers), values=values
             )
         self.filter.clear()
+        self._widen_columns()
+        self._fit_columns()
         self._on_rows_changed()
 
     def show_selection(self, names: Sequence[str]) -> None:
@@ -260,6 +266,13 @@ class LayersPanel(Card):
         self.show_selection(self._selected)
         self._fit_columns()
 
+    def _widen_columns(self) -> None:
+        """Give operators and counts of a new network the width they need."""
+        for column in _FITTED:
+            width = self._text_width(column) + _MARGINS
+            self._widths[column] = max(_WIDTHS[column], min(width, _WIDEST_TEXT))
+            self.table.setColumnWidth(column, self._widths[column])
+
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         self._fit_columns()
@@ -268,20 +281,24 @@ class LayersPanel(Card):
         """Hide the columns that do not fit, unless the user has asked for them."""
         room = self.width() - 24
         wanted = dict.fromkeys(Column, True) | self._chosen_columns
-        needed = self._name_width() + sum(self.table.columnWidth(c) or w for c, w in _WIDTHS.items() if wanted[c])
+        widths = {column: self.table.columnWidth(column) or width for column, width in self._widths.items()}
+        needed = self._name_width() + sum(width for column, width in widths.items() if wanted[column])
         for column in _OPTIONAL:
             if wanted[column] and column not in self._chosen_columns and needed > room:
                 wanted[column] = False
-                needed -= _WIDTHS[column]
+                needed -= widths[column]
         for column in Column:
             self.table.setColumnHidden(column, not wanted[column])
 
     def _name_width(self) -> int:
         """Return the width that shows most names whole."""
+        return max(_NAME_WIDTH, min(self._text_width(Column.NAME) + _MARGINS, _WIDEST_NAME))
+
+    def _text_width(self, column: Column) -> int:
+        """Return the width of the widest text of a column, judged by its first rows."""
         metrics = self.table.fontMetrics()
-        names = (self._model.index(row, Column.NAME).data() for row in range(min(self._model.rowCount(), 200)))
-        widest = max((metrics.horizontalAdvance(str(name)) for name in names), default=0)
-        return max(_NAME_WIDTH, min(widest + 18, _WIDEST_NAME))
+        texts = (self._model.index(row, column).data() for row in range(min(self._model.rowCount(), 200)))
+        return max((metrics.horizontalAdvance(str(text)) for text in texts), default=0)
 
     def _on_header_menu(self, position: QPoint) -> None:
         menu = QMenu(self)
