@@ -239,6 +239,7 @@ class MainWindow(QMainWindow):
         self.welcome.sample_chosen.connect(commands.open_sample)
         self.welcome.recent_chosen.connect(commands.open_recent)
         self.panels.activations.data_requested.connect(commands.open_data)
+        self.panels.tried.data_requested.connect(commands.open_data)
         commands.scheme_chosen.connect(self.set_scheme)
         commands.tab_chosen.connect(self.tabs.setCurrentIndex)
         commands.layout_reset.connect(self.reset_layout)

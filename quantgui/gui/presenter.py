@@ -237,6 +237,8 @@ class Presenter(QObject):
                 panel.show_failure(job.sentence)
         if job.topic == "calibrate":
             self._on_calibrating(job)
+        if job.topic == "evaluate" and job.state is not JobState.RUNNING:
+            self._show_quality()
 
     def _on_calibrating(self, job: Job) -> None:
         if job.state is JobState.RUNNING:
@@ -317,12 +319,20 @@ class Presenter(QObject):
         own = session.evaluation
         shown = own or session.newest_evaluation
         trustworthy = session.data is None or session.data.trustworthy
-        self._panels.status.show_quality(shown, current=own is not None, trustworthy=trustworthy)
+        self._panels.status.show_quality(
+            shown,
+            current=own is not None,
+            trustworthy=trustworthy,
+            coming=session.jobs.is_active("evaluate"),
+        )
 
     def _show_tried(self) -> None:
         tried = self._session.tried
         if not tried:
-            self._panels.tried.show_points((), None, "")
+            if self._session.summary is not None and self._session.data is None:
+                self._panels.tried.show_needs_data()
+            else:
+                self._panels.tried.show_points((), None, "")
             return
         points = [
             TriedPoint(

@@ -48,15 +48,24 @@ class StatusLine(QStatusBar):
             self.size_label.setText(f"{before} {_ARROW} {after} ({ratio:.2f}×)")
         self.size_label.setAccessibleName(self.tr("Size: {text}").format(text=self.size_label.text()))
 
-    def show_quality(self, evaluation: Evaluation | None, *, current: bool, trustworthy: bool = True) -> None:
-        """Show quality before and after; `current` says whether it is that of the current configuration."""
+    def show_quality(
+        self, evaluation: Evaluation | None, *, current: bool, trustworthy: bool = True, coming: bool = True
+    ) -> None:
+        """Show quality before and after.
+
+        Args:
+            evaluation: the one to show; None for none.
+            current: whether it is that of the current configuration, else only the float network's is shown.
+            trustworthy: whether it was measured on real data.
+            coming: whether the one of the current configuration is being computed.
+        """
         if evaluation is None:
             self.quality_label.setText("")
             return
         metric = evaluation.metric
         name, before = metric_name(metric), value_text(evaluation.float_score.value, metric)
         if not current:
-            text = f"{name} {before} {_ARROW} …"
+            text = f"{name} {before} {_ARROW} " + ("…" if coming else self.tr("not evaluated"))
         else:
             text = f"{name} {before} {_ARROW} {score_text(evaluation.quantized_score, metric)}"
             seen, total = evaluation.quantized_score.samples, evaluation.total_samples

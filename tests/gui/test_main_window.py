@@ -164,6 +164,19 @@ def test_that_changing_the_tab_does_not_pass_the_focus_on_to_the_filter(opened, 
         assert window.focusWidget() is window.tabs.tabBar()
 
 
+def test_that_what_is_stopped_is_called_not_evaluated(opened, qtbot) -> None:
+    window, session = opened, opened.session
+    settled(qtbot, window)
+    session.evaluates_automatically = False
+    window.presenter.apply_preset(find_preset("W8A8"))
+    assert "not evaluated" in window.panels.status.quality_label.text()
+    session.evaluate()
+    assert window.panels.status.quality_label.text().endswith("…")
+    session.cancel("evaluate")
+    settled(qtbot, window)
+    assert "not evaluated" in window.panels.status.quality_label.text()
+
+
 def test_that_ctrl_z_undoes_while_a_line_has_the_focus(opened, qtbot) -> None:
     window, session = opened, opened.session
     window.presenter.apply_preset(find_preset("W4"))

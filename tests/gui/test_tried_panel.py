@@ -8,7 +8,7 @@ from gui_examples import click, hover, in_viewport, shown
 from hypothesis import given
 from hypothesis import strategies as st
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QPushButton
 
 from quantgui.gui.panels.tried import TriedPanel, TriedPoint, best_for_size
 
@@ -32,6 +32,22 @@ def test_that_nothing_tried_is_said(qtbot) -> None:
     result = panel(qtbot, (), None)
     assert result.state.isVisible()
     assert result.state.heading() == "Nothing tried yet"
+
+
+def test_that_without_data_it_offers_to_open_some(qtbot) -> None:
+    result = TriedPanel()
+    shown(qtbot, result)
+    result.show_needs_data()
+    button = next(b for b in result.state.findChildren(QPushButton) if b.isVisible())
+    with qtbot.waitSignal(result.data_requested):
+        qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def test_that_equal_outputs_are_not_called_nothing_tried(qtbot) -> None:
+    result = TriedPanel()
+    shown(qtbot, result)
+    result.show_points((TriedPoint("float32", 100, math.inf, 0.0),), 0, "output SQNR")
+    assert result.state.heading() == "Nothing to compare yet"
 
 
 def test_that_the_current_configuration_is_named_with_its_uncertainty(qtbot) -> None:

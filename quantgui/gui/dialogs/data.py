@@ -122,6 +122,7 @@ class DataDialog(QDialog):
         self._image_box.setVisible(summary is not None and summary.image_options is not None)
         if summary is None:
             self._say("", "muted")
+            self.path.setFocus()
         else:
             labels = self.tr("with labels") if summary.has_labels else self.tr("without labels")
             lines = [self.tr("{n} samples, {labels}.").format(n=summary.samples, labels=labels), *summary.notes]

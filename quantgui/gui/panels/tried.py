@@ -35,9 +35,11 @@ class TriedPanel(QWidget):
 
     Signals:
         point_picked: index of the point the user clicked, to return to that configuration.
+        data_requested: the user wants to open data.
     """
 
     point_picked = Signal(int)
+    data_requested = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -66,6 +68,7 @@ class TriedPanel(QWidget):
         layout.addWidget(self.card)
         self.plot.point_hovered.connect(self._on_hovered)
         self.plot.point_clicked.connect(self._on_clicked)
+        self.state.action_triggered.connect(self.data_requested)
         self.show_points((), None, "")
 
     def show_points(
@@ -80,13 +83,7 @@ class TriedPanel(QWidget):
         self._shown = np.array(finite, np.intp)
         self._current = current
         if not finite:
-            self.state.show_state(
-                "chart-scatter",
-                self.tr("Nothing tried yet"),
-                self.tr("Every configuration you evaluate appears here, quality against size."),
-            )
-            self._pages.show_page(self.state)
-            self.card.set_note("")
+            self._show_nothing()
             return
         largest = max(points[index].bytes for index in finite)
         unit = 1e6 if largest >= SMALLEST_MEGABYTES else 1e3
@@ -100,6 +97,29 @@ class TriedPanel(QWidget):
         self.plot.show_points(sizes, values, stderrs, front, place, None)
         self._pages.show_page(self.plot)
         self._show_note(None)
+
+    def show_needs_data(self) -> None:
+        """Say that quality is measured on data, and offer to open some."""
+        self._points, self._shown = (), np.zeros(0, np.intp)
+        self.state.show_state(
+            "database",
+            self.tr("No data open"),
+            self.tr("Open data to measure the quality of every configuration you try."),
+            action=self.tr("Open data…"),
+        )
+        self._pages.show_page(self.state)
+        self.card.set_note("")
+
+    def _show_nothing(self) -> None:
+        if self._points:
+            heading = self.tr("Nothing to compare yet")
+            sentence = self.tr("The outputs equal those of the float network; give some layers fewer bits.")
+        else:
+            heading = self.tr("Nothing tried yet")
+            sentence = self.tr("Every configuration you evaluate appears here, quality against size.")
+        self.state.show_state("chart-scatter", heading, sentence)
+        self._pages.show_page(self.state)
+        self.card.set_note("")
 
     def _show_note(self, place: int | None) -> None:
         index = int(self._shown[place]) if place is not None else self._current
