@@ -397,7 +397,8 @@ class Candidate:
         layer: name of the layer.
         format: the column it stands in, such as ``int4``.
         spec: what the layer becomes.
-        value: metric of the network; NaN before it is measured.
+        value: metric of the network; NaN before it is measured. Where other layers of the column are measured on more
+            samples, the mean of what those changed for them is added, so that the column can be compared.
         stderr: its standard error; NaN for fewer than two samples.
         samples: samples measured on; 0 before.
         bytes: of the layer's weight under `spec`.

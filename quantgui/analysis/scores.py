@@ -73,14 +73,10 @@ def joined(parts: Sequence[SampleRows]) -> SampleRows:
 
 
 def difference_error(a: Estimate, b: Estimate) -> float:
-    """Return the standard error of ``a.value - b.value``: both ran on the same first samples, one perhaps on more."""
-    first, second = a.influences, b.influences
-    common, most = min(len(first), len(second)), max(len(first), len(second))
-    if common < 2:
-        return math.nan
-    # Means over n and over the first k of the same n samples have the covariance s / n.
-    shared = float((first[:common] * second[:common]).sum()) / (common - 1) / most
-    return math.sqrt(max(standard_error(first) ** 2 + standard_error(second) ** 2 - 2 * shared, 0.0))
+    """Return the standard error of the difference of two values, from the first samples, which both ran on."""
+    common = min(len(a.influences), len(b.influences))
+    difference = a.influences[:common] - b.influences[:common]
+    return standard_error(difference - difference.mean()) if common > 1 else math.nan
 
 
 def weighted_mean(values: Array, weights: Array, samples: int) -> Estimate:

@@ -138,6 +138,7 @@ class _Work:
         self.reference: dict[Place, SampleRows] = {}
         self.states: dict[Key | None, Mapping[str, Array]] = {}
         self.resumed: set[Key] = set()
+        self.known: dict[tuple[Key, int], Estimate] = {}
         self.places: list[Place] = []
         self.forward_seconds = math.nan
         self.peak_cache = 0
@@ -160,7 +161,7 @@ class _Work:
             for index, layer in enumerate(self.layers):
                 yield Progress(done * len(self.layers) + index, len(self.keys), "Weight errors")
                 self.errors[layer.name, spec] = self._weight_error(layer, self.sweep.candidate(layer.name, spec))
-            yield SensitivityReady(self.sweep, tuple(self._candidate((layer.name, spec)) for layer in self.layers))
+            yield SensitivityReady(self.sweep, self._candidates([(layer.name, spec) for layer in self.layers]))
         yield self._table(complete=False)
 
     def _weight_error(self, layer: LayerInfo, spec: LayerSpec) -> float:
@@ -256,21 +257,26 @@ class _Work:
                 by_layer.setdefault(key[0], []).append(key)
         started, done = time.perf_counter(), 0
         label = f"Measuring {len(active)} candidates on {self._samples()} samples"
-        for layer, keys in by_layer.items():
-            simulation = None
-            for key in keys:
-                simulation = self._simulation(key, sum(each.batch.samples for each in portion))
-                for _ in self._measure_candidate(key, simulation, portion):
-                    left = (time.perf_counter() - started) / done * (len(active) - done) if done else None
-                    yield Progress(done, len(active), label, left)
-                done += 1
-                if not any(override.exchanged for override in simulation.weights.values()):
-                    self.executor.forget(simulation, self.base)
-            if simulation is not None:
-                self.executor.forget(simulation, self.base)
-            yield SensitivityReady(self.sweep, tuple(self._candidate(key) for key in self.keys if key[0] == layer))
+        samples = sum(each.batch.samples for each in portion)
+        for name, keys in by_layer.items():
+            layer = self.executor.network.layers[name]
+            cut = frozenset({layer.weight, *layer.users})
+            try:
+                for key in keys:
+                    simulation = self._simulation(key, samples)
+                    for _ in self._measure_candidate(key, simulation, portion, cut):
+                        left = (time.perf_counter() - started) / done * (len(active) - done) if done else None
+                        yield Progress(done, len(active), label, left)
+                    done += 1
+                    if key == keys[-1] or not any(override.exchanged for override in simulation.weights.values()):
+                        self.executor.forget(simulation, self.base, cut)
+            finally:
+                self.executor.close_cut(cut)
+            yield SensitivityReady(self.sweep, self._candidates([key for key in self.keys if key[0] == name]))
 
-    def _measure_candidate(self, key: Key, simulation: Simulation, portion: Sequence[_Prepared]) -> Iterator[None]:
+    def _measure_candidate(
+        self, key: Key, simulation: Simulation, portion: Sequence[_Prepared], cut: frozenset[str]
+    ) -> Iterator[None]:
         """Run a candidate on the batches of a portion that it is not known on; yield before each."""
         found: dict[Place, SampleRows] = {}
         for prepared in portion:
@@ -278,7 +284,7 @@ class _Work:
                 continue
             yield
             batch = carry(prepared.batch, self.states.get(key))
-            outputs = self.executor.run(batch, simulation, keep=False)
+            outputs = self.executor.run(batch, simulation, keep=self.base, cut=cut)
             self.states[key] = self._carried(outputs)
             self.tally.add(batch, prepared.float_outputs, outputs)
             found[prepared.place] = self.tally.take(self.sweep.metric)
@@ -318,7 +324,10 @@ class _Work:
 
     def _estimate(self, key: Key, batches: int) -> Estimate:
         """Return the metric of a candidate on the first `batches` batches."""
-        return joined([self.rows[key][place] for place in self.places[:batches]]).estimate()
+        if (key, batches) not in self.known:
+            rows = joined([self.rows[key][place] for place in self.places[:batches]])
+            self.known[key, batches] = rows.estimate()
+        return self.known[key, batches]
 
     def _batches(self, key: Key) -> int:
         """Return on how many batches, from the first, a candidate is known."""
@@ -340,8 +349,27 @@ class _Work:
         return [key for key in active if key in chosen]
 
     def _estimates(self, keys: Sequence[Key]) -> list[tuple[str, Estimate]]:
-        """Return the candidates of a column, each with all it is known on."""
-        return [(key[0], self._estimate(key, self._batches(key))) for key in keys]
+        """Return the measured candidates of a column, by layer.
+
+        Samples differ, so values from fewer samples are brought to the level of those from most.
+        """
+        batches = {key: self._batches(key) for key in keys}
+        most = max(batches.values())
+        levels: dict[int, float] = {}
+        for count in set(batches.values()) - {0, most}:
+            changes = [
+                self._estimate(key, most).value - self._estimate(key, count).value
+                for key in keys
+                if batches[key] == most and math.isfinite(self._estimate(key, count).value)
+            ]
+            finite = [change for change in changes if math.isfinite(change)]
+            levels[count] = float(np.mean(finite)) if finite else 0.0
+        found = []
+        for key, count in batches.items():
+            if count:
+                estimate = self._estimate(key, count)
+                found.append((key[0], replace(estimate, value=estimate.value + levels.get(count, 0.0))))
+        return found
 
     @property
     def _higher_is_better(self) -> bool:
@@ -349,16 +377,24 @@ class _Work:
             return self.metric.higher_is_better
         return self.sweep.metric not in SMALLER_IS_BETTER
 
-    def _candidate(self, key: Key) -> Candidate:
+    def _candidates(self, keys: Sequence[Key]) -> tuple[Candidate, ...]:
+        """Return what is known of `keys`."""
+        estimates = {
+            (name, label): estimate
+            for label, column in self._columns().items()
+            for name, estimate in self._estimates(column)
+        }
+        return tuple(self._candidate(key, estimates) for key in keys)
+
+    def _candidate(self, key: Key, estimates: Mapping[tuple[str, str], Estimate]) -> Candidate:
         spec = self.sweep.candidate(*key)
         layer = self.executor.network.layers[key[0]]
-        batches = self._batches(key)
-        score = self._estimate(key, batches).score if batches else Score(math.nan, math.nan, 0)
+        label = self.sweep.label(spec)
+        known = (layer.name, label) in estimates
+        score = estimates[layer.name, label].score if known else Score(math.nan, math.nan, 0)
         size = weight_bytes(layer.channels, layer.elements_per_channel, spec.weights, float_bits=layer.float_bits)
         error = self.errors.get(key, math.nan)
-        return Candidate(
-            layer.name, self.sweep.label(spec), spec, score.value, score.stderr, score.samples, size, error
-        )
+        return Candidate(layer.name, label, spec, score.value, score.stderr, score.samples, size, error)
 
     def _order(self, keys: Sequence[Key]) -> tuple[RankedLayer, ...]:
         if all(self._batches(key) for key in keys):
@@ -367,7 +403,7 @@ class _Work:
         return tuple(RankedLayer(name, certain=False) for _, name in guesses)
 
     def _table(self, *, complete: bool) -> Sensitivity:
-        candidates = tuple(self._candidate(key) for key in self.keys)
+        candidates = self._candidates(self.keys)
         sign = 1 if self._higher_is_better else -1
         errors = np.array([each.weight_sqnr_db for each in candidates])
         values = np.array([sign * each.value for each in candidates])

@@ -35,6 +35,7 @@ from quantgui.network.segments import (
     check_traced,
     choose_cuts,
     split,
+    split_before,
     tensor_types,
     traced_shapes,
 )
@@ -90,6 +91,16 @@ class _Step:
     digest: str | None
 
 
+@dataclass(frozen=True, eq=False)
+class _Detour:
+    """A plan with one more cut for a while, and what to drop after it: tensors kept at the cut, sessions beside it."""
+
+    plan: tuple[Segment, ...]
+    segments: frozenset[Segment]
+    tensors: list[tuple[str, str, bool]] = field(default_factory=list)
+    forms: set[int] = field(default_factory=set)
+
+
 class Executor:
     """Runs one network. Not to be used by two threads at once."""
 
@@ -113,9 +124,12 @@ class Executor:
             max(_LEAST_SESSION_BUDGET, min(2 * _CHAINS_KEPT * weights, max(_MOST_SESSION_BUDGET, cache_bytes)))
         )
         self._identities: dict[Hashable, int] = {}
-        self._known: ByteCache[tuple[Simulation, tuple[_Variant, ...]]] = ByteCache(_KNOWN_SIMULATIONS)
+        self._known: ByteCache[tuple[Simulation, Sequence[Segment], tuple[_Variant, ...]]] = ByteCache(
+            _KNOWN_SIMULATIONS
+        )
         self._segments: tuple[Segment, ...] | None = None if segmented else split(network, ())
         self._borders: Mapping[str, TensorType] = {}
+        self._detours: dict[frozenset[str], _Detour] = {}
         self.cache_bytes = cache_bytes
         self.sessions_built = 0
         self.segments_run = 0
@@ -144,18 +158,22 @@ class Executor:
         simulation: Simulation = FLOAT_SIMULATION,
         fetch: Collection[str] = (),
         *,
-        keep: bool = True,
+        keep: bool | Simulation = True,
+        cut: frozenset[str] = frozenset(),
     ) -> dict[str, Array]:
         """Return the network's outputs and those of `fetch` that are fetchable, by name; not to be written to.
 
-        Unless `keep`, what is made is not cached: for simulations that are run once and must not drive out what many
-        of them share.
+        Unless `keep`, what is made is not cached; if that is a simulation, no more is cached than it makes as well.
+        That is for simulations that are run once and must not drive out what many of them share.
+
+        The network is also cut before the first node that is or reads one of `cut`, so many values of a weight can be
+        tried on what lies before it without running the front of its segment again, until `close_cut`.
 
         Raises:
             DataError: the batch lacks an input.
             NetworkError: ONNX Runtime cannot run the network on this batch.
         """
-        results = dict(self._results(batch, simulation, tuple(fetch), self._outputs, keep=keep))
+        results = dict(self._results(batch, simulation, tuple(fetch), self._outputs, keep=keep, cut=cut))
         return {name: results[name] for name in dict.fromkeys((*self._outputs, *fetch)) if name in results}
 
     def stream(self, batch: Batch, simulation: Simulation, fetch: Collection[str]) -> Iterator[tuple[str, Array]]:
@@ -171,13 +189,25 @@ class Executor:
         known = self.network.constants[name].dtype.isbuiltin == 1
         return known and bool(readers) and all(cheap_to_exchange(self.network, each, name, rows) for each in readers)
 
-    def forget(self, simulation: Simulation, but: Simulation = FLOAT_SIMULATION) -> None:
-        """Drop the sessions of `simulation` that `but` has no use for."""
-        segments = self._segments or ()
-        used = {variant.form for variant in self._variants(segments, but)}
-        for variant in self._variants(segments, simulation):
+    def forget(
+        self, simulation: Simulation, but: Simulation = FLOAT_SIMULATION, cut: frozenset[str] = frozenset()
+    ) -> None:
+        """Drop the sessions of `simulation` (run with `cut`) that `but` has no use for."""
+        detour = self._detours.get(cut)
+        plan = (self._segments if detour is None else detour.plan) or ()
+        used = {variant.form for variant in self._variants(plan, but)}
+        for variant in self._variants(plan, simulation):
             if variant.form not in used:
                 self._sessions.drop((variant.form, ()))
+
+    def close_cut(self, cut: frozenset[str]) -> None:
+        """Drop what is kept for runs with `cut`: the tensors there, and the sessions on both sides of it."""
+        detour = self._detours.pop(cut, None)
+        if detour is not None:
+            for key in detour.tensors:
+                self._cache(key[1]).drop(key)
+            for form in detour.forms:
+                self._sessions.drop((form, ()))
 
     def run_sequence(
         self, batches: Iterable[Batch], simulation: Simulation = FLOAT_SIMULATION, fetch: Collection[str] = ()
@@ -204,6 +234,18 @@ class Executor:
             self._borders = check_traced(self._types, shapes)
         return self._segments
 
+    def _detour(self, batch: Batch, cut: frozenset[str]) -> _Detour | None:
+        """Return the plan with a cut before `cut`; None where the usual one has it, or nothing can be kept there."""
+        if not cut or cut in self._detours:
+            return self._detours.get(cut)
+        usual = self._plan(batch)
+        first = next((segment for segment in usual if cut & (segment.initializers | segment.node_names)), None)
+        halves = None if first is None else split_before(first, cut)
+        if first is None or halves is None or not all(name in self._types for name in halves[0].outputs):
+            return None
+        plan = (*usual[: first.index], *halves, *usual[first.index + 1 :])
+        return self._detours.setdefault(cut, _Detour(plan, frozenset(halves)))
+
     def _feeds(self, batch: Batch) -> dict[str, Array]:
         missing = [name for name in self._inputs if name not in batch.inputs]
         if missing:
@@ -212,14 +254,14 @@ class Executor:
 
     def _variants(self, segments: Sequence[Segment], simulation: Simulation) -> tuple[_Variant, ...]:
         """Return each segment under `simulation`; remembered for the simulations used last."""
-        known = self._known.get(id(simulation))
+        known = self._known.get((id(simulation), id(segments)))
         if known is None:
-            # The simulation is kept too, so that no other one can get its id.
-            known = (simulation, tuple(self._variant(segment, simulation) for segment in segments))
-            self._known.put(id(simulation), known, 1)
+            # Both are kept too, so that no others can get their ids.
+            known = (simulation, segments, tuple(self._variant(segment, simulation) for segment in segments))
+            self._known.put((id(simulation), id(segments)), known, 1)
             self._cut_cache.next_age()
             self._output_cache.next_age()
-        return known[1]
+        return known[2]
 
     def _variant(self, segment: Segment, simulation: Simulation) -> _Variant:
         overrides = {n: o for n, o in simulation.weights.items() if n in segment.initializers}
@@ -228,7 +270,7 @@ class Executor:
         exchanged = frozenset((name, override.key) for name, override in overrides.items() if override.exchanged)
         inserted = frozenset(quantizers.items())
         identity, form = (
-            self._identities.setdefault((segment.index, built_in, fed, inserted), len(self._identities))
+            self._identities.setdefault((segment.place, built_in, fed, inserted), len(self._identities))
             for fed in (exchanged, frozenset(name for name, _ in exchanged))
         )
         return _Variant(segment, overrides, quantizers, identity, form)
@@ -242,7 +284,8 @@ class Executor:
         fetch: tuple[str, ...],
         outputs: tuple[str, ...],
         *,
-        keep: bool = True,
+        keep: bool | Simulation = True,
+        cut: frozenset[str] = frozenset(),
     ) -> Iterator[tuple[str, Array]]:
         """Yield `outputs` (quantized where the simulation says so) and `fetch`, as soon as they are known."""
         feeds = self._feeds(batch)
@@ -252,15 +295,20 @@ class Executor:
                 yield name, feeds[name]
             elif name in self._initializers:
                 yield name, self._constant(name, simulation)
-        segments = self._plan(batch)
+        detour = self._detour(batch, cut)
+        segments = self._plan(batch) if detour is None else detour.plan
         made = {name for segment in segments for name in segment.produced}
         pending = {name for name in wanted if name in made}
         steps, values = self._steps(batch, segments, simulation, pending, frozenset(outputs))
         for name in [name for name in pending if _Slot(name, quantized=name in outputs) in values]:
             yield name, values[_Slot(name, quantized=name in outputs)]
             pending.discard(name)
+        if isinstance(keep, Simulation):
+            kept = {step.digest for step in self._all_steps(batch, segments, keep, set())}
+        else:
+            kept = {step.digest for step in steps} if keep else set()
         for position, step in enumerate(steps):
-            for slot, value in self._run_step(step, feeds, values, keep=keep).items():
+            for slot, value in self._run_step(step, feeds, values, detour, keep=step.digest in kept).items():
                 values[slot] = value
                 if slot.name in pending and slot.quantized == (slot.name in outputs):
                     pending.discard(slot.name)
@@ -329,9 +377,18 @@ class Executor:
         return self._output_cache if name in self._outputs else self._cut_cache
 
     def _run_step(
-        self, step: _Step, feeds: Mapping[str, Array], values: Mapping[_Slot, Array], *, keep: bool
+        self,
+        step: _Step,
+        feeds: Mapping[str, Array],
+        values: Mapping[_Slot, Array],
+        detour: _Detour | None,
+        *,
+        keep: bool,
     ) -> dict[_Slot, Array]:
         ready = self._session(step.variant, step.fetch)
+        passing = detour if detour is not None and step.variant.segment in detour.segments else None
+        if passing is not None:
+            passing.forms.add(step.variant.form)
         inputs = {
             name: feeds[name] if name in feeds else values[_Slot(name, quantized=False)]
             for name in step.variant.segment.inputs
@@ -347,13 +404,19 @@ class Executor:
             made[_Slot(name, quantized=quantized)] = value
             if keep and step.digest is not None and isinstance(value, np.ndarray):
                 value.flags.writeable = False
-                self._cache(name).put((step.digest, name, quantized), value, value.nbytes)
-                self.bytes_kept += value.nbytes
+                self._put((step.digest, name, quantized), value, passing)
         for name in self._outputs:
             # An output without a quantizer of its own is returned as it is.
             if _Slot(name, quantized=False) in made:
                 made.setdefault(_Slot(name, quantized=True), made[_Slot(name, quantized=False)])
         return made
+
+    def _put(self, key: tuple[str, str, bool], value: Array, passing: _Detour | None) -> None:
+        self.bytes_kept += value.nbytes
+        # What is kept for a while must not drive out what is kept for long.
+        self._cache(key[1]).put(key, value, value.nbytes, make_room=passing is None)
+        if passing is not None:
+            passing.tensors.append(key)
 
     def _session(self, variant: _Variant, fetch: tuple[str, ...]) -> _Ready:
         key = (variant.form, fetch)

@@ -69,6 +69,11 @@ class Segment:
     initializers: frozenset[str]
     produced: frozenset[str]
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Names of its first and last node, which no other segment has both of."""
+        return (self.nodes[0].name, self.nodes[-1].name) if self.nodes else ("", "")
+
     @cached_property
     def node_names(self) -> frozenset[str]:
         """Names of its nodes, nested ones included."""
@@ -312,6 +317,34 @@ def split(network: Network, cuts: Sequence[int]) -> tuple[Segment, ...]:
             )
         )
     return tuple(segments)
+
+
+def split_before(segment: Segment, names: Collection[str]) -> tuple[Segment, Segment] | None:
+    """Return `segment` in two, the second beginning with the first node that is or reads one of `names`.
+
+    None where no node does, or where it is the segment's first one.
+    """
+    wanted = set(names)
+    reads = [used_names(node) for node in segment.nodes]
+    at = next((i for i, node in enumerate(segment.nodes) if reads[i] & wanted or node_names([node]) & wanted), 0)
+    if at == 0:
+        return None
+    halves = []
+    for index, nodes, read_here in ((0, segment.nodes[:at], reads[:at]), (1, segment.nodes[at:], reads[at:])):
+        read = dict.fromkeys(name for each in read_here for name in sorted(each))
+        made = dict.fromkeys(name for node in nodes for name in node.output if name)
+        needed = {*segment.outputs, *(set().union(*reads[at:]) if index == 0 else ())}
+        halves.append(
+            Segment(
+                segment.index,
+                nodes,
+                tuple(name for name in read if name not in made and name not in segment.initializers),
+                tuple(name for name in made if name in needed),
+                frozenset(read) & segment.initializers,
+                frozenset(made),
+            )
+        )
+    return halves[0], halves[1]
 
 
 @dataclass(frozen=True, eq=False)

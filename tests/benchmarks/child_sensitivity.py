@@ -1,8 +1,7 @@
 """Sweeps a network in a process of its own: ``child_sensitivity NETWORK SAMPLES``; prints times and memory.
 
 F is one float forward of the same samples in one session of the whole network, in the same batches, with as many
-threads; it is timed before, between and after the sweeps, and the processor's time beside it, because other work on the
-machine changes the one more than the other.
+threads. It is timed again and again while the sweep goes on, so that other work on the machine slows both alike.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,25 +31,24 @@ from tests.benchmarks.measuring import peak_memory, tell
 from tests.networks import mosaics, network_path, photographs
 
 CACHE_BYTES = 256 * 2**20
-ROUNDS = 3
+ROUNDS = 5
+FORWARD_EVERY = 3
 
 
 class Forward:
-    """The float network as one session; notes the least time of all runs."""
+    """The float network as one session, and the times of all its runs."""
 
     def __init__(self, network: Network, dataset: Dataset) -> None:
         self._session = create_session(network.skeleton, network.constants, threads=usable_cores())
         self._inputs = [dict(batch.inputs) for batch in dataset.batches()]
-        self.seconds: list[float] = []
-        self.processor: list[float] = []
+        self.run()
 
-    def run(self) -> None:
-        for _ in range(ROUNDS):
-            start, used = time.perf_counter(), time.process_time()
-            for inputs in self._inputs:
-                self._session.run(None, inputs)
-            self.seconds.append(time.perf_counter() - start)
-            self.processor.append(time.process_time() - used)
+    def run(self) -> tuple[float, float]:
+        """Return elapsed seconds and seconds of the processor."""
+        start, used = time.perf_counter(), time.process_time()
+        for inputs in self._inputs:
+            self._session.run(None, inputs)
+        return time.perf_counter() - start, time.process_time() - used
 
 
 def share_behind(network: Network, batch: Batch) -> float:
@@ -66,7 +65,7 @@ def share_behind(network: Network, batch: Batch) -> float:
         session = create_session(built.model, network.constants, threads=threads)
         feeds = {name: values[name] for name in segment.inputs}
         times = []
-        for _ in range(ROUNDS + 2):
+        for _ in range(ROUNDS):
             start = time.perf_counter()
             results = session.run(list(segment.outputs), feeds)
             times.append(time.perf_counter() - start)
@@ -83,31 +82,41 @@ def share_behind(network: Network, batch: Batch) -> float:
     return float(np.mean(shares))
 
 
-def swept(network: Network, dataset: Dataset, folder: Path, *, exact: bool) -> tuple[dict[str, float], Sensitivity]:
-    """Return the times of one sweep, and its table."""
+def swept(
+    network: Network, dataset: Dataset, folder: Path, forward: Forward, *, exact: bool
+) -> tuple[dict[str, float], Sensitivity]:
+    """Return the cost of one sweep, in F where it is a time, and its table."""
     executor = Executor(network, cache_bytes=CACHE_BYTES, threads=usable_cores())
     start, used = time.perf_counter(), time.process_time()
+    between = [forward.run()]
     first_guess = first_table = 0.0
     table: Sensitivity | None = None
+    layers = 0
     with SweepStore(folder / f"{exact}.jsonl") as store:
         for event in measure_sensitivity(executor, dataset, Sweep(exact=exact), {}, None, store):
-            now = time.perf_counter() - start
             if isinstance(event, SensitivityReady):
-                first_guess = first_guess or now
+                first_guess = first_guess or _since(start, between)
+                if len(between) * FORWARD_EVERY <= (layers := layers + 1):
+                    between.append(forward.run())
             elif isinstance(event, Sensitivity):
                 table = event
                 if not first_table and event.candidates[0].samples:
-                    first_table = now
+                    first_table = _since(start, between)
     assert table is not None
-    times = {
-        "seconds": time.perf_counter() - start,
-        "processor": time.process_time() - used,
-        "first_guess": first_guess,
-        "first_table": first_table,
+    elapsed, processor = np.mean(between, axis=0).tolist()
+    count = len(table.candidates)
+    costs = {
+        "elapsed": _since(start, between) / count / elapsed,
+        "processor": (time.process_time() - used - sum(each for _, each in between)) / count / processor,
+        "first_guess": first_guess / elapsed,
+        "first_table": first_table / elapsed,
         "samples": float(np.mean([each.samples for each in table.candidates])),
-        "sessions": executor.sessions_built,
     }
-    return times, table
+    return costs, table
+
+
+def _since(start: float, between: Sequence[tuple[float, float]]) -> float:
+    return time.perf_counter() - start - sum(seconds for seconds, _ in between)
 
 
 def main() -> None:
@@ -119,12 +128,9 @@ def main() -> None:
         np.save(path, photographs(samples) if name.startswith("efficientnet") else mosaics(samples)[0])
         dataset = open_dataset(str(path), network.summary.inputs, network.summary, network=network)
         forward = Forward(network, dataset)
-        forward.run()
         limit = share_behind(network, next(dataset.batches()))
-        few, rough = swept(network, dataset, Path(folder), exact=False)
-        forward.run()
-        full, fine = swept(network, dataset, Path(folder), exact=True)
-        forward.run()
+        few, rough = swept(network, dataset, Path(folder), forward, exact=False)
+        full, fine = swept(network, dataset, Path(folder), forward, exact=True)
     correlations = []
     for label in fine.orders:
         a, b = (np.array([c.value for c in table.candidates if c.format == label]) for table in (rough, fine))
@@ -132,8 +138,6 @@ def main() -> None:
     tell(
         {
             "candidates": len(fine.candidates),
-            "forward": min(forward.seconds),
-            "forward_processor": min(forward.processor),
             "limit": limit,
             "full": full,
             "few": few,

@@ -167,6 +167,42 @@ def test_that_what_is_not_to_be_kept_is_not_cached() -> None:
     assert executor.segments_run - before == before - runs
 
 
+@pytest.mark.parametrize("name", list(MODELS))
+def test_that_one_more_cut_changes_no_result_and_runs_the_front_once(name: str) -> None:
+    network = builders.network_of(MODELS[name])
+    batch = batch_for(network)
+    executor = Executor(network)
+    assert len(executor.run(batch)) == len(network.summary.outputs)
+    kept, segments_run = executor.cached_bytes, executor.segments_run
+    weights = {"mlp": ("w1", "w2"), "residual": ("block1.w", "head.w"), "lstm": ("r", "out.w"), "if": ("w1", "w3")}
+    for constant in weights[name]:
+        cut = frozenset({constant})
+        for factor in (2.0, 0.5, -1.0):
+            simulation = exchanged(network, constant, factor)
+            outputs = executor.run(batch, simulation, keep=FLOAT_SIMULATION, cut=cut)
+            changed = with_constant(MODELS[name], constant, network.constants[constant] * np.float32(factor))
+            assert_equal(outputs, whole(changed, batch))
+        assert executor.segments_run == segments_run + 4  # the front once, what is behind it for each value
+        segments_run = executor.segments_run
+        assert executor.cached_bytes > kept
+        executor.close_cut(cut)
+        assert executor.cached_bytes == kept
+    assert_equal(executor.run(batch), whole(MODELS[name], batch))
+    assert executor.segments_run == segments_run
+
+
+@pytest.mark.usefixtures("cut_everywhere")
+def test_that_a_cut_that_exists_is_not_made_again() -> None:
+    network = builders.network_of(builders.mlp_model((8,) + (64,) * 8))
+    batch = batch_for(network)
+    executor = Executor(network)
+    executor.run(batch)
+    count = executor.segments_run
+    executor.run(batch, exchanged(network, "w5", 2.0), keep=FLOAT_SIMULATION, cut=frozenset({"w5"}))
+    assert executor.segments_run == count + 3
+    executor.close_cut(frozenset({"w5"}))
+
+
 def test_that_only_weights_are_exchanged_that_run_as_well_from_an_input() -> None:
     layers = tuple(
         LayerInfo(f"fc{i}", "Gemm", f"w{i}", (64, 64), 0, 64, 64, (f"fc{i}",), macs=macs)
