@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSize, Qt
+from PySide6.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from PySide6.QtGui import QPainter, QPaintEvent
-from PySide6.QtWidgets import QDockWidget, QWidget
+from PySide6.QtWidgets import QApplication, QDockWidget, QMainWindow, QWidget
 
 from quantgui.gui.theme import GAP, current, theme_events
 
@@ -57,3 +57,35 @@ def make_dock(name: str, title: str, panel: QWidget) -> QDockWidget:
     dock.setTitleBarWidget(Grip(title))
     dock.setWidget(panel)
     return dock
+
+
+class SideWidths(QObject):
+    """Gives the docks at the sides their widths back after the window was too small for them."""
+
+    def __init__(self, window: QMainWindow, docks: tuple[QDockWidget, ...]) -> None:
+        super().__init__(window)
+        self._window = window
+        self._widths: dict[QDockWidget, int] = {}
+        self._timer = QTimer(self, singleShot=True, interval=0)
+        self._timer.timeout.connect(self._give_back)
+        for watched in (window, *docks):
+            watched.installEventFilter(self)
+
+    def want(self, widths: dict[QDockWidget, int]) -> None:
+        """Set the widths, and keep them until the user drags a border."""
+        self._widths = dict(widths)
+        self._give_back()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.Resize:
+            if watched is self._window:
+                self._timer.start()
+            elif isinstance(watched, QDockWidget) and QApplication.mouseButtons() & Qt.MouseButton.LeftButton:
+                # Not the window but a border within it is being dragged.
+                self._widths[watched] = watched.width()
+        return False
+
+    def _give_back(self) -> None:
+        docks = [dock for dock in self._widths if dock.isVisible() and not dock.isFloating()]
+        if docks:
+            self._window.resizeDocks(docks, [self._widths[dock] for dock in docks], Qt.Orientation.Horizontal)

@@ -26,7 +26,7 @@ from quantgui.gui import numbers
 from quantgui.gui.actions import ACTIONS, FILE, VIEW, build_actions, plain_text, update_actions
 from quantgui.gui.commands import Answer, Commands
 from quantgui.gui.dialogs.files import FileChooser
-from quantgui.gui.dock import make_dock
+from quantgui.gui.dock import SideWidths, make_dock
 from quantgui.gui.icons import set_icon
 from quantgui.gui.panels.notice import NoticeBar
 from quantgui.gui.panels.welcome import WelcomePage
@@ -96,6 +96,7 @@ class MainWindow(QMainWindow):
         self._title = ElidedLabel(middle=True)
         self._undo_keys = UndoKeys(self)
         self._failures: dict[str, str] = {}
+        self._is_new_layout = not settings.contains("layout")
         # Many things happen at once; the actions are looked at once, before the next event of the user.
         self._actions_timer = QTimer(self, singleShot=True, interval=0)
         self._actions_timer.timeout.connect(self._update_actions)
@@ -144,6 +145,7 @@ class MainWindow(QMainWindow):
         self.workspace.setCorner(Qt.Corner.BottomRightCorner, side.RightDockWidgetArea)
         self.workspace.setCorner(Qt.Corner.BottomLeftCorner, side.BottomDockWidgetArea)
         self.workspace.splitDockWidget(self.docks["tried"], self.docks["jobs"], Qt.Orientation.Horizontal)
+        self._sides = SideWidths(self.workspace, (self.docks["layers"], self.docks["inspector"]))
         self._first_layout = self.workspace.saveState(LAYOUT_VERSION)
         holder = QWidget()
         outer = QVBoxLayout(holder)
@@ -302,8 +304,9 @@ class MainWindow(QMainWindow):
     def _on_network_opened(self, summary: NetworkSummary) -> None:
         self.welcome.show_busy("")
         self._pages.setCurrentIndex(1)
-        if not self._settings.contains("layout"):
+        if self._is_new_layout:
             self._size_docks()
+            self._is_new_layout = False
         self._hide_notice()
         if summary.warnings:
             self._show_notice("\n".join(summary.warnings[:3]), failure=False)
@@ -411,10 +414,8 @@ class MainWindow(QMainWindow):
     def _size_docks(self) -> None:
         wide = self.width() >= 1400
         horizontal, vertical = Qt.Orientation.Horizontal, Qt.Orientation.Vertical
-        self.workspace.resizeDocks(
-            [self.docks["layers"], self.docks["inspector"]],
-            [_LEFT if wide else 400, _RIGHT if wide else 300],
-            horizontal,
+        self._sides.want(
+            {self.docks["layers"]: _LEFT if wide else 400, self.docks["inspector"]: _RIGHT if wide else 300}
         )
         height = _BOTTOM if self.height() >= 850 else 158
         self.workspace.resizeDocks([self.docks["tried"], self.docks["jobs"]], [height, height], vertical)

@@ -449,6 +449,18 @@ def test_that_nothing_is_asked_where_nothing_would_be_lost(opened) -> None:
     assert opened.close()
 
 
+def test_that_the_layers_get_their_width_back_when_the_window_grows_again(opened, qtbot) -> None:
+    window = opened
+    window.resize(1440, 860)
+    window.reset_layout()
+    QApplication.processEvents()
+    wide = window.docks["layers"].width()
+    window.resize(1024, 640)
+    qtbot.waitUntil(lambda: window.docks["layers"].width() < wide, timeout=5000)
+    window.resize(1440, 860)
+    qtbot.waitUntil(lambda: window.docks["layers"].width() == wide, timeout=5000)
+
+
 def test_that_paths_are_kept_as_they_are_found_from_any_folder(window, qtbot, tmp_path, monkeypatch) -> None:
     shutil.copytree(Path(SAMPLE.network).parent, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
