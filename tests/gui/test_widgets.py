@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from gui_examples import shown
 from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QApplication
 
 from quantgui.gui.numbers import amount, count, data_size, decibel, percent, short
 from quantgui.gui.widgets.card import Card
@@ -77,6 +78,15 @@ def test_that_progress_shows_steps_and_time_left(qtbot) -> None:
     assert (row.bar.minimum(), row.bar.maximum()) == (0, 0)
     with qtbot.waitSignal(row.cancelled):
         row.stop.click()
+
+
+def test_that_the_name_of_a_job_stays_beside_a_long_state(qtbot) -> None:
+    row = ProgressRow("Evaluate W4A8")
+    shown(qtbot, row, 240, 40)
+    row.show_progress(16, 32, "Looking for the layers whose weights cost most", 4.0)
+    QApplication.processEvents()
+    assert row.text().startswith("16 / 32 · 4 s left")
+    assert row._label.width() >= row._label.fontMetrics().horizontalAdvance("Evaluate W4A8")
 
 
 def test_that_a_long_sentence_of_a_state_is_not_cut_off(qtbot) -> None:

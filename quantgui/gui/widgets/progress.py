@@ -9,6 +9,7 @@ from quantgui.gui.icons import set_icon
 from quantgui.gui.widgets.labels import ElidedLabel, Tone, set_style
 
 _STEPS = 1000
+_TITLE_WIDTH = 104
 
 
 class ProgressRow(QWidget):
@@ -22,7 +23,7 @@ class ProgressRow(QWidget):
 
     def __init__(self, label: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._label = ElidedLabel(label)
+        self._label = ElidedLabel(label, least=_TITLE_WIDTH)
         self._state = ElidedLabel()
         self._state.setProperty("role", "note")
         self.bar = QProgressBar()
@@ -62,11 +63,12 @@ class ProgressRow(QWidget):
     def show_progress(self, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
         """Show `done` of `total` steps; 0 of 0 where the number is not known."""
         self._set_bar(round(_STEPS * min(done / total, 1.0)) if total else 0, _STEPS if total else 0)
-        parts = [detail] if detail else []
-        if total:
-            parts.append(self.tr("{done} / {total}").format(done=f"{done:,}", total=f"{total:,}"))
+        # What changes stands first: the end gives way where there is no room.
+        parts = [self.tr("{done} / {total}").format(done=f"{done:,}", total=f"{total:,}")] if total else []
         if seconds_left is not None:
             parts.append(self._time_left(seconds_left))
+        if detail:
+            parts.append(detail)
         self._state.setText(" · ".join(parts))
 
     def show_state(self, text: str, tone: Tone = "muted") -> None:
