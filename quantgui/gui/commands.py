@@ -57,6 +57,7 @@ class Commands(QObject):
         layout_reset: the panels go back to where they were at first.
         quit_requested: the user wants to leave.
         noticed: a sentence that is worth being seen, and whether it is a failure.
+        withdrawn: a sentence that is not true any more.
     """
 
     scheme_chosen = Signal(str)
@@ -64,6 +65,7 @@ class Commands(QObject):
     layout_reset = Signal()
     quit_requested = Signal()
     noticed = Signal(str, bool)
+    withdrawn = Signal(str)
 
     def __init__(
         self, session: Session, panels: Panels, presenter: Presenter, chooser: FileChooser, window: QWidget
@@ -74,6 +76,7 @@ class Commands(QObject):
         self._presenter = presenter
         self._chooser = chooser
         self._window = window
+        self._complaint = ""
         self.ask_to_save: Callable[[], Answer] = self._ask_to_save
         self.data_dialog: DataDialog | None = None
         self.export_dialog: ExportDialog | None = None
@@ -376,20 +379,28 @@ class Commands(QObject):
         try:
             unknown = self._session.load_config(path)
         except QuantGuiError as error:
-            self.noticed.emit(str(error), True)
+            self._complain_of_file(str(error))
             return
-        if unknown:
-            more = self.tr(" ({n} names in all)").format(n=len(unknown)) if len(unknown) > 1 else ""
-            self.noticed.emit(f"{unknown[0]}{more}", True)
+        more = self.tr(" ({n} names in all)").format(n=len(unknown)) if len(unknown) > 1 else ""
+        self._complain_of_file(f"{unknown[0]}{more}" if unknown else "")
 
     def _save(self, path: str) -> bool:
         try:
             self._session.save_config(Path(path))
         except QuantGuiError as error:
-            self.noticed.emit(str(error), True)
+            self._complain_of_file(str(error))
             return False
+        self._complain_of_file("")
         self._panels.status.show_notice(self.tr("Saved {name}").format(name=Path(path).name))
         return True
+
+    def _complain_of_file(self, sentence: str) -> None:
+        """Say what is wrong with a configuration file, or take back what was said of the last one."""
+        if self._complaint:
+            self.withdrawn.emit(self._complaint)
+        self._complaint = sentence
+        if sentence:
+            self.noticed.emit(sentence, True)
 
     def _ask_to_save(self) -> Answer:
         box = QMessageBox(self._window)

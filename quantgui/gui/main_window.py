@@ -247,6 +247,7 @@ class MainWindow(QMainWindow):
         commands.layout_reset.connect(self.reset_layout)
         commands.quit_requested.connect(self.close)
         commands.noticed.connect(self._show_notice)
+        commands.withdrawn.connect(self._withdraw_notice)
         session.network_opened.connect(self._on_network_opened)
         session.network_closed.connect(self._on_network_closed)
         session.failed.connect(self._on_failed)
@@ -325,9 +326,9 @@ class MainWindow(QMainWindow):
             self._actions_timer.start()
         if job.state is JobState.FAILED:
             self._failures[job.topic] = job.sentence
-        elif job.state is JobState.DONE and self._failures.pop(job.topic, "") == self.notice.sentence() != "":
+        elif job.state is JobState.DONE and (sentence := self._failures.pop(job.topic, "")):
             # It has been done after all.
-            self._hide_notice()
+            self._withdraw_notice(sentence)
 
     def _on_failed(self, sentence: str) -> None:
         self._show_notice(sentence, failure=True)
@@ -340,6 +341,10 @@ class MainWindow(QMainWindow):
         action = self.tr("Restart the engine") if stopped and failure else ""
         self.notice.show_sentence(sentence, "failure" if failure else "info", action)
         self._notice_holder.show()
+
+    def _withdraw_notice(self, sentence: str) -> None:
+        if self.notice.sentence() == sentence:
+            self._hide_notice()
 
     def _hide_notice(self) -> None:
         self.notice.hide()

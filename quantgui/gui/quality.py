@@ -52,4 +52,4 @@ def score_text(score: Score, metric: str) -> str:
         return f"{100 * score.value:.1f} ± {100 * score.stderr:.1f} %".replace("-", MINUS)
     if metric == "output_sqnr_db":
         return f"{score.value:.1f} ± {score.stderr:.1f} dB".replace("-", MINUS)
-    return f"{score.value:.4g} ± {score.stderr:.1g}".replace("-", MINUS)
+    return f"{score.value:.4g} ± {score.stderr:.2g}".replace("-", MINUS)

@@ -402,6 +402,9 @@ def test_that_configurations_are_saved_loaded_and_wrong_names_reported(opened, q
     window.commands._chooser.path = str(tmp_path / "other.json")
     window.actions_by_id["load_config"].trigger()
     assert "/head/Gemm" in window.notice.sentence()
+    window.commands._chooser.path = str(tmp_path / "mine.json")
+    window.actions_by_id["load_config"].trigger()
+    assert window.notice.sentence() == ""
 
 
 # --- what must not be lost ---------------------------------------------------------------------------------------
