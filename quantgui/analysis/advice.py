@@ -388,7 +388,15 @@ def _ranked(
 
 
 def _verdict(evaluation: Evaluation) -> str:
-    return "ruin" if evaluation.output_sqnr_db < POOR_WEIGHTS_DB else "harm"
+    # Outputs far from the float network's ruin nothing where what counts, accuracy say, is as good.
+    is_kept = evaluation.metric != "output_sqnr_db" and _lost(evaluation) <= _noticeable_loss(evaluation)
+    return "harm" if is_kept or evaluation.output_sqnr_db >= POOR_WEIGHTS_DB else "ruin"
+
+
+def _lost(evaluation: Evaluation) -> float:
+    """Return how much worse the headline metric is than the float network's."""
+    loss = evaluation.float_score.value - evaluation.quantized_score.value
+    return loss if evaluation.higher_is_better else -loss
 
 
 def _quality(evaluation: Evaluation) -> str:

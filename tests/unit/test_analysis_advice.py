@@ -8,9 +8,10 @@ import builders
 import numpy as np
 import onnx
 
-from quantgui.analysis.advice import advise, guarded_config
+from quantgui.analysis.advice import POOR_WEIGHTS_DB, advise, guarded_config
 from quantgui.analysis.calibration import calibrate
 from quantgui.analysis.evaluation import evaluate
+from quantgui.analysis.metric_function import load_metric
 from quantgui.analysis.simulation import activation_tensors
 from quantgui.network.datasets import open_dataset
 from quantgui.network.executor import Executor
@@ -110,6 +111,16 @@ def test_that_a_healthy_network_gets_no_advice(tmp_path):
     network = prepared(tmp_path, builders.mlp_model(), builders.values(24, 8))
     assert last_advice(advise(*network[:2], preset(network[0].network, "W8A8"), network[2])) is None
     assert last_advice([Progress(0, 0), *advise(*network[:2], QuantConfig(), network[2])]) is None
+
+
+def test_that_nothing_is_called_ruined_while_what_counts_is_as_good(tmp_path):
+    network = prepared(tmp_path, builders.mlp_model((8, 32, 32, 32, 32, 5)), builders.values(24, 8))
+    (tmp_path / "mine.py").write_text("def kept(outputs, labels):\n    return [1.0] * len(outputs)\n")
+    config = QuantConfig(LayerSpec(weight_spec(2)), name="W2")
+    metric = load_metric(f"{tmp_path / 'mine.py'}:kept")
+    advice = last_advice(advise(*network[:2], config, network[2], metric))
+    assert advice.before.output_sqnr_db < POOR_WEIGHTS_DB
+    assert "Quantized weights harm this network" in advice.sentence
 
 
 def test_that_weights_that_ruin_the_network_get_8_bits_where_it_matters(tmp_path):
