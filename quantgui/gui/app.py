@@ -29,6 +29,8 @@ from quantgui.session.session import Session
 _LOG = logging.getLogger("quantgui")
 ERROR_INTERVAL_SECONDS = 5.0
 LOG_BYTES = 1_000_000
+FIRST_PICTURE_MS = 50
+"""Time in which the first picture of the window comes to the screen; then its workspace is made."""
 
 
 class ExceptionHook:
@@ -108,6 +110,14 @@ def start(window: MainWindow, network: str | None, data: str | None) -> None:
         window.session.open_network(network, data or "")
     else:
         window.session.recover()
+    QTimer.singleShot(FIRST_PICTURE_MS, window, lambda: _finish(window))
+
+
+def _finish(window: MainWindow) -> None:
+    """Make the rest of the window in steps, between which it can be used."""
+    if window.make_next():
+        QTimer.singleShot(0, window, lambda: _finish(window))
+        return
     # What has been made until now lives as long as the window; a full collection of it costs several frames.
     gc.collect()
     gc.freeze()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from enum import Enum, auto
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QMessageBox, QWidget
@@ -22,7 +23,6 @@ from quantgui.gui.dialogs.help import SHORTCUTS, HelpDialog
 from quantgui.gui.dialogs.palette import Entry, SearchDialog
 from quantgui.gui.dialogs.preferences import PreferencesDialog
 from quantgui.gui.dialogs.verification import VerificationDialog
-from quantgui.gui.presenter import Panels, Presenter
 from quantgui.gui.theme import theme_events
 from quantgui.results import DataSummary, Exported, Verification
 from quantgui.session.jobs import Job, JobState
@@ -32,6 +32,9 @@ from quantgui.session.session import Session
 from quantgui.spec.formats import IntFormat
 from quantgui.spec.presets import PRESETS, Preset
 from quantgui.spec.quantizer import bits_of
+
+if TYPE_CHECKING:
+    from quantgui.gui.main_window import MainWindow
 
 NETWORKS = "Networks (*.onnx);;All files (*)"
 CONFIGS = "Configuration (*.json)"
@@ -67,13 +70,9 @@ class Commands(QObject):
     noticed = Signal(str, bool)
     withdrawn = Signal(str)
 
-    def __init__(
-        self, session: Session, panels: Panels, presenter: Presenter, chooser: FileChooser, window: QWidget
-    ) -> None:
+    def __init__(self, session: Session, chooser: FileChooser, window: MainWindow) -> None:
         super().__init__(window)
         self._session = session
-        self._panels = panels
-        self._presenter = presenter
         self._chooser = chooser
         self._window = window
         self._complaint = ""
@@ -91,7 +90,6 @@ class Commands(QObject):
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         """Return what each action does, by the action's id."""
-        table = self._panels.layers.table
         bits = {f"bits_{n}": self._setting_bits(n) for n in range(2, 9)}
         tabs = ("tab_weights", "tab_channels", "tab_activations", "tab_graph")
         return {
@@ -108,12 +106,12 @@ class Commands(QObject):
             "undo": self.undo,
             "redo": self.redo,
             "search": self.search,
-            "filter": self._panels.layers.focus_filter,
-            "select_all": table.selectAll,
+            "filter": self.focus_filter,
+            "select_all": self.select_all,
             "select_similar": self.select_similar,
             **bits,
-            "float": lambda: self._presenter.set_weight_format(None),
-            "apply_similar": self._presenter.apply_to_similar,
+            "float": lambda: self._window.presenter.set_weight_format(None),
+            "apply_similar": self.apply_to_similar,
             "evaluate": self._session.evaluate,
             "automatic": self.toggle_automatic,
             "calibrate": self._session.calibrate,
@@ -219,7 +217,7 @@ class Commands(QObject):
         text = stack.undoText()
         stack.undo()
         if text:
-            self._panels.status.show_notice(self.tr("Undone: {what}").format(what=text))
+            self._window.status.show_notice(self.tr("Undone: {what}").format(what=text))
 
     def redo(self) -> None:
         """Redo, and say what."""
@@ -227,7 +225,19 @@ class Commands(QObject):
         text = stack.redoText()
         stack.redo()
         if text:
-            self._panels.status.show_notice(self.tr("Done again: {what}").format(what=text))
+            self._window.status.show_notice(self.tr("Done again: {what}").format(what=text))
+
+    def focus_filter(self) -> None:
+        """Let the next keys go to the filter of the layers table."""
+        self._window.panels.layers.focus_filter()
+
+    def select_all(self) -> None:
+        """Select all layers shown in the table."""
+        self._window.panels.layers.table.selectAll()
+
+    def apply_to_similar(self) -> None:
+        """Give all layers of the current one's operator its spec."""
+        self._window.presenter.apply_to_similar()
 
     def select_similar(self) -> None:
         """Select all layers with the operator of the current one."""
@@ -391,7 +401,7 @@ class Commands(QObject):
             self._complain_of_file(str(error))
             return False
         self._complain_of_file("")
-        self._panels.status.show_notice(self.tr("Saved {name}").format(name=Path(path).name))
+        self._window.status.show_notice(self.tr("Saved {name}").format(name=Path(path).name))
         return True
 
     def _complain_of_file(self, sentence: str) -> None:
@@ -417,13 +427,13 @@ class Commands(QObject):
         return Answer.SAVE if clicked is save else Answer.DISCARD if clicked is discard else Answer.CANCEL
 
     def _setting_bits(self, bits: int) -> Callable[[], None]:
-        return lambda: self._presenter.set_weight_format(IntFormat(bits))
+        return lambda: self._window.presenter.set_weight_format(IntFormat(bits))
 
     def _showing_tab(self, place: int) -> Callable[[], None]:
         return lambda: self.tab_chosen.emit(place)
 
     def _applying(self, preset: Preset) -> Callable[[], None]:
-        return lambda: self._presenter.apply_preset(preset)
+        return lambda: self._window.presenter.apply_preset(preset)
 
     def _selecting(self, name: str) -> Callable[[], None]:
         return lambda: self._session.select((name,))

@@ -1,8 +1,15 @@
-"""The main window: makes the parts and connects them; decides nothing itself."""
+"""The main window: makes the parts and connects them; decides nothing itself.
+
+The workspace of an open network, its panels and plots, takes longer to make than all the rest, and a library has to be
+imported for it. So it is made step by step behind the first picture of the window (`MainWindow.make_next`), or at once
+when it is needed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QByteArray, QEvent, QObject, QSettings, QSize, Qt, QTimer
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QKeyEvent, QKeySequence
@@ -30,7 +37,7 @@ from quantgui.gui.dock import SideWidths, make_dock
 from quantgui.gui.icons import set_icon
 from quantgui.gui.panels.notice import NoticeBar
 from quantgui.gui.panels.welcome import WelcomePage
-from quantgui.gui.presenter import Panels, Presenter
+from quantgui.gui.status_line import StatusLine
 from quantgui.gui.theme import GAP, apply_theme
 from quantgui.gui.widgets.labels import ElidedLabel
 from quantgui.results import NetworkSummary
@@ -38,6 +45,9 @@ from quantgui.session.jobs import Job, JobState
 from quantgui.session.samples import read_samples
 from quantgui.session.session import Session
 from quantgui.spec.presets import PRESETS
+
+if TYPE_CHECKING:
+    from quantgui.gui.presenter import Panels, Presenter
 
 LAYOUT_VERSION = 1
 FIRST_SIZE = QSize(1440, 900)
@@ -83,15 +93,17 @@ class MainWindow(QMainWindow):
         self.setObjectName("main")
         self.session = session
         self._settings = settings
-        self.panels = Panels(session, self)
-        self.presenter = Presenter(session, self.panels)
-        self.commands = Commands(session, self.panels, self.presenter, chooser or FileChooser(), self)
+        self.commands = Commands(session, chooser or FileChooser(), self)
         self.actions_by_id, self._menus = build_actions(self, self.commands.handlers())
         self.welcome = WelcomePage()
         self.notice = NoticeBar()
-        self.tabs = QTabWidget()
-        self.workspace = QMainWindow()
-        self.docks: dict[str, QDockWidget] = {}
+        self.status = StatusLine()
+        self._tabs = QTabWidget()
+        self._workspace = QMainWindow()
+        self._docks: dict[str, QDockWidget] = {}
+        self._panels: Panels | None = None
+        self._presenter: Presenter | None = None
+        self._steps = self._make_workspace()
         self._pages = QStackedWidget()
         self._title = ElidedLabel(middle=True)
         self._undo_keys = UndoKeys(self)
@@ -108,30 +120,96 @@ class MainWindow(QMainWindow):
         self._update_actions()
         self._show_title()
 
-    # --- making --------------------------------------------------------------------------------------------------
+    # --- the workspace -------------------------------------------------------------------------------------------
 
-    def _lay_out(self) -> None:
-        panels = self.panels
+    @property
+    def panels(self) -> Panels:
+        """All panels."""
+        self._finish_workspace()
+        assert self._panels is not None
+        return self._panels
+
+    @property
+    def presenter(self) -> Presenter:
+        """What connects the panels with the session."""
+        self._finish_workspace()
+        assert self._presenter is not None
+        return self._presenter
+
+    @property
+    def tabs(self) -> QTabWidget:
+        """Views of the current layer."""
+        self._finish_workspace()
+        return self._tabs
+
+    @property
+    def docks(self) -> dict[str, QDockWidget]:
+        """The docks by name."""
+        self._finish_workspace()
+        return self._docks
+
+    @property
+    def workspace(self) -> QMainWindow:
+        """What holds tabs and docks."""
+        self._finish_workspace()
+        return self._workspace
+
+    def is_finished(self) -> bool:
+        """Return whether the workspace has been made."""
+        return self._presenter is not None
+
+    def make_next(self) -> bool:
+        """Make the next piece of the workspace; return whether there was one."""
+        return next(self._steps, False)
+
+    def _finish_workspace(self) -> None:
+        while self.make_next():
+            pass
+
+    def _make_workspace(self) -> Iterator[bool]:
+        """Yield after each step, none of which takes long but for the first."""
+        import quantgui.gui.plots.base  # noqa: F401 -- brings the plots' library
+
+        yield True
+        from quantgui.gui.presenter import Panels, Presenter
+
+        yield True
+        panels = Panels(self.session, self.status, self)
+        for _ in panels.make():
+            yield True
+        presenter = Presenter(self.session, panels)
+        self._lay_out_tabs(panels)
+        yield True
+        self._lay_out_docks(panels)
+        yield True
+        self._connect_workspace(panels)
+        layout = self._settings.value("layout")
+        if isinstance(layout, QByteArray):
+            self._workspace.restoreState(layout, LAYOUT_VERSION)
+        self._panels, self._presenter = panels, presenter
+        yield True
+
+    def _lay_out_tabs(self, panels: Panels) -> None:
         for panel, name, tip in (
             (panels.weights, self.tr("Weights"), self.tr("Histogram of the current layer, before and after (Alt+1).")),
             (panels.channels, self.tr("Channels"), self.tr("Range of every output channel (Alt+2).")),
             (panels.activations, self.tr("Activations"), self.tr("What flows through the layer (Alt+3).")),
             (panels.graph, self.tr("Graph"), self.tr("The network drawn (Alt+4).")),
         ):
-            self.tabs.setTabToolTip(self.tabs.addTab(panel, name), tip)
-        self.tabs.setDocumentMode(True)
-        self.tabs.setAccessibleName(self.tr("Views of the current layer"))
-        self.tabs.tabBar().setAccessibleName(self.tr("Views of the current layer"))
-        self.tabs.tabBar().setToolTip(self.tr("Views of the current layer"))
+            self._tabs.setTabToolTip(self._tabs.addTab(panel, name), tip)
+        self._tabs.setDocumentMode(True)
+        self._tabs.setAccessibleName(self.tr("Views of the current layer"))
+        self._tabs.tabBar().setAccessibleName(self.tr("Views of the current layer"))
+        self._tabs.tabBar().setToolTip(self.tr("Views of the current layer"))
         centre = QWidget()
         column = QVBoxLayout(centre)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(6)
-        column.addWidget(self.tabs, 1)
-        self.workspace.setWindowFlags(Qt.WindowType.Widget)
-        self.workspace.setObjectName("workspace")
-        self.workspace.setCentralWidget(centre)
-        self.workspace.setDockNestingEnabled(True)
+        column.addWidget(self._tabs, 1)
+        self._workspace.setCentralWidget(centre)
+
+    def _lay_out_docks(self, panels: Panels) -> None:
+        self._workspace.setDockNestingEnabled(True)
         side = Qt.DockWidgetArea
         widgets: tuple[tuple[str, str, QWidget, Qt.DockWidgetArea], ...] = (
             ("layers", self.tr("Layers"), panels.layers, side.LeftDockWidgetArea),
@@ -139,19 +217,35 @@ class MainWindow(QMainWindow):
             ("tried", self.tr("Tried"), panels.tried, side.BottomDockWidgetArea),
             ("jobs", self.tr("Jobs"), panels.jobs, side.BottomDockWidgetArea),
         )
+        view = self._menus[VIEW]
+        view.addSeparator()
         for name, title, widget, area in widgets:
-            self.docks[name] = make_dock(name, title, widget)
-            self.workspace.addDockWidget(area, self.docks[name])
-        self.workspace.setCorner(Qt.Corner.BottomRightCorner, side.RightDockWidgetArea)
-        self.workspace.setCorner(Qt.Corner.BottomLeftCorner, side.BottomDockWidgetArea)
-        self.workspace.splitDockWidget(self.docks["tried"], self.docks["jobs"], Qt.Orientation.Horizontal)
-        self._sides = SideWidths(self.workspace, (self.docks["layers"], self.docks["inspector"]))
-        self._first_layout = self.workspace.saveState(LAYOUT_VERSION)
+            self._docks[name] = dock = make_dock(name, title, widget)
+            self._workspace.addDockWidget(area, dock)
+            action = dock.toggleViewAction()
+            action.setToolTip(self.tr("Show or hide the panel {name}.").format(name=title))
+            view.addAction(action)
+        self._workspace.setCorner(Qt.Corner.BottomRightCorner, side.RightDockWidgetArea)
+        self._workspace.setCorner(Qt.Corner.BottomLeftCorner, side.BottomDockWidgetArea)
+        self._workspace.splitDockWidget(self._docks["tried"], self._docks["jobs"], Qt.Orientation.Horizontal)
+        self._sides = SideWidths(self._workspace, (self._docks["layers"], self._docks["inspector"]))
+        self._first_layout = self._workspace.saveState(LAYOUT_VERSION)
+
+    def _connect_workspace(self, panels: Panels) -> None:
+        panels.activations.data_requested.connect(self.commands.open_data)
+        panels.tried.data_requested.connect(self.commands.open_data)
+        self._tabs.currentChanged.connect(self._on_tab_changed)
+
+    # --- making --------------------------------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        self._workspace.setWindowFlags(Qt.WindowType.Widget)
+        self._workspace.setObjectName("workspace")
         holder = QWidget()
         outer = QVBoxLayout(holder)
         outer.setContentsMargins(GAP, 0, GAP, GAP - 2)
         outer.setSpacing(0)
-        outer.addWidget(self.workspace)
+        outer.addWidget(self._workspace)
         self._pages.addWidget(self.welcome)
         self._pages.addWidget(holder)
         whole = QWidget()
@@ -167,7 +261,7 @@ class MainWindow(QMainWindow):
         self._notice_holder = bar
         bar.hide()
         self.setCentralWidget(whole)
-        self.setStatusBar(panels.status)
+        self.setStatusBar(self.status)
         self.setAcceptDrops(True)
         self.setMinimumSize(SMALLEST)
 
@@ -226,12 +320,6 @@ class MainWindow(QMainWindow):
         self._recent_menu = QMenu(self.tr("Open &recent"), self)
         self._menus[FILE].insertMenu(self.actions_by_id["data"], self._recent_menu)
         self._recent_menu.aboutToShow.connect(self._fill_recent)
-        view = self._menus[VIEW]
-        view.addSeparator()
-        for dock in self.docks.values():
-            action = dock.toggleViewAction()
-            action.setToolTip(self.tr("Show or hide the panel {name}.").format(name=dock.windowTitle()))
-            view.addAction(action)
 
     # --- connecting ----------------------------------------------------------------------------------------------
 
@@ -240,10 +328,8 @@ class MainWindow(QMainWindow):
         self.welcome.open_requested.connect(commands.open_network)
         self.welcome.sample_chosen.connect(commands.open_sample)
         self.welcome.recent_chosen.connect(commands.open_recent)
-        self.panels.activations.data_requested.connect(commands.open_data)
-        self.panels.tried.data_requested.connect(commands.open_data)
         commands.scheme_chosen.connect(self.set_scheme)
-        commands.tab_chosen.connect(self.tabs.setCurrentIndex)
+        commands.tab_chosen.connect(self._show_tab)
         commands.layout_reset.connect(self.reset_layout)
         commands.quit_requested.connect(self.close)
         commands.noticed.connect(self._show_notice)
@@ -270,7 +356,6 @@ class MainWindow(QMainWindow):
         session.undo_stack.canRedoChanged.connect(self.actions_by_id["redo"].setEnabled)
         self.notice.action_triggered.connect(self._restart_engine)
         self.notice.dismiss.clicked.connect(self._notice_holder.hide)
-        self.tabs.currentChanged.connect(self._on_tab_changed)
         app = QApplication.instance()
         if isinstance(app, QApplication):
             app.focusChanged.connect(self._undo_keys.follow_focus)
@@ -321,6 +406,8 @@ class MainWindow(QMainWindow):
 
     def _on_job_changed(self, job: Job) -> None:
         if job.topic == "network":
+            # Before the network comes: the panels listen to that.
+            self._finish_workspace()
             self.welcome.show_busy(self.tr("{job} …").format(job=job.title) if job.is_active else "")
         if job.state is not JobState.RUNNING:
             self._actions_timer.start()
@@ -354,10 +441,13 @@ class MainWindow(QMainWindow):
         self._hide_notice()
         self.session.restart_engine()
 
+    def _show_tab(self, place: int) -> None:
+        self.tabs.setCurrentIndex(place)
+
     def _on_tab_changed(self, place: int) -> None:
-        if self.tabs.isAncestorOf(self.focusWidget()):
+        if self._tabs.isAncestorOf(self.focusWidget()):
             # What is hidden while a page computes would pass the focus on, at last to a line that takes digits.
-            self.tabs.tabBar().setFocus()
+            self._tabs.tabBar().setFocus()
         self.session.show_activations(place == _ACTIVATIONS_TAB)
         if place == _GRAPH_TAB:
             self.presenter.colour_graph_soon()
@@ -428,11 +518,9 @@ class MainWindow(QMainWindow):
         self.workspace.resizeDocks([self.docks["tried"], self.docks["jobs"]], [room - _JOBS, _JOBS], horizontal)
 
     def _restore(self) -> None:
-        geometry, layout = self._settings.value("geometry"), self._settings.value("layout")
+        geometry = self._settings.value("geometry")
         if not (isinstance(geometry, QByteArray) and self.restoreGeometry(geometry)):
             self.resize(self._first_size())
-        if isinstance(layout, QByteArray):
-            self.workspace.restoreState(layout, LAYOUT_VERSION)
 
     def _first_size(self) -> QSize:
         """Return the size that shows everything, or what the screen has beside the window's frame."""
@@ -442,7 +530,7 @@ class MainWindow(QMainWindow):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Take the keys that set bits wherever no other widget wants them."""
-        if not self.panels.layers.table.take_format_key(event):
+        if self._panels is None or not self._panels.layers.table.take_format_key(event):
             super().keyPressEvent(event)
 
     def closeEvent(self, event: QCloseEvent) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from PySide6.QtCore import QEvent, QObject, QTimer
@@ -33,20 +33,29 @@ _COLOUR_MS = 250
 
 
 class Panels(QObject):
-    """All panels, made once."""
+    """All panels, made once, one after the other by `make`."""
 
-    def __init__(self, session: Session, parent: QObject) -> None:
+    def __init__(self, session: Session, status: StatusLine, parent: QObject) -> None:
         super().__init__(parent)
+        self.status = status
         self.model = LayersModel(session, self)
+
+    def make(self) -> Iterator[None]:
+        """Make one panel in each step."""
         self.layers = LayersPanel(self.model)
+        yield
         self.weights = WeightsPanel()
+        yield
         self.channels = ChannelsPanel()
+        yield
         self.activations = ActivationsPanel()
+        yield
         self.graph = GraphPanel()
-        self.inspector = InspectorPanel()
         self.tried = TriedPanel()
+        yield
+        self.inspector = InspectorPanel()
         self.jobs = JobsPanel()
-        self.status = StatusLine()
+        yield
 
 
 class Presenter(QObject):
@@ -67,6 +76,8 @@ class Presenter(QObject):
             panel.installEventFilter(self)
         self._listen_to_session()
         self._listen_to_panels()
+        for job in session.jobs:
+            panels.jobs.show_job(job)
         self._on_engine_state(session.engine_state)
 
     def _listen_to_session(self) -> None:

@@ -19,6 +19,7 @@ _HEAVY = ("torch", "onnxruntime", "onnx")
 def main() -> None:
     """Open the window, tell and leave."""
     begin = app.start
+    found: dict[str, object] = {}
 
     def start(window: MainWindow, network: str | None, data: str | None) -> None:
         begin(window, network, data)
@@ -27,7 +28,16 @@ def main() -> None:
     def usable(window: MainWindow) -> None:
         QApplication.processEvents()
         assert window.windowHandle().isExposed()
-        tell({"usable_at": time.monotonic(), "imported": [name for name in _HEAVY if name in sys.modules]})
+        found["usable_at"] = time.monotonic()
+        wait_for_panels(window)
+
+    def wait_for_panels(window: MainWindow) -> None:
+        if not window.is_finished():
+            QTimer.singleShot(1, window, lambda: wait_for_panels(window))
+            return
+        found["finished_at"] = time.monotonic()
+        found["imported"] = [name for name in _HEAVY if name in sys.modules]
+        tell(found)
         QApplication.exit(0)
 
     app.start = start
