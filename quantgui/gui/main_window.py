@@ -40,6 +40,7 @@ from quantgui.gui.panels.welcome import WelcomePage
 from quantgui.gui.status_line import StatusLine
 from quantgui.gui.theme import GAP, apply_theme
 from quantgui.gui.widgets.labels import ElidedLabel
+from quantgui.gui.widgets.tabs import Tabs
 from quantgui.results import NetworkSummary
 from quantgui.session.jobs import Job, JobState
 from quantgui.session.samples import read_samples
@@ -98,7 +99,7 @@ class MainWindow(QMainWindow):
         self.welcome = WelcomePage()
         self.notice = NoticeBar()
         self.status = StatusLine()
-        self._tabs = QTabWidget()
+        self._tabs = Tabs()
         self._workspace = QMainWindow()
         self._docks: dict[str, QDockWidget] = {}
         self._panels: Panels | None = None
