@@ -73,7 +73,10 @@ class RecordingEngine:
     def say(self, *events) -> None:
         for event in events:
             self.hear(event)
-        QApplication.processEvents()
+            # One by one: of many at once the session takes what fits into a part of a frame, and it begins a turn
+            # of the event loop later.
+            QApplication.processEvents()
+            QApplication.processEvents()
 
     def answer(self, job: int, *results) -> None:
         topic = self.topics[job][0]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -76,6 +78,8 @@ from quantgui.spec.size import network_bytes
 _LOG = logging.getLogger(__name__)
 
 AUTOSAVE_MS = 800
+LISTEN_SECONDS = 0.008
+"""How long the events of the engine may hold up the window's thread at a time."""
 _DEATHS_BEFORE_GIVING_UP = 2
 """A request whose work has ended the engine this often is not sent again by itself."""
 
@@ -140,7 +144,7 @@ class Session(QObject):
     engine_state_changed = Signal(str)
     saved_changed = Signal()  # the configuration's file, or whether it is saved
 
-    _heard = Signal(object)
+    _heard = Signal()
     _writing_failed = Signal(str)
 
     def __init__(
@@ -176,10 +180,13 @@ class Session(QObject):
         self._requests: dict[int, Request] = {}
         self._refused: dict[Request, int] = {}
         self._after_opening = _AfterOpening()
+        self._events: deque[EngineEvent] = deque()
+        self._listen_timer = QTimer(self, singleShot=True, interval=0)
+        self._listen_timer.timeout.connect(self._listen)
         # Queued, so that a job's events never arrive before its number is known.
-        self._heard.connect(self._on_heard, Qt.ConnectionType.QueuedConnection)
+        self._heard.connect(self._listen_timer.start, Qt.ConnectionType.QueuedConnection)
         self._writing_failed.connect(self.failed, Qt.ConnectionType.QueuedConnection)
-        self._engine = make_engine(self._heard.emit)
+        self._engine = make_engine(self._hear)
 
     # --- state ---------------------------------------------------------------------------------------------------
 
@@ -522,6 +529,19 @@ class Session(QObject):
         self.jobs.add(number, wanted.topic, wanted.request)
 
     # --- what the engine says ------------------------------------------------------------------------------------
+
+    def _hear(self, event: EngineEvent) -> None:
+        """Keep an event for the window's thread; called in another one."""
+        self._events.append(event)
+        self._heard.emit()
+
+    def _listen(self) -> None:
+        """Take what the engine has said, for a part of a frame: a busy engine must not hold up what the user does."""
+        end = time.perf_counter() + LISTEN_SECONDS
+        while self._events and time.perf_counter() < end:
+            self._on_heard(self._events.popleft())
+        if self._events:
+            self._listen_timer.start()
 
     def _on_heard(self, event: EngineEvent) -> None:
         if self._closed:
