@@ -138,14 +138,9 @@ class _Bench:
                 self.executor.network, config, self.activations, ranges=self.ranges, loaded=self.loaded
             )
             last = None
+            # In the batches of every evaluation, so that what one of them has run is known to the other.
             for event in evaluate_simulation(
-                self.executor,
-                self.dataset,
-                simulation,
-                self.metric,
-                samples=samples,
-                batch_size=samples,
-                thorough=False,
+                self.executor, self.dataset, simulation, self.metric, samples=samples, thorough=False
             ):
                 yield Progress(0, 0, label)
                 last = event if isinstance(event, Evaluation) else last
