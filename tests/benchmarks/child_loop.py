@@ -20,7 +20,7 @@ def main() -> None:
     ticks = Ticks()
     end = Path(sys.argv[1])
     watch = QTimer(interval=500)
-    watch.timeout.connect(lambda: app.quit() if end.exists() else None)
+    watch.timeout.connect(lambda: app.quit() if end.exists() or not end.parent.exists() else None)
     watch.start()
     app.exec()
     tell(ticks.gaps)

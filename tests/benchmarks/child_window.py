@@ -47,6 +47,8 @@ class Found:
     spans: dict[str, tuple[float, float]] = field(default_factory=dict)
     gaps: list[tuple[float, float]] = field(default_factory=list)
     undo: list[float] = field(default_factory=list)
+    undo_drawn: list[float] = field(default_factory=list)
+    repaint: list[float] = field(default_factory=list)
     undo_requests: int = 0
     drag: list[float] = field(default_factory=list)
 
@@ -71,7 +73,7 @@ def main() -> None:
     found.spans["export"] = spanned(lambda: export(session, folder / "exported.onnx"))
     found.gaps = ticks.gaps
     apply(session, "W4A8")
-    undo(session, found)
+    undo(window, found)
     drag(window, found)
     session.close()
     window.hide()
@@ -142,20 +144,25 @@ def export(session: Session, path: Path) -> None:
     wait(lambda: session.last_export is not None and idle(session))
 
 
-def undo(session: Session, found: Found) -> None:
-    """Go back and forth between two known configurations; each step ends when the window is drawn."""
+def undo(window: MainWindow, found: Found) -> None:
+    """Go back and forth between two known configurations; beside it, paint the whole window as it is."""
+    stack = window.session.undo_stack
     before = CountingEngine.submitted
 
     def step() -> None:
-        if session.undo_stack.canRedo():
-            session.undo_stack.redo()
+        if stack.canRedo():
+            stack.redo()
         else:
-            session.undo_stack.undo()
-        QApplication.processEvents()
+            stack.undo()
 
-    step()
-    step()
-    found.undo = [timed(step) for _ in range(20)]
+    for round_number in range(22):
+        taken, drawn = timed(step), timed(QApplication.processEvents)
+        window.update()
+        painted = timed(QApplication.processEvents)
+        if round_number > 1:
+            found.undo.append(taken)
+            found.undo_drawn.append(taken + drawn)
+            found.repaint.append(painted)
     found.undo_requests = CountingEngine.submitted - before
 
 
