@@ -242,13 +242,13 @@ class MainWindow(QMainWindow):
     def _lay_out(self) -> None:
         self._workspace.setWindowFlags(Qt.WindowType.Widget)
         self._workspace.setObjectName("workspace")
-        holder = QWidget()
-        outer = QVBoxLayout(holder)
+        self._holder = QWidget()
+        outer = QVBoxLayout(self._holder)
         outer.setContentsMargins(GAP, 0, GAP, GAP - 2)
         outer.setSpacing(0)
         outer.addWidget(self._workspace)
         self._pages.addWidget(self.welcome)
-        self._pages.addWidget(holder)
+        self._pages.addWidget(self._holder)
         whole = QWidget()
         column = QVBoxLayout(whole)
         column.setContentsMargins(0, 0, 0, 0)
@@ -389,15 +389,21 @@ class MainWindow(QMainWindow):
     # --- what happens --------------------------------------------------------------------------------------------
 
     def _on_network_opened(self, summary: NetworkSummary) -> None:
-        self.welcome.show_busy("")
-        self._pages.setCurrentIndex(1)
-        if self._is_new_layout:
-            self._size_docks()
-            self._is_new_layout = False
+        # A turn of the event loop later: what the panels take over now and their first picture take a frame each.
+        QTimer.singleShot(0, self, self._show_workspace)
         self._hide_notice()
         if summary.warnings:
             self._show_notice("\n".join(summary.warnings[:3]), failure=False)
         self._show_title()
+
+    def _show_workspace(self) -> None:
+        if self.session.summary is None:
+            return
+        self.welcome.show_busy("")
+        self._pages.setCurrentWidget(self._holder)
+        if self._is_new_layout:
+            self._size_docks()
+            self._is_new_layout = False
         self.panels.layers.table.setFocus()
 
     def _on_network_closed(self) -> None:

@@ -488,7 +488,7 @@ def test_that_layout_and_look_are_kept_in_the_settings(qtbot, qapp, tmp_path) ->
         again.session.open_network(SAMPLE.network)
     assert again.docks["jobs"].isHidden()
     again.actions_by_id["reset_layout"].trigger()
-    assert again.docks["jobs"].isVisible()
+    qtbot.waitUntil(again.docks["jobs"].isVisible)
     again.close()
 
 
