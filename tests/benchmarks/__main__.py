@@ -1,5 +1,7 @@
 """Runs every benchmark once and prints one table: ``python -m tests.benchmarks``, or ``make bench``.
 
+Names of benchmarks (``start window``) run these alone.
+
 Each number stands beside a reference measured in the same run, because machines differ and are busy. The exit code is
 1 if a benchmark fails to run, and 0 else: whether a budget is held is read in the table.
 """
@@ -27,7 +29,9 @@ def main() -> int:
     rows: list[Row] = []
     failed = 0
     for benchmark in BENCHMARKS:
-        name = benchmark.__name__.rpartition(".")[2]
+        name = benchmark.__name__.rpartition(".")[2].removeprefix("bench_")
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         print(f"{name} ...", file=sys.stderr, flush=True)
         try:
             rows.extend(benchmark.rows())

@@ -69,10 +69,12 @@ def main() -> None:
     hold(1.0)
     found.spans["idle"] = spanned(lambda: hold(IDLE_SECONDS))
     found.spans["open"] = spanned(lambda: open_both(session, network, data))
-    found.spans["calibrate and evaluate"] = spanned(lambda: apply(session, "W8A8"))
+    found.spans["click"] = spanned(lambda: click(session, ticks))
+    found.spans["calibrate and evaluate"] = spanned(lambda: settle(session))
     found.spans["export"] = spanned(lambda: export(session, folder / "exported.onnx"))
     found.gaps = ticks.gaps
     apply(session, "W4A8")
+    settle(session)
     undo(window, found)
     drag(window, found)
     session.close()
@@ -131,10 +133,21 @@ def open_both(session: Session, network: str, data: str) -> None:
 
 
 def apply(session: Session, preset: str) -> None:
-    """Apply a preset and wait until everything about it is known: weights, ranges, quality, advice."""
+    """Apply a preset to the whole network."""
     chosen = find_preset(preset)
     assert session.summary is not None
     session.set_config(preset_config(chosen, session.summary.layers), preset)
+
+
+def click(session: Session, ticks: Ticks) -> None:
+    """Apply a preset, and wait until the event loop has turned: what the user's own click takes."""
+    before = len(ticks.gaps)
+    apply(session, "W8A8")
+    wait(lambda: len(ticks.gaps) > before)
+
+
+def settle(session: Session) -> None:
+    """Wait until everything about the configuration is known: weights, ranges, quality, advice."""
     wait(lambda: session.evaluation is not None and session.evaluation.complete and idle(session))
 
 
