@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantgui.spec.config import QuantConfig
+from quantgui.spec.mix import Mix
 from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
 from quantgui.spec.sweep import Sweep
 
@@ -468,6 +469,130 @@ class Sensitivity:
     complete: bool
 
 
+# --- mix ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MixPoint:
+    """A configuration on the frontier of cost and quality.
+
+    Attributes:
+        config: one spec for each layer.
+        cost: in the unit of `Mix.cost`.
+        bytes: of the whole network.
+        predicted: the metric, if the damages of single layers add up.
+        measured: the metric really measured; None before.
+    """
+
+    config: QuantConfig
+    cost: float
+    bytes: int
+    predicted: float
+    measured: Score | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MixReady:
+    """The frontier as far as it is known: predicted at first, then measured point by point, then refined.
+
+    Attributes:
+        mix: what was asked.
+        metric, higher_is_better: name and direction of the metric.
+        float_score: the metric of the float network.
+        points: rising in cost; none is beaten by a cheaper one as far as predicted.
+        chosen: index of the point that answers the limit; None where there is no limit, or no point that keeps it.
+        additivity_error: mean of |measured - predicted| of the measured points, in the metric's unit; NaN before.
+        refined: the chosen point after refinement; None before, or where nothing was asked.
+        changes: what the refinement changed: (layer, from, to) in their order.
+        gained: what the refinement gained in the metric, 0 where nothing was better.
+        seconds: since the search began.
+        complete: whether it has ended.
+    """
+
+    mix: Mix
+    metric: str
+    higher_is_better: bool
+    float_score: Score
+    points: tuple[MixPoint, ...]
+    chosen: int | None
+    additivity_error: float
+    refined: MixPoint | None
+    changes: tuple[tuple[str, LayerSpec, LayerSpec], ...]
+    gained: float
+    seconds: float
+    complete: bool
+
+
+# --- noise -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNoise:
+    """Noise at one layer's output under a configuration, in dB against the float network (larger is better).
+
+    Attributes:
+        layer: name of the layer.
+        tensor: the tensor it was seen at.
+        own_sqnr_db: this layer alone quantized: the noise it makes itself.
+        inherited_sqnr_db: all quantized but this layer: the noise that comes in with its inputs.
+        total_sqnr_db: all quantized.
+    """
+
+    layer: str
+    tensor: str
+    own_sqnr_db: float
+    inherited_sqnr_db: float
+    total_sqnr_db: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NoiseReady:
+    """Where noise is made under `config`, and what it does to the samples.
+
+    Attributes:
+        config: the configuration.
+        layers: noise of the layers whose output can be seen, in the network's order.
+        samples: how many samples it was measured on.
+        damage: (L, S) float32: how much layer l, quantized alone, changes the output of sample s: noise power over
+            signal power, so that the layers of one sample can be compared; rows as `layers`.
+        flips: (L, S) bool: whether layer l alone changes the top class; all False where outputs are no classes.
+        flipped: (S,) bool: whether the whole configuration does.
+        has_classes: whether outputs look like classes.
+        complete: whether it has ended.
+    """
+
+    config: QuantConfig
+    layers: tuple[LayerNoise, ...]
+    samples: int
+    damage: Array
+    flips: Array
+    flipped: Array
+    has_classes: bool
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleReady:
+    """One sample as the network sees it.
+
+    Attributes:
+        config: the configuration of `quantized`.
+        sample: its index in the data.
+        inputs: by name, without the axis of samples where there is one.
+        float_outputs, quantized_outputs: by name, likewise.
+        label: what the data says it is; None where it says nothing.
+        image_options: how pictures became inputs, to turn them back; None where the data is no folder of pictures.
+    """
+
+    config: QuantConfig
+    sample: int
+    inputs: Mapping[str, Array]
+    float_outputs: Mapping[str, Array]
+    quantized_outputs: Mapping[str, Array]
+    label: Array | None
+    image_options: ImageOptions | None
+
+
 # --- export ------------------------------------------------------------------------------------------------------
 
 
@@ -524,6 +649,9 @@ Event = (
     | AdviceReady
     | SensitivityReady
     | Sensitivity
+    | MixReady
+    | NoiseReady
+    | SampleReady
     | Exported
     | Verification
 )

@@ -53,9 +53,12 @@ from quantgui.results import (
     Exported,
     ImageOptions,
     LayerInfo,
+    MixReady,
     NetworkOpened,
     NetworkSummary,
+    NoiseReady,
     Progress,
+    SampleReady,
     Sensitivity,
     SensitivityReady,
     TensorError,
@@ -607,7 +610,7 @@ class Session(QObject):
                 self.exported.emit(event)
             case Verification():
                 self.verified.emit(event)
-            case SensitivityReady() | Sensitivity() | Progress():
+            case SensitivityReady() | Sensitivity() | MixReady() | NoiseReady() | SampleReady() | Progress():
                 pass
             case _:
                 assert_never(event)
