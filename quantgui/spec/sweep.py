@@ -8,8 +8,9 @@ from typing import Literal, Protocol, get_args
 
 from quantgui.errors import SpecError
 from quantgui.spec.config import QuantConfig
+from quantgui.spec.granularity import PerGroup
 from quantgui.spec.presets import activation_spec, weight_spec
-from quantgui.spec.quantizer import LayerSpec
+from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
 
 What = Literal["weights", "activations", "both"]
 WHAT: tuple[What, ...] = get_args(What)
@@ -84,14 +85,22 @@ class Sweep:
 
     def label(self, spec: LayerSpec) -> str:
         """Return the column that `spec` stands in."""
+        weights, activations = _column(spec.weights), _column(spec.activations)
         match self.what:
             case "weights":
-                return "float32" if spec.weights is None else str(spec.weights)
+                return weights
             case "activations":
-                return "float32" if spec.activations is None else str(spec.activations)
+                return activations
             case "both":
-                return str(spec)
+                return weights if spec.activations is None else f"{weights} / {activations}"
 
     def config(self, layer: str, spec: LayerSpec) -> QuantConfig:
         """Return the configuration in which `layer` is tried with `spec`."""
         return self.base.with_overrides({layer: self.candidate(layer, spec)})
+
+
+def _column(spec: QuantizerSpec | None) -> str:
+    """Return the name of a format; groups have a column of their own beside channels."""
+    if spec is None:
+        return "float32"
+    return f"{spec}-g{spec.granularity.group_size}" if isinstance(spec.granularity, PerGroup) else str(spec)

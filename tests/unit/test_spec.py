@@ -26,6 +26,7 @@ from quantgui.spec.quantizer import (
 )
 from quantgui.spec.serialization import config_from_json, config_to_json, load_config, save_config
 from quantgui.spec.size import weight_bytes
+from quantgui.spec.sweep import WHAT, Sweep, bits_specs
 
 int_formats = st.builds(IntFormat, st.integers(2, 16), st.booleans(), st.booleans())
 ranges = st.one_of(
@@ -192,3 +193,14 @@ def test_that_presets_are_found_in_any_case_and_leave_marked_layers_float(preset
 def test_that_an_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(SpecError, match="no preset 'W9'; choose one of float32, W8A8"):
         find_preset("W9")
+
+
+@pytest.mark.parametrize("what", WHAT)
+def test_that_specs_of_a_sweep_which_differ_in_bits_or_groups_stand_in_columns_of_their_own(what) -> None:
+    specs = (*bits_specs(range(2, 9)), *(find_preset(name).spec for name in ("W4A16-g32", "W4A16-g128", "bfloat16")))
+    sweep = Sweep(specs, what)
+    labels = [sweep.label(spec) for spec in specs if what != "activations" or spec.activations is not None]
+    assert len(set(labels)) == len(labels)
+    # Where the base quantizes the part that is not swept, the column is called the same.
+    within = Sweep(specs, what, QuantConfig(find_preset("W8A8").spec))
+    assert all(within.label(within.candidate("conv", spec)) == sweep.label(spec) for spec in specs)
