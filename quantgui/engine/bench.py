@@ -18,6 +18,9 @@ from quantgui.analysis.advice import advise, guarded_config
 from quantgui.analysis.calibration import calibrate
 from quantgui.analysis.evaluation import evaluate
 from quantgui.analysis.metric_function import Metric, load_metric
+from quantgui.analysis.mix_choices import swept_layers
+from quantgui.analysis.mixed_precision import find_mix
+from quantgui.analysis.noise import trace_noise, view_sample
 from quantgui.analysis.sensitivity import measure_sensitivity
 from quantgui.analysis.simulation import activation_tensors, wanted_ranges
 from quantgui.analysis.sweep_store import SweepStore, question_key
@@ -27,12 +30,15 @@ from quantgui.engine.requests import (
     Calibrate,
     Evaluate,
     Export,
+    FindMix,
     MeasureSensitivity,
     OpenData,
     OpenNetwork,
     Request,
     SetMetric,
+    TraceNoise,
     Verify,
+    ViewSample,
     ViewWeight,
     WeightErrors,
 )
@@ -54,8 +60,10 @@ from quantgui.results import (
     Event,
     NetworkOpened,
     Progress,
+    Sensitivity,
 )
 from quantgui.spec.config import QuantConfig
+from quantgui.spec.mix import Mix
 from quantgui.spec.quantizer import QuantizerSpec
 from quantgui.spec.sweep import Sweep
 
@@ -116,7 +124,7 @@ class Bench:
         """
         return self._opened().network
 
-    def handle(self, request: Request) -> Iterator[Event]:
+    def handle(self, request: Request) -> Iterator[Event]:  # noqa: C901 -- one case for each request
         """Yield the answer to `request`, step by step.
 
         Raises:
@@ -141,6 +149,12 @@ class Bench:
                 return self._advise(config)
             case MeasureSensitivity(sweep):
                 return self._sensitivity(sweep)
+            case FindMix(mix):
+                return self._find_mix(mix)
+            case TraceNoise(config, samples):
+                return self._trace_noise(config, samples)
+            case ViewSample(config, sample):
+                return self._view_sample(config, sample)
             case Export(config, path):
                 return self._export(config, path)
             case Verify(config, path, samples):
@@ -233,6 +247,28 @@ class Bench:
         key = question_key(opened.network, data.dataset.summary.fingerprint, sweep, metric, ranges)
         with SweepStore(state_folder() / "sweeps" / f"{key}.jsonl") as store:
             yield from measure_sensitivity(opened.executor, data.dataset, sweep, data.activations, metric, store)
+
+    def _find_mix(self, mix: Mix) -> Iterator[Event]:
+        opened, data, metric = self._opened(), self._with_data(), self._metric
+        sweep = replace(mix.sweep, layers=swept_layers(opened.network.summary, mix)) if mix.pinned else mix.sweep
+        swept_layers(opened.network.summary, mix)
+        yield from _prepare(opened, data, QuantConfig().with_overrides(mix.pinned))
+        table: Sensitivity | None = None
+        for event in self._sensitivity(sweep):
+            yield event
+            table = event if isinstance(event, Sensitivity) else table
+        if table is not None:
+            yield from find_mix(opened.executor, data.dataset, mix, table, data.activations, metric)
+
+    def _trace_noise(self, config: QuantConfig, samples: int | None) -> Iterator[Event]:
+        opened, data = self._opened(), self._with_data()
+        yield from _prepare(opened, data, config)
+        yield from trace_noise(opened.executor, data.dataset, config, data.activations, samples=samples)
+
+    def _view_sample(self, config: QuantConfig, sample: int) -> Iterator[Event]:
+        opened, data = self._opened(), self._with_data()
+        yield from _prepare(opened, data, config)
+        yield from view_sample(opened.executor, data.dataset, config, data.activations, sample)
 
     # --- export --------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from enum import IntEnum
 
 from quantgui.results import ImageOptions
 from quantgui.spec.config import QuantConfig
+from quantgui.spec.mix import Mix
 from quantgui.spec.quantizer import QuantizerSpec
 from quantgui.spec.sweep import Sweep
 
@@ -104,6 +105,29 @@ class MeasureSensitivity:
 
 
 @dataclass(frozen=True, slots=True)
+class FindMix:
+    """Answered by MixReady: the frontier first, then its points measured. Measures sensitivity first where needed."""
+
+    mix: Mix
+
+
+@dataclass(frozen=True, slots=True)
+class TraceNoise:
+    """Answered by NoiseReady, tightening with more samples. Calibrates first where needed."""
+
+    config: QuantConfig
+    samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSample:
+    """Answered by one SampleReady."""
+
+    config: QuantConfig
+    sample: int
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """Answered by Progress and Exported."""
 
@@ -130,6 +154,9 @@ Request = (
     | Evaluate
     | Advise
     | MeasureSensitivity
+    | FindMix
+    | TraceNoise
+    | ViewSample
     | Export
     | Verify
 )
