@@ -36,7 +36,6 @@ from quantgui.cli_sensitivity import (
     sensitivity_json,
     sensitivity_text,
     sweep_from,
-    updated,
 )
 from quantgui.engine.requests import (
     Evaluate,
@@ -67,6 +66,7 @@ from quantgui.results import (
     Sensitivity,
     SensitivityReady,
     Verification,
+    updated_sensitivity,
 )
 from quantgui.spec.config import QuantConfig, UnknownName, unknown_names
 from quantgui.spec.presets import PRESETS, find_preset, preset_config
@@ -527,7 +527,7 @@ def _sensitivity(work: _Work) -> _Answer:
                 news.append(event)
     except KeyboardInterrupt:
         if answer is not None:
-            _save_json(arguments.output, sensitivity_json(summary, arguments.data, updated(answer, news)))
+            _save_json(arguments.output, sensitivity_json(summary, arguments.data, updated_sensitivity(answer, news)))
         work.note("Stopped. What was measured is kept: the same command goes on from there.")
         raise
     if answer is None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
-from quantgui.results import Candidate, NetworkSummary, Sensitivity, SensitivityReady
+from quantgui.results import Candidate, NetworkSummary, Sensitivity
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.sweep import METRICS, SWEPT_BITS, USER_METRIC, WHAT, Sweep, bits_specs
 from quantgui.terminal import duration, metric_name, score_json, table
@@ -44,12 +42,6 @@ def _bits(text: str) -> tuple[int, ...]:
     if not found or not all(2 <= bits <= 16 for bits in found):
         raise argparse.ArgumentTypeError(f"must be bit-widths from 2 to 16, got '{text}'")
     return tuple(dict.fromkeys(found))
-
-
-def updated(answer: Sensitivity, news: Iterable[SensitivityReady]) -> Sensitivity:
-    """Return the table with what was measured after it."""
-    newest = {(c.layer, c.spec): c for ready in news for c in ready.candidates}
-    return replace(answer, candidates=tuple(newest.get((c.layer, c.spec), c) for c in answer.candidates))
 
 
 def sensitivity_json(summary: NetworkSummary, data: str, answer: Sensitivity) -> dict[str, Any]:

@@ -6,8 +6,8 @@ Events of a long computation are `Progress` and the ...Ready values below; a res
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -469,6 +469,18 @@ class Sensitivity:
     complete: bool
 
 
+def updated_sensitivity(answer: Sensitivity, news: Iterable[SensitivityReady]) -> Sensitivity:
+    """Return the table with what was measured after it; news of another sweep change nothing."""
+    newest = {(c.layer, c.spec): c for ready in news if ready.sweep == answer.sweep for c in ready.candidates}
+    layers = {layer for layer, _ in newest}
+    return replace(
+        answer,
+        candidates=tuple(
+            newest.get((each.layer, each.spec), each) if each.layer in layers else each for each in answer.candidates
+        ),
+    )
+
+
 # --- mix ---------------------------------------------------------------------------------------------------------
 
 
@@ -532,8 +544,8 @@ class LayerNoise:
 
     Attributes:
         layer: name of the layer.
-        tensor: the tensor it was seen at.
-        own_sqnr_db: this layer alone quantized: the noise it makes itself.
+        tensor: the tensor it was seen at; empty where none can be, and the numbers are NaN.
+        own_sqnr_db: this layer alone quantized: the noise it makes itself; infinite where it is float.
         inherited_sqnr_db: all quantized but this layer: the noise that comes in with its inputs.
         total_sqnr_db: all quantized.
     """
@@ -582,6 +594,7 @@ class SampleReady:
         float_outputs, quantized_outputs: by name, likewise.
         label: what the data says it is; None where it says nothing.
         image_options: how pictures became inputs, to turn them back; None where the data is no folder of pictures.
+        class_axes: the axis of the classes of those outputs that look like scores of classes.
     """
 
     config: QuantConfig
@@ -591,6 +604,7 @@ class SampleReady:
     quantized_outputs: Mapping[str, Array]
     label: Array | None
     image_options: ImageOptions | None
+    class_axes: Mapping[str, int] = field(default_factory=dict)
 
 
 # --- export ------------------------------------------------------------------------------------------------------

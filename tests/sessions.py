@@ -6,24 +6,35 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from gui_examples import W4_CHANNEL, layer, weight_view, weights
 from PySide6.QtWidgets import QApplication
 
 from quantgui.engine.messages import EngineReady, JobDone, JobEvent, JobFailed, JobStarted
 from quantgui.engine.requests import OpenData, OpenNetwork
 from quantgui.results import (
+    Candidate,
     DataOpened,
     DataSummary,
     Evaluation,
     EvaluationReady,
     LayerInfo,
+    MixPoint,
+    MixReady,
     NetworkOpened,
     NetworkSummary,
+    NoiseReady,
     Score,
+    Sensitivity,
+    SensitivityReady,
     TensorInfo,
     WeightViewReady,
 )
 from quantgui.session.session import Session
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.mix import Mix
+from quantgui.spec.quantizer import LayerSpec
+from quantgui.spec.sweep import Sweep
 
 LAYERS = (
     layer("conv1", 8, 4),
@@ -140,3 +151,28 @@ def view(name: str, spec=W4_CHANNEL) -> WeightViewReady:
 
 def evaluated(config, value: float = 0.9, samples: int = 100) -> EvaluationReady:
     return EvaluationReady(config, evaluation(value, samples))
+
+
+def candidate(sweep: Sweep, name: str, spec: LayerSpec, value: float = float("nan"), samples: int = 0) -> Candidate:
+    return Candidate(name, sweep.label(spec), sweep.candidate(name, spec), value, 0.1, samples, 1000, 20.0)
+
+
+def sensitivity(sweep: Sweep) -> Sensitivity:
+    """Return the table of a sweep before anything is measured."""
+    candidates = tuple(candidate(sweep, name, spec) for name in sweep.swept(LAYERS) for spec in sweep.specs)
+    score = Score(30.0, 0.1, 64)
+    return Sensitivity(sweep, sweep.metric, True, score, candidates, {}, float("nan"), 64, 1.0, 0.0, 1, 0, 0, False)
+
+
+def sensitivity_news(sweep: Sweep, name: str, spec: LayerSpec | None = None, value: float = 10.0) -> SensitivityReady:
+    return SensitivityReady(sweep, (candidate(sweep, name, spec or sweep.specs[0], value, 64),))
+
+
+def mix_ready(mix: Mix) -> MixReady:
+    points = (MixPoint(QuantConfig(mix.sweep.specs[0]), 1e5, 100_000, 10.0),)
+    return MixReady(mix, "output_sqnr_db", True, Score(30.0, 0.1, 64), points, 0, 0.1, None, (), 0.0, 1.0, True)
+
+
+def noise_ready(config: QuantConfig, samples: int, *, complete: bool = True) -> NoiseReady:
+    nothing = np.zeros((0, samples), np.float32)
+    return NoiseReady(config, (), samples, nothing, nothing > 0, np.zeros(samples, bool), False, complete)

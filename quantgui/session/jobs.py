@@ -16,12 +16,15 @@ from quantgui.engine.requests import (
     Calibrate,
     Evaluate,
     Export,
+    FindMix,
     MeasureSensitivity,
     OpenData,
     OpenNetwork,
     Request,
     SetMetric,
+    TraceNoise,
     Verify,
+    ViewSample,
     ViewWeight,
     WeightErrors,
 )
@@ -59,7 +62,7 @@ class Job:
         return self.state not in ENDED
 
 
-def title_of(request: Request) -> str:
+def title_of(request: Request | FindMix | TraceNoise | ViewSample) -> str:  # noqa: C901 -- one case for each request
     """Return the words for `request` in the list of jobs."""
     tr = QCoreApplication.translate
     match request:
@@ -85,6 +88,12 @@ def title_of(request: Request) -> str:
             return tr("jobs", "Sensitivity of {what}").format(
                 what=tr("jobs", "weights and activations" if sweep.what == "both" else sweep.what)
             )
+        case FindMix(mix):
+            return tr("jobs", "Find a mix of {n} formats").format(n=len(mix.sweep.specs))
+        case TraceNoise(config):
+            return tr("jobs", "Noise of {name}").format(name=config.name or tr("jobs", "the network"))
+        case ViewSample(_, sample):
+            return tr("jobs", "Outputs for sample {n}").format(n=sample)
         case Export(_, path):
             return tr("jobs", "Export {name}").format(name=Path(path).name)
         case Verify(_, path):

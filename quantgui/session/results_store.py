@@ -6,12 +6,25 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from quantgui.results import ActivationReady, Advice, Evaluation, TensorError, WeightView
+from quantgui.results import (
+    ActivationReady,
+    Advice,
+    Evaluation,
+    MixReady,
+    NoiseReady,
+    Sensitivity,
+    SensitivityReady,
+    TensorError,
+    WeightView,
+    updated_sensitivity,
+)
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
 
 VIEWS_KEPT = 64
 """Views hold a fine histogram (up to 0.5 MB); the least recently shown ones are computed again."""
+NOISES_KEPT = 8
+"""Each holds numbers per layer and sample."""
 
 ConfigKey = tuple[LayerSpec, ...]
 
@@ -27,6 +40,10 @@ class ResultStore:
         self._evaluations: dict[ConfigKey, Evaluation] = {}
         self._evaluated: set[ConfigKey] = set()
         self._advice: dict[ConfigKey, Advice | None] = {}
+        self._noises: OrderedDict[ConfigKey, NoiseReady] = OrderedDict()
+        self._sensitivity: Sensitivity | None = None
+        self.mix: MixReady | None = None
+        """The newest search for a mix."""
         self.calibrated = False
         """Whether one whole calibration pass over the open data has ended."""
 
@@ -110,6 +127,36 @@ class ResultStore:
         """Return what is advised on `config`."""
         return self._advice.get(self.key(config))
 
+    # --- sensitivity and noise -----------------------------------------------------------------------------------
+
+    @property
+    def sensitivity(self) -> Sensitivity | None:
+        """The table of the newest sweep, as far as it is known."""
+        return self._sensitivity
+
+    def put_sensitivity(self, news: Sensitivity | SensitivityReady) -> bool:
+        """Keep a table, or merge news into the one of the same sweep; return whether that has changed anything."""
+        known = self._sensitivity
+        if isinstance(news, Sensitivity):
+            self._sensitivity = news
+        elif known is not None and known.sweep == news.sweep:
+            self._sensitivity = updated_sensitivity(known, [news])
+        return self._sensitivity is not known
+
+    def put_noise(self, noise: NoiseReady) -> None:
+        """Keep the noise of a configuration unless one over more samples is known."""
+        key = self.key(noise.config)
+        known = self._noises.get(key)
+        if known is None or noise.complete or (noise.samples >= known.samples and not known.complete):
+            self._noises[key] = noise
+        self._noises.move_to_end(key)
+        while len(self._noises) > NOISES_KEPT:
+            self._noises.popitem(last=False)
+
+    def noise(self, config: QuantConfig) -> NoiseReady | None:
+        """Return the noise under `config`, perhaps over some samples only, or None while unknown."""
+        return self._noises.get(self.key(config))
+
     # --- forgetting ----------------------------------------------------------------------------------------------
 
     def forget_quality(self) -> None:
@@ -117,9 +164,12 @@ class ResultStore:
         self._evaluations.clear()
         self._evaluated.clear()
         self._advice.clear()
+        self._sensitivity = None
+        self.mix = None
 
     def forget_data(self) -> None:
         """Drop what depends on the open data."""
         self.forget_quality()
         self._activations.clear()
+        self._noises.clear()
         self.calibrated = False

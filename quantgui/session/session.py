@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, assert_never
+from typing import Any, Literal, Protocol, assert_never
 
 from PySide6.QtCore import QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QUndoStack
@@ -33,12 +33,17 @@ from quantgui.engine.requests import (
     Calibrate,
     Evaluate,
     Export,
+    FindMix,
+    MeasureSensitivity,
     OpenData,
     OpenNetwork,
     Priority,
     Request,
     SetMetric,
+    TraceNoise,
     Verify,
+    ViewSample,
+    WeightErrors,
 )
 from quantgui.errors import SpecError
 from quantgui.results import (
@@ -74,20 +79,36 @@ from quantgui.session.results_store import ResultStore
 from quantgui.session.undo import SetConfig
 from quantgui.session.wanted import Situation, Wanted, wanted_requests
 from quantgui.spec.config import QuantConfig, UnknownName, changed_layers, unknown_names
+from quantgui.spec.mix import Mix
 from quantgui.spec.quantizer import FLOAT, LayerSpec
 from quantgui.spec.serialization import load_config, save_config
 from quantgui.spec.size import network_bytes
+from quantgui.spec.sweep import Sweep
 
 _LOG = logging.getLogger(__name__)
 
 AUTOSAVE_MS = 800
+SETTLE_MS = 250
+"""How long a dragged configuration must rest before it is evaluated."""
 LISTEN_SECONDS = 0.008
 """How long the events of the engine may hold up the window's thread at a time."""
 _DEATHS_BEFORE_GIVING_UP = 2
 """A request whose work has ended the engine this often is not sent again by itself."""
 
 _EDITED = " edited"
-_OF_DATA = ("calibrate", "evaluate", "advise", "verify")
+_OF_DATA = ("calibrate", "evaluate", "advise", "verify", "sensitivity", "mix", "noise", "sample")
+_ASKED_FOR: Mapping[str, Priority] = {
+    "sensitivity": Priority.SWEEP,
+    "mix": Priority.SWEEP,
+    "noise": Priority.EVALUATE,
+    "sample": Priority.EVALUATE,
+}
+"""Topics of what the user asks for and waits for: asked again by itself where the engine has died over it."""
+_OF_METRIC = ("evaluate", "advise", "verify", "sensitivity", "mix")
+
+
+Side = Literal["A", "B"]
+"""One of the two configurations that are compared."""
 
 
 class Engine(Protocol):
@@ -139,6 +160,11 @@ class Session(QObject):
     activation_ready = Signal(str)
     evaluation_ready = Signal(object)  # EvaluationReady
     advice_ready = Signal(object)  # AdviceReady
+    sensitivity_ready = Signal(object)  # Sensitivity, the newest numbers merged in
+    mix_ready = Signal(object)  # MixReady
+    noise_ready = Signal(object)  # NoiseReady
+    sample_ready = Signal(object)  # SampleReady
+    pins_changed = Signal()
     exported = Signal(object)
     verified = Signal(object)
     job_changed = Signal(object)  # Job
@@ -167,6 +193,8 @@ class Session(QObject):
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="quantgui writer")
         self._autosave_timer = QTimer(self, singleShot=True, interval=AUTOSAVE_MS)
         self._autosave_timer.timeout.connect(self._write_autosave)
+        self._settle_timer = QTimer(self, singleShot=True, interval=SETTLE_MS)
+        self._settle_timer.timeout.connect(self.refresh)
         self._summary: NetworkSummary | None = None
         self._layers: dict[str, LayerInfo] = {}
         self._data: DataSummary | None = None
@@ -178,10 +206,12 @@ class Session(QObject):
         self._tried: dict[object, Tried] = {}
         self._newest_evaluation: Evaluation | None = None
         self._last_export: Exported | None = None
+        self._pins: dict[Side, QuantConfig | None] = {"A": None, "B": None}
         self._engine_state = "starting"
         self._closed = False
         self._requests: dict[int, Request] = {}
         self._refused: dict[Request, int] = {}
+        self._interrupted: dict[str, Wanted] = {}
         self._after_opening = _AfterOpening()
         self._events: deque[EngineEvent] = deque()
         self._listen_timer = QTimer(self, singleShot=True, interval=0)
@@ -264,6 +294,26 @@ class Session(QObject):
     def tried(self) -> tuple[Tried, ...]:
         """All configurations evaluated on the open data, in the order in which they were first tried."""
         return tuple(self._tried.values())
+
+    @property
+    def sensitivity(self) -> Sensitivity | None:
+        """The newest table of sensitivity for the open data and metric, as far as it is measured."""
+        return self.store.sensitivity
+
+    @property
+    def mix(self) -> MixReady | None:
+        """The newest search for a mix of formats for the open data and metric, as far as it is known."""
+        return self.store.mix
+
+    @property
+    def noise(self) -> NoiseReady | None:
+        """Where noise is made under the current configuration; None while unknown."""
+        return self.store.noise(self._config)
+
+    @property
+    def pins(self) -> tuple[QuantConfig | None, QuantConfig | None]:
+        """The configurations A and B that are compared."""
+        return self._pins["A"], self._pins["B"]
 
     @property
     def last_export(self) -> Exported | None:
@@ -358,8 +408,26 @@ class Session(QObject):
 
     def set_config(self, new: QuantConfig, text: str, *, merge_key: str = "") -> None:
         """Replace the configuration in one undo step; steps with the same `merge_key` that follow become one."""
+        self._settle_timer.stop()
+        self._push(new, text, merge_key)
+
+    def drag_config(self, new: QuantConfig, text: str, *, merge_key: str) -> None:
+        """Replace the configuration while something is dragged; it is evaluated when it has rested for a moment.
+
+        Calls with the same `merge_key` that follow are one undo step.
+        """
+        self._settle_timer.start()
+        self._push(new, text, merge_key)
+
+    def _push(self, new: QuantConfig, text: str, merge_key: str) -> None:
         if self._summary is not None and new != self._config:
             self.undo_stack.push(SetConfig(self._apply, self._config, new, text, merge_key))
+
+    def pin(self, side: Side, config: QuantConfig | None) -> None:
+        """Hold a configuration fast as one of the two that are compared; None lets it go."""
+        if self._pins[side] != config:
+            self._pins[side] = config
+            self.pins_changed.emit()
 
     def set_specs(self, specs: Mapping[str, LayerSpec], text: str, *, merge_key: str = "") -> None:
         """Give layers new specs in one undo step; read-only and non-finite layers keep theirs."""
@@ -404,6 +472,8 @@ class Session(QObject):
     def _apply(self, config: QuantConfig, *, reveal: bool) -> None:
         changed = changed_layers(self._config, config, self._layers)
         self._config = config
+        if reveal:
+            self._settle_timer.stop()
         if reveal and changed and not changed.intersection(self._selection):
             self.select(name for name in self._layers if name in changed)
         self.config_changed.emit(changed)
@@ -437,14 +507,36 @@ class Session(QObject):
         """Evaluate the current configuration now, even where it failed before or nothing is evaluated by itself."""
         if self._summary is None or self._data is None:
             return
-        self._refused.pop(Evaluate(self._config), None)
-        self._submit(Wanted("evaluate", Evaluate(self._config), Priority.EVALUATE))
+        self._ask(Wanted("evaluate", Evaluate(self._config), Priority.EVALUATE))
 
     def calibrate(self) -> None:
         """Calibrate now."""
         if self._data is not None:
-            self._refused.pop(Calibrate(), None)
-            self._submit(Wanted("calibrate", Calibrate(), Priority.CALIBRATE))
+            self._ask(Wanted("calibrate", Calibrate(), Priority.CALIBRATE))
+
+    def measure_sensitivity(self, sweep: Sweep) -> None:
+        """Measure what each layer does to the metric; one that was cancelled goes on from what is on disk."""
+        if self._summary is not None:
+            self._ask(Wanted("sensitivity", MeasureSensitivity(sweep), Priority.SWEEP))
+
+    def find_mix(self, mix: Mix) -> None:
+        """Look for the best choice of a format for each layer."""
+        if self._summary is not None:
+            self._ask(Wanted("mix", FindMix(mix), Priority.SWEEP))
+
+    def trace_noise(self) -> None:
+        """Find out where noise is made under the current configuration; what is known is told at once."""
+        if self._summary is None:
+            return
+        if self.noise is not None:
+            self.noise_ready.emit(self.noise)
+        if self.noise is None or not self.noise.complete:
+            self._ask(Wanted("noise", TraceNoise(self._config), Priority.EVALUATE))
+
+    def view_sample(self, index: int) -> None:
+        """Run one sample of the data through the float network and under the current configuration."""
+        if self._summary is not None:
+            self._ask(Wanted("sample", ViewSample(self._config, index), Priority.EVALUATE))
 
     def retry(self) -> None:
         """Ask again for what has failed."""
@@ -466,6 +558,7 @@ class Session(QObject):
         """Cancel the job of `topic`; it is not started again until something changes."""
         job = self.jobs.of_topic(topic)
         if job is not None and job.is_active:
+            self._interrupted.pop(topic, None)
             if job.number in self._requests:
                 self._refused[_frozen(self._requests[job.number])] = _DEATHS_BEFORE_GIVING_UP
             self._engine.cancel(job.number)
@@ -474,6 +567,7 @@ class Session(QObject):
         """End the engine process and start a new one; nothing of the document is lost."""
         self._set_engine_state("restarting")
         self._refused.clear()
+        self._interrupted.clear()
         self._engine.restart()
 
     def refresh(self) -> None:
@@ -486,9 +580,10 @@ class Session(QObject):
             self.current,
             self._data is not None and not self.jobs.is_active("data") and not self.jobs.is_active("metric"),
             self._shows_activations,
-            self.evaluates_automatically,
+            self.evaluates_automatically and not self._settle_timer.isActive(),
         )
         wanted = wanted_requests(situation, self.store)
+        self._drop_outdated("noise")
         for topic in ("evaluate", "advise"):
             if topic not in {w.topic for w in wanted}:
                 self._drop_outdated(topic)
@@ -527,9 +622,16 @@ class Session(QObject):
         busy = self.jobs.of_topic(wanted.topic)
         if busy is not None and busy.is_active and self._requests.get(busy.number) == wanted.request:
             return
-        number = self._engine.submit(wanted.request, topic=wanted.topic, priority=wanted.priority)
-        self._requests[number] = wanted.request
-        self.jobs.add(number, wanted.topic, wanted.request)
+        request: Any = wanted.request
+        number = self._engine.submit(request, topic=wanted.topic, priority=wanted.priority)
+        self._requests[number] = request
+        self.jobs.add(number, wanted.topic, request)
+
+    def _ask(self, wanted: Wanted) -> None:
+        """Submit what the user asks for, even where it has failed before."""
+        self._refused.pop(_frozen(wanted.request), None)
+        self._interrupted.pop(wanted.topic, None)
+        self._submit(wanted)
 
     # --- what the engine says ------------------------------------------------------------------------------------
 
@@ -556,8 +658,8 @@ class Session(QObject):
                 self._on_job_event(job, content)
             case JobDone(job):
                 self._on_done(job)
-            case JobFailed(job, _, sentence, details):
-                self._on_failed(job, sentence, details)
+            case JobFailed(job, topic, sentence, details):
+                self._on_failed(job, topic, sentence, details)
             case JobCancelled(job):
                 self._requests.pop(job, None)
                 self.jobs.end(job, JobState.CANCELLED)
@@ -566,9 +668,16 @@ class Session(QObject):
                 self.failed.emit(sentence)
             case EngineReady():
                 self._set_engine_state("ready")
+                self._take_up_again()
                 self.refresh()
             case _:
                 assert_never(event)
+
+    def _take_up_again(self) -> None:
+        """Ask again for what went down with the engine; sweeps go on from what is on disk."""
+        interrupted, self._interrupted = self._interrupted, {}
+        for wanted in interrupted.values():
+            self._submit(wanted)
 
     def _on_job_event(self, job: int, event: Event) -> None:
         if isinstance(event, Progress):
@@ -610,7 +719,18 @@ class Session(QObject):
                 self.exported.emit(event)
             case Verification():
                 self.verified.emit(event)
-            case SensitivityReady() | Sensitivity() | MixReady() | NoiseReady() | SampleReady() | Progress():
+            case Sensitivity() | SensitivityReady():
+                if self.store.put_sensitivity(event):
+                    self.sensitivity_ready.emit(self.store.sensitivity)
+            case MixReady():
+                self.store.mix = event
+                self.mix_ready.emit(event)
+            case NoiseReady():
+                self.store.put_noise(event)
+                self.noise_ready.emit(event)
+            case SampleReady():
+                self.sample_ready.emit(event)
+            case Progress():
                 pass
             case _:
                 assert_never(event)
@@ -652,10 +772,14 @@ class Session(QObject):
         self._refused = {}
         self._newest_evaluation = None
         self._last_export = None
+        self._interrupted = {}
+        self._settle_timer.stop()
         self._config = self._saved_config = QuantConfig()
         self._config_path = ""
         self._selection = ()
         self.undo_stack.clear()
+        self.pin("A", None)
+        self.pin("B", None)
 
     def _on_data_opened(self, summary: DataSummary) -> None:
         self._drop_jobs(_OF_DATA)
@@ -668,6 +792,7 @@ class Session(QObject):
 
     def _drop_jobs(self, topics: Iterable[str]) -> None:
         for topic in topics:
+            self._interrupted.pop(topic, None)
             job = self.jobs.of_topic(topic)
             if job is not None and job.is_active:
                 self._engine.cancel(job.number)
@@ -697,7 +822,7 @@ class Session(QObject):
                     self.evaluation_ready.emit(EvaluationReady(config, evaluation))
             case SetMetric(function):
                 self._metric = function
-                self._drop_jobs(("evaluate", "advise", "verify"))
+                self._drop_jobs(_OF_METRIC)
                 self._forget_quality()
                 self.config_changed.emit(frozenset())
                 self._autosave_timer.start()
@@ -705,7 +830,7 @@ class Session(QObject):
                 pass
         self.refresh()
 
-    def _on_failed(self, job: int, sentence: str, details: str) -> None:
+    def _on_failed(self, job: int, topic: str, sentence: str, details: str) -> None:
         request = self._requests.pop(job, None)
         self.jobs.end(job, JobState.FAILED, sentence)
         if details:
@@ -715,6 +840,8 @@ class Session(QObject):
             key = _frozen(request)
             # What failed with a sentence would fail again; what went down with the engine deserves a second try.
             self._refused[key] = self._refused.get(key, 0) + 1 if died else _DEATHS_BEFORE_GIVING_UP
+            if topic in _ASKED_FOR and self._refused[key] < _DEATHS_BEFORE_GIVING_UP:
+                self._interrupted[topic] = Wanted(topic, request, _ASKED_FOR[topic])
         if not died:
             self.failed.emit(sentence)
             self.refresh()
@@ -775,10 +902,12 @@ def _absolute(source: str) -> str:
     return str(Path(source).expanduser().absolute())
 
 
-def _frozen(request: Request) -> Request:
+def _frozen(request: Any) -> Request:
     """Return a hashable stand-in for `request`."""
-    specs = getattr(request, "specs", None)
-    return request if specs is None else replace(request, specs=frozenset(specs.items()))  # type: ignore[arg-type]
+    frozen: Request = (
+        replace(request, specs=frozenset(request.specs.items())) if isinstance(request, WeightErrors) else request  # type: ignore[arg-type]
+    )
+    return frozen
 
 
 __all__ = ["Engine", "Job", "Session", "Tried"]

@@ -8,8 +8,11 @@ from quantgui.engine.requests import (
     Advise,
     Calibrate,
     Evaluate,
+    FindMix,
     Priority,
     Request,
+    TraceNoise,
+    ViewSample,
     ViewWeight,
     WeightErrors,
 )
@@ -24,7 +27,7 @@ class Wanted:
     """A request to be sent, unless the job of its topic is busy with the same."""
 
     topic: str
-    request: Request
+    request: Request | FindMix | TraceNoise | ViewSample
     priority: Priority
 
 

@@ -9,21 +9,29 @@ from sessions import (
     LAYERS,
     evaluated,
     make_session,
+    mix_ready,
+    noise_ready,
     open_data,
     open_network,
+    sensitivity,
+    sensitivity_news,
     summary,
     view,
 )
 
-from quantgui.engine.messages import EngineDied, EngineReady, JobEvent, JobFailed, JobStarted
+from quantgui.engine.messages import EngineDied, EngineReady, JobCancelled, JobEvent, JobFailed, JobStarted
 from quantgui.engine.requests import (
     Advise,
     Calibrate,
     Evaluate,
+    FindMix,
+    MeasureSensitivity,
     OpenData,
     OpenNetwork,
     Priority,
     SetMetric,
+    TraceNoise,
+    ViewSample,
     ViewWeight,
     WeightErrors,
 )
@@ -42,9 +50,11 @@ from quantgui.session.edits import with_weight_format
 from quantgui.session.jobs import JobState
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import IntFormat
+from quantgui.spec.mix import Mix
 from quantgui.spec.presets import find_preset, preset_config, weight_spec
 from quantgui.spec.quantizer import FLOAT, FixedRange, LayerSpec
 from quantgui.spec.size import weight_bytes
+from quantgui.spec.sweep import Sweep
 
 W4 = LayerSpec(weight_spec(4))
 W8 = LayerSpec(weight_spec(8))
@@ -279,6 +289,148 @@ def test_that_views_of_a_layer_share_its_float_statistics(opened) -> None:
     answer = WeightViewReady(replace(weight_view(matrix, W8_TENSOR, "conv1"), spec=spec))
     engine.answer(engine.newest(ViewWeight), answer)
     assert session.store.view("conv1", spec).statistics is session.store.view("conv1", None).statistics
+
+
+# --- sweeps, mixes, noise ----------------------------------------------------------------------------------------
+
+SWEEP = Sweep((W4, W8))
+
+
+def test_that_news_of_a_sweep_are_merged_into_its_table(measured) -> None:
+    session, engine = measured
+    tables = []
+    session.sensitivity_ready.connect(tables.append)
+    session.measure_sensitivity(SWEEP)
+    job = engine.newest(MeasureSensitivity)
+    assert engine.topics[job] == ("sensitivity", Priority.SWEEP)
+    engine.say(JobStarted(job, "sensitivity"))
+    for event in (sensitivity(SWEEP), sensitivity_news(SWEEP, "fc", W4, 12.5), sensitivity_news(Sweep((W4,)), "fc")):
+        engine.say(JobEvent(job, "sensitivity", event))
+    # What belongs to another sweep has no place in this table.
+    assert len(tables) == 2
+    values = {(each.layer, each.spec): (each.value, each.samples) for each in session.sensitivity.candidates}
+    assert values["fc", W4] == (12.5, 64)
+    assert values["fc", W8][1] == values["conv1", W4][1] == 0
+    assert [(c.layer, c.spec) for c in tables[0].candidates] == [(c.layer, c.spec) for c in tables[1].candidates]
+
+
+def test_that_a_sweep_goes_on_while_the_configuration_is_edited(measured) -> None:
+    session, engine = measured
+    session.measure_sensitivity(SWEEP)
+    session.find_mix(Mix(SWEEP))
+    jobs = engine.newest(MeasureSensitivity), engine.newest(FindMix)
+    set_bits(session, 4, "conv1")
+    engine.answer(engine.newest(Evaluate), evaluated(session.config))
+    assert not set(jobs) & set(engine.cancelled)
+    assert all(session.jobs.is_active(topic) for topic in ("sensitivity", "mix"))
+
+
+@pytest.mark.parametrize("change", ["data", "metric", "network"])
+def test_that_what_was_measured_is_forgotten_with_the_data_the_metric_and_the_network(measured, change) -> None:
+    session, engine = measured
+    session.measure_sensitivity(SWEEP)
+    session.find_mix(Mix(SWEEP))
+    engine.say(
+        JobEvent(engine.newest(MeasureSensitivity), "sensitivity", sensitivity(SWEEP)),
+        JobEvent(engine.newest(FindMix), "mix", mix_ready(Mix(SWEEP))),
+    )
+    assert session.sensitivity.sweep == session.mix.mix.sweep == SWEEP
+    under_way = engine.newest(MeasureSensitivity), engine.newest(FindMix)
+    match change:
+        case "data":
+            open_data(session, engine, "other.npz")
+        case "metric":
+            session.set_metric("/mine.py:psnr")
+            engine.answer(engine.newest(SetMetric))
+        case "network":
+            open_network(session, engine, "other.onnx")
+    assert session.sensitivity is session.mix is None
+    assert set(under_way) <= set(engine.cancelled)
+    engine.say(JobEvent(under_way[0], "sensitivity", sensitivity(SWEEP)))
+    assert session.sensitivity is None
+
+
+def test_that_a_sweep_the_engine_died_over_is_asked_for_once_more_and_then_left_alone(measured) -> None:
+    session, engine = measured
+    session.measure_sensitivity(SWEEP)
+    for asked in (2, 2):
+        job = engine.newest(MeasureSensitivity)
+        engine.say(JobStarted(job, "sensitivity"), EngineDied("Killed."), JobFailed(job, "sensitivity", "…"))
+        engine.say(EngineReady())
+        assert engine.count(MeasureSensitivity) == asked
+    session.measure_sensitivity(SWEEP)
+    assert engine.count(MeasureSensitivity) == 3
+
+
+def test_that_a_sweep_that_was_cancelled_goes_on_only_when_asked_for(measured) -> None:
+    session, engine = measured
+    session.measure_sensitivity(SWEEP)
+    job = engine.newest(MeasureSensitivity)
+    session.cancel("sensitivity")
+    engine.say(JobCancelled(job, "sensitivity"), EngineDied("Killed."), EngineReady())
+    assert engine.count(MeasureSensitivity) == 1
+    session.measure_sensitivity(SWEEP)
+    assert engine.count(MeasureSensitivity) == 2
+
+
+def test_that_noise_is_that_of_the_configuration_in_front_of_the_user(measured) -> None:
+    session, engine = measured
+    heard = []
+    session.noise_ready.connect(heard.append)
+    set_bits(session, 4, "conv1")
+    session.trace_noise()
+    job = engine.newest(TraceNoise)
+    assert engine.requests[job].config == session.config
+    engine.answer(job, noise_ready(session.config, 10, complete=False), noise_ready(session.config, 100))
+    assert session.noise.samples == 100
+    set_bits(session, 5, "conv1")
+    assert session.noise is None
+    session.trace_noise()
+    outdated = engine.newest(TraceNoise)
+    session.undo_stack.undo()
+    assert outdated in engine.cancelled
+    assert session.noise.samples == 100
+    asked = engine.count(TraceNoise)
+    session.trace_noise()
+    assert (engine.count(TraceNoise), heard[-1].samples) == (asked, 100)
+
+
+def test_that_a_sample_is_looked_at_under_the_present_configuration(measured) -> None:
+    session, engine = measured
+    set_bits(session, 4, "conv1")
+    session.view_sample(7)
+    assert engine.requests[engine.newest(ViewSample)] == ViewSample(session.config, 7)
+
+
+def test_that_what_is_dragged_is_one_step_and_evaluated_when_it_rests(measured, qtbot) -> None:
+    session, engine = measured
+    engine.answer(engine.newest(Evaluate), evaluated(session.config))
+    for bits in (8, 7, 6):
+        session.drag_config(session.config.with_overrides({"fc": LayerSpec(weight_spec(bits))}), "Drag", merge_key="d")
+    assert (engine.count(Evaluate), session.undo_stack.count()) == (1, 1)
+    qtbot.waitUntil(lambda: engine.count(Evaluate) == 2, timeout=5000)
+    assert engine.requests[engine.newest(Evaluate)].config == session.config
+    assert session.spec_for("fc").weights.bits == 6
+
+
+def test_that_a_change_that_is_no_drag_is_evaluated_at_once(measured) -> None:
+    session, engine = measured
+    session.drag_config(session.config.with_overrides({"fc": W8}), "Drag", merge_key="d")
+    set_bits(session, 4, "conv1")
+    assert engine.requests[engine.newest(Evaluate)].config == session.config
+
+
+def test_that_pins_stay_until_another_network_is_opened(opened) -> None:
+    session, engine = opened
+    changes = []
+    session.pins_changed.connect(lambda: changes.append(session.pins))
+    session.pin("A", QuantConfig())
+    session.pin("B", QuantConfig(W4))
+    session.pin("B", QuantConfig(W4))
+    set_bits(session, 4, "conv1")
+    assert changes == [(QuantConfig(), None), (QuantConfig(), QuantConfig(W4))]
+    open_network(session, engine, "other.onnx")
+    assert session.pins == (None, None)
 
 
 # --- failure -----------------------------------------------------------------------------------------------------
