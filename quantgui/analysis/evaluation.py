@@ -209,17 +209,26 @@ class Tally:
         Raises:
             MetricError: the network or the data has no such metric.
         """
-        samples, energy, scores = self._samples, self._energy, self._scores
+        found = self.rows(metric)
         self._samples, self._energy, self._scores = 0, {}, {}
+        return found
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """The metrics that the samples added so far have."""
+        return frozenset({"output_sqnr_db", *self._scores})
+
+    def rows(self, metric: str) -> SampleRows:
+        """Return what `metric` was on the samples added since the last `take`; see there."""
         if metric == "output_sqnr_db":
-            return SampleRows(samples, {name: _joined(parts) for name, parts in energy.items()})
-        if metric not in scores:
+            return SampleRows(self._samples, {name: _joined(parts) for name, parts in self._energy.items()})
+        if metric not in self._scores:
             raise MetricError(
                 f"The metric '{metric}' cannot be computed here: accuracy needs labels that are class numbers, "
                 "agreement and KL divergence an output that is classes."
             )
-        values, weights = _joined(scores[metric])
-        return SampleRows(samples, values=values, weights=weights)
+        values, weights = _joined(self._scores[metric])
+        return SampleRows(self._samples, values=values, weights=weights)
 
     def _add_distances(self, references: Mapping[str, Array], answers: Mapping[str, Array], samples: int) -> None:
         cosines = []

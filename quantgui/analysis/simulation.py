@@ -10,7 +10,7 @@ nodes do, as the producer stored it. Biases of Conv, ConvTranspose and Gemm beco
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Iterator, Mapping, MutableMapping
+from collections.abc import Hashable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,9 +23,12 @@ from quantgui.network.surgery import subgraphs
 from quantgui.numerics.affine import (
     Encoded,
     activation_qparams,
+    dequantize_groups,
     encode,
     fake_quantize,
     fake_quantize_with,
+    quantize_groups,
+    round_to_format,
     weight_qparams,
 )
 from quantgui.numerics.qparams import SMALLEST_SCALE, QParams
@@ -468,6 +471,24 @@ def _bias_plan(
     if seen is None or not _fits_integer_kernel(seen.format) or bias.size != layer.channels * groups or bias.ndim != 1:
         return None
     return BiasPlan(node.input[2], layer, spec, groups, seen.scale)
+
+
+def as_stored(values: Array, quantizers: Sequence[TensorQuantizer]) -> Array:
+    """Return an activation behind the quantizer that stands at it for all readers; as it is where there is none."""
+    for quantizer in quantizers:
+        if quantizer.consumers is None:
+            return through(quantizer, values)
+    return values
+
+
+def through(quantizer: TensorQuantizer, values: Array) -> Array:
+    """Return an activation as `quantizer` represents it, in its own type."""
+    if isinstance(quantizer.format, FloatFormat):
+        return round_to_format(values, quantizer.format.name).astype(values.dtype, copy=False)
+    qparams = QParams(np.array([quantizer.scale], np.float32), np.array([quantizer.zero_point], np.int32))
+    rows = np.ascontiguousarray(values).reshape(1, -1)
+    codes = quantize_groups(rows, qparams, quantizer.format)
+    return dequantize_groups(codes, qparams).reshape(values.shape).astype(values.dtype, copy=False)
 
 
 def seen_quantizer(quantizers: tuple[TensorQuantizer, ...], node: str) -> TensorQuantizer | None:

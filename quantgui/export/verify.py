@@ -18,7 +18,7 @@ import onnxruntime
 
 from quantgui.analysis.evaluation import Samples, Tally
 from quantgui.analysis.metric_function import Metric
-from quantgui.analysis.simulation import build_simulation, weight_spec
+from quantgui.analysis.simulation import build_simulation, through, weight_spec
 from quantgui.export.deployed import DeployedFile, open_deployed
 from quantgui.export.metadata import CONFIG_KEY, exported_ranges
 from quantgui.network.batch import Batch, carry
@@ -26,12 +26,9 @@ from quantgui.network.executor import Executor
 from quantgui.network.network import Network
 from quantgui.network.session import create_session, runtime_errors
 from quantgui.network.simulation import FLOAT_SIMULATION, Simulation, TensorQuantizer
-from quantgui.numerics.affine import dequantize_groups, quantize_groups, round_to_format
 from quantgui.numerics.metrics import sqnr_db
-from quantgui.numerics.qparams import QParams
 from quantgui.results import ActivationReady, Array, Event, LayerDeviation, LayerInfo, Progress, Verification
 from quantgui.spec.config import QuantConfig
-from quantgui.spec.formats import FloatFormat
 from quantgui.spec.serialization import config_from_json
 from quantgui.spec.size import network_bytes
 
@@ -155,14 +152,7 @@ def _layer_deviations(
 
 def _as_quantized(values: Array, quantizers: Sequence[TensorQuantizer]) -> Array:
     """Return the values behind the first of `quantizers`, as they are where there is none."""
-    if not quantizers:
-        return values
-    first = quantizers[0]
-    if isinstance(first.format, FloatFormat):
-        return round_to_format(values, first.format.name)
-    qparams = QParams(np.array([first.scale], np.float32), np.array([first.zero_point], np.int32))
-    rows = np.ascontiguousarray(values).reshape(1, -1)
-    return dequantize_groups(quantize_groups(rows, qparams, first.format), qparams).reshape(values.shape)
+    return through(quantizers[0], values) if quantizers else values
 
 
 # --- latency -----------------------------------------------------------------------------------------------------

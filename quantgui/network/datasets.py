@@ -106,9 +106,13 @@ class Dataset:
 
     def sample_input(self, index: int) -> dict[str, Array]:
         """Return the network inputs for sample `index` alone."""
+        return dict(self.sample(index).inputs)
+
+    def sample(self, index: int) -> Batch:
+        """Return sample `index` alone."""
         if not 0 <= index < self.samples:
             raise DataError(f"The data has no sample {index}; it has {self.samples}.")
-        return dict(self._batch(index, 1).inputs)
+        return self._batch(index, 1)
 
     def _batch(self, first: int, count: int) -> Batch:
         rows = self.fixed_rows or count

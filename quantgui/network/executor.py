@@ -190,15 +190,20 @@ class Executor:
         return known and bool(readers) and all(cheap_to_exchange(self.network, each, name, rows) for each in readers)
 
     def forget(
-        self, simulation: Simulation, but: Simulation = FLOAT_SIMULATION, cut: frozenset[str] = frozenset()
+        self,
+        simulation: Simulation,
+        but: Simulation = FLOAT_SIMULATION,
+        cut: frozenset[str] = frozenset(),
+        fetch: Collection[str] = (),
     ) -> None:
-        """Drop the sessions of `simulation` (run with `cut`) that `but` has no use for."""
+        """Drop the sessions of `simulation` (run with `cut`) that `but` has no use for, and those for each `fetch`."""
         detour = self._detours.get(cut)
         plan = (self._segments if detour is None else detour.plan) or ()
         used = {variant.form for variant in self._variants(plan, but)}
         for variant in self._variants(plan, simulation):
             if variant.form not in used:
-                self._sessions.drop((variant.form, ()))
+                for names in ((), *((name,) for name in fetch if name in variant.segment.produced)):
+                    self._sessions.drop((variant.form, names))
 
     def close_cut(self, cut: frozenset[str]) -> None:
         """Drop what is kept for runs with `cut`: the tensors there, and the sessions on both sides of it."""
