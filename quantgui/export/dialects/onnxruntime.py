@@ -1,0 +1,196 @@
+"""ONNX Runtime's own quantizer, as a Python program that runs: `quantize_static` with overrides for each tensor.
+
+Its command line cannot take bit-widths (1.31: `static_quantize_runner.py` demands scale and zero point in each entry
+and converts no types), so a program is what its users need. The grids are those of this configuration; it is read
+back without running it.
+"""
+
+from __future__ import annotations
+
+from pprint import pformat
+from typing import Any
+
+import numpy as np
+
+from quantgui.errors import ExportError
+from quantgui.export.dialects.coreml import literal
+from quantgui.export.dialects.material import Imported, Material, Parameter, Written, left_out, numbers
+from quantgui.export.dialects.reading import ReadLayer, imported
+from quantgui.results import LayerInfo, NetworkSummary
+from quantgui.spec.formats import FloatFormat, IntFormat, parse_format
+from quantgui.spec.granularity import Granularity, PerChannel, PerTensor
+from quantgui.spec.quantizer import MinMax, QuantizerSpec
+
+_TEXT = '''"""Static quantization by ONNX Runtime, tensor by tensor: python {file} MODEL.onnx OUT.onnx --data DATA.npz
+
+DATA.npz holds one array for each input, samples along the first axis. Ranges come from the table; the data only gives
+those of tensors that are not in it. Run onnxruntime.quantization.preprocess on MODEL.onnx first if it has BatchNorm.
+"""
+
+import argparse
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+TYPES = {{
+    "int4": (QuantType.QInt4, np.int8), "uint4": (QuantType.QUInt4, np.uint8),
+    "int8": (QuantType.QInt8, np.int8), "uint8": (QuantType.QUInt8, np.uint8),
+    "int16": (QuantType.QInt16, np.int16), "uint16": (QuantType.QUInt16, np.uint16),
+}}
+
+# Tensor -> type, scales, zero points, and the axis of the channels where there is one scale for each.
+TENSORS = {tensors}
+
+# Nodes to quantize; all others stay float.
+NODES = {nodes}
+
+
+def overrides():
+    """Return the table as ONNX Runtime wants it: a list for each tensor, with one entry for each scale."""
+    found = {{}}
+    for name, each in TENSORS.items():
+        kind, dtype = TYPES[each["type"]]
+        entries = [
+            {{"quant_type": kind, "scale": np.array(s, np.float32), "zero_point": np.array(z, dtype)}}
+            for s, z in zip(each["scale"], each["zero_point"])
+        ]
+        if each["axis"] is not None:
+            entries[0]["axis"] = each["axis"]
+        found[name] = entries
+    return found
+
+
+class Samples(CalibrationDataReader):
+    """Feeds one sample after the other."""
+
+    def __init__(self, path):
+        arrays = dict(np.load(path))
+        count = len(next(iter(arrays.values())))
+        self.samples = iter([{{name: values[i : i + 1] for name, values in arrays.items()}} for i in range(count)])
+
+    def get_next(self):
+        return next(self.samples, None)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("output")
+    parser.add_argument("--data", required=True)
+    arguments = parser.parse_args()
+    present = {{node.name for node in onnx.load(arguments.model, load_external_data=False).graph.node}}
+    if missing := [name for name in NODES if name not in present]:
+        raise SystemExit(f"The model has no node called {{missing[0]}}.")
+    quantize_static(
+        arguments.model,
+        arguments.output,
+        Samples(arguments.data),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        nodes_to_quantize=NODES,
+        extra_options={{"TensorQuantOverrides": overrides()}},
+    )
+
+
+if __name__ == "__main__":
+    main()
+'''
+_WIDTHS = (4, 8, 16)
+
+
+def write(material: Material) -> Written:
+    """Return the program; layers with float activations are left out, as ONNX Runtime quantizes both or nothing."""
+    tensors: dict[str, dict[str, Any]] = {}
+    nodes: list[str] = []
+    unknown, weights_only = [], []
+    for layer in material.summary.layers:
+        spec, parameter = material.spec_of(layer), material.parameter_of(layer)
+        if parameter is None:
+            continue
+        if spec.activations is None or not layer.quantizes_activations:
+            weights_only.append(layer.name)
+        elif not _fits(layer, parameter):
+            unknown.append(layer.name)
+        else:
+            tensors[layer.weight] = _entry(parameter)
+            nodes += layer.users
+    read = {x.input_tensor for x in material.summary.layers} | {x.output_tensor for x in material.summary.layers}
+    for activation in material.activations:
+        if activation.tensor in read and activation.tensor not in tensors and _storable(activation.format):
+            tensors[activation.tensor] = {
+                "type": str(activation.format),
+                "scale": numbers(np.array([activation.scale])),
+                "zero_point": [activation.zero_point],
+                "axis": None,
+            }
+    table = pformat(tensors, width=110, sort_dicts=False, compact=True)
+    text = _TEXT.format(file="quantize.py", tensors=table, nodes=pformat(nodes, width=110))
+    notes = (
+        *left_out(weights_only, "as ONNX Runtime's static quantizer has no layers with float activations"),
+        *left_out(unknown, "as ONNX Runtime's static quantizer has no such weights"),
+    )
+    return Written(text, notes)
+
+
+def _storable(fmt: object) -> bool:
+    return isinstance(fmt, IntFormat) and fmt.bits in _WIDTHS
+
+
+def _fits(layer: LayerInfo, parameter: Parameter) -> bool:
+    plain = isinstance(parameter.spec.granularity, PerTensor | PerChannel) and layer.rows is None
+    return plain and _storable(parameter.spec.format)
+
+
+def _entry(parameter: Parameter) -> dict[str, Any]:
+    per_channel = isinstance(parameter.spec.granularity, PerChannel)
+    zero_points = np.asarray(parameter.zero_point).reshape(-1)
+    return {
+        "type": str(parameter.spec.format),
+        "scale": numbers(parameter.scale),
+        "zero_point": [int(each) for each in zero_points],
+        "axis": parameter.layer.channel_axis if per_channel else None,
+    }
+
+
+def recognises(text: str) -> bool:
+    """Return whether `text` looks like such a program."""
+    return "TensorQuantOverrides" in text and "TENSORS = " in text
+
+
+def read(text: str, summary: NetworkSummary) -> Imported:
+    """Return the configuration in the table of such a program, which is not run.
+
+    Raises:
+        ExportError: there is no such table.
+    """
+    weights = {layer.weight: layer.name for layer in summary.layers if layer.rows is None}
+    activations: dict[str, list[str]] = {}
+    for layer in summary.layers:
+        for tensor in (layer.input_tensor, layer.output_tensor):
+            activations.setdefault(tensor, [])
+        activations[layer.input_tensor].append(layer.name)
+    found: dict[str, ReadLayer] = {}
+    seen: dict[str, QuantizerSpec] = {}
+    unmatched = []
+    for name, entry in literal(text, "TENSORS").items():
+        if name in weights:
+            found.setdefault(weights[name], ReadLayer()).weights = _spec(entry)
+        elif name in activations:
+            seen[name] = _spec(entry)
+        else:
+            unmatched.append(name)
+    for name, spec in seen.items():
+        for layer_name in activations[name]:
+            if layer_name in found:
+                found[layer_name].activations = spec
+    return imported(found, unmatched, summary, known=[*weights, *activations], name="ONNX Runtime")
+
+
+def _spec(entry: dict[str, Any]) -> QuantizerSpec:
+    fmt = parse_format(str(entry["type"]))
+    if isinstance(fmt, FloatFormat):
+        raise ExportError(f"ONNX Runtime's quantizer has no type '{fmt}'.")
+    granularity: Granularity = PerTensor() if entry["axis"] is None else PerChannel()
+    symmetric = isinstance(fmt, IntFormat) and fmt.signed and not any(entry["zero_point"])
+    return QuantizerSpec(fmt, symmetric, granularity, MinMax())

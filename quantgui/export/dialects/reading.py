@@ -1,0 +1,109 @@
+"""What all readers of other tools' files share."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quantgui.errors import ExportError
+from quantgui.export.dialects.material import Imported
+from quantgui.results import LayerInfo, NetworkSummary
+from quantgui.spec.config import QuantConfig, UnknownName
+from quantgui.spec.granularity import PerTensor
+from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
+
+
+@dataclass
+class ReadLayer:
+    """What a file says of one layer."""
+
+    weights: QuantizerSpec | None = None
+    activations: QuantizerSpec | None = None
+
+
+def read_json(text: str, what: str) -> Mapping[str, Any]:
+    """Return the JSON object `text`.
+
+    Raises:
+        ExportError: it is none.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ExportError(f"The {what} are no JSON: {error}.") from error
+    if not isinstance(value, Mapping):
+        raise ExportError(f"The {what} must be a JSON object.")
+    return value
+
+
+def imported(
+    found: Mapping[str, ReadLayer],
+    unmatched: Iterable[str],
+    summary: NetworkSummary,
+    *,
+    known: Iterable[str],
+    name: str,
+) -> Imported:
+    """Return the configuration of what was read; names in `unmatched` get the nearest of `known`."""
+    layers = {layer.name: layer for layer in summary.layers}
+    overrides, fixed = {}, []
+    for each, read in found.items():
+        layer = layers[each]
+        if layer.read_only or not layer.finite:
+            fixed.append(each)
+            continue
+        activations = read.activations if layer.quantizes_activations else None
+        if activations is not None and not isinstance(activations.granularity, PerTensor):
+            activations = QuantizerSpec(
+                activations.format, activations.symmetric, PerTensor(), activations.range_estimator
+            )
+        overrides[each] = LayerSpec(read.weights, activations)
+    names = list(dict.fromkeys(known))
+    unknown = tuple(
+        UnknownName(each, next(iter(difflib.get_close_matches(each, names, n=1, cutoff=0.0)), None))
+        for each in unmatched
+    )
+    notes = tuple(f"'{each}' stays as it is in the network's file." for each in fixed)
+    return Imported(QuantConfig(name=name).with_overrides(overrides), unknown, notes)
+
+
+def matching(pattern: str, layers: Iterable[LayerInfo]) -> list[LayerInfo]:
+    """Return the layers whose name `pattern` is: a name, ``re:`` and an expression, or a name with ``*``.
+
+    Raises:
+        ExportError: the expression is none.
+    """
+    if pattern.startswith("re:"):
+        expression = pattern[3:]
+    elif "*" in pattern:
+        expression = ".*".join(re.escape(part) for part in pattern.split("*"))
+    else:
+        return [layer for layer in layers if pattern in aliases(layer)]
+    try:
+        compiled = re.compile(expression)
+    except re.error as error:
+        raise ExportError(f"'{pattern}' is no regular expression: {error}.") from error
+    return [layer for layer in layers if any(compiled.fullmatch(each) for each in aliases(layer))]
+
+
+def aliases(layer: LayerInfo) -> tuple[str, ...]:
+    """Return the names by which other tools may know a layer: its own, its weight's, and its module's."""
+    return tuple(dict.fromkeys((layer.name, layer.weight, module_name(layer), *layer.users)))
+
+
+def module_name(layer: LayerInfo) -> str:
+    """Return the name of the PyTorch module a layer comes from, as far as the names of its file tell.
+
+    >>> from quantgui.results import LayerInfo
+    >>> module_name(LayerInfo("/enc/fc/MatMul", "MatMul", "onnx::MatMul_7", (2, 3), 1, 3, 2, ("/enc/fc/MatMul",)))
+    'enc.fc'
+    """
+    if layer.weight.endswith(".weight"):
+        return layer.weight.removesuffix(".weight")
+    if layer.name.startswith("/") and layer.name.count("/") > 1:
+        return layer.name[1:].rsplit("/", 1)[0].replace("/", ".")
+    return layer.name
