@@ -99,7 +99,11 @@ def read(text: str, summary: NetworkSummary) -> Imported:
         rules = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ExportError(f"The recipe is no JSON: {error}.") from error
-    if not isinstance(rules, list) or not all(isinstance(rule, Mapping) and "regex" in rule for rule in rules):
+    if (
+        not isinstance(rules, list)
+        or not rules
+        or not all(isinstance(rule, Mapping) and "regex" in rule for rule in rules)
+    ):
         raise ExportError("A recipe of ai-edge-quantizer is a list of rules with 'regex'.")
     found: dict[str, ReadLayer] = {}
     unmatched = []

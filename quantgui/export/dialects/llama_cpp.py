@@ -69,6 +69,8 @@ def read(text: str, summary: NetworkSummary) -> Imported:
     """
     found: dict[str, ReadLayer] = {}
     unmatched = []
+    if not text.split():
+        raise ExportError("The file of tensor types is empty.")
     for word in text.split():
         pattern, equals, kind = word.rpartition("=")
         if not equals:
@@ -77,11 +79,12 @@ def read(text: str, summary: NetworkSummary) -> Imported:
             expression = re.compile(pattern)
         except re.error as error:
             raise ExportError(f"'{pattern}' is no regular expression: {error}.") from error
+        spec = _spec(kind.lower())
         layers = [layer for layer in summary.layers if any(expression.search(name) for name in aliases(layer))]
         if not layers:
             unmatched.append(re.sub(r"\\(.)", r"\1", pattern))
         for layer in layers:
-            found.setdefault(layer.name, ReadLayer(_spec(kind.lower())))
+            found.setdefault(layer.name, ReadLayer(spec))
     known = [layer.weight for layer in summary.layers]
     return imported(found, unmatched, summary, known=known, name="llama.cpp")
 
