@@ -6,9 +6,9 @@ both make together (the configuration itself). A layer inside the body of an If 
 node that holds the body, as what is inside cannot be fetched.
 
 In a batch the float and the quantized network stream their layers' outputs side by side, so both are held for no longer
-than a segment takes. What a layer alone does needs only its segment and what lies behind it, and the same run tells
-what it does to the network's outputs; what a layer inherits needs no more than its segment, as everything before it is
-what the whole configuration has computed.
+than a segment takes. What a layer inherits takes nothing but the layer itself, run float on what the quantized network
+feeds it. What a layer alone does takes its segment and what lies behind it, and the same run tells what it does to the
+network's outputs.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from quantgui.analysis.output_roles import recognise_outputs
 from quantgui.analysis.simulation import Grids, Ranges, as_stored, build_simulation
 from quantgui.errors import DataError
 from quantgui.network.batch import Batch, carry
-from quantgui.network.executor import Executor
-from quantgui.network.network import Network
+from quantgui.network.cache import ByteCache
+from quantgui.network.executor import Executor, Part
+from quantgui.network.segments import part_of
 from quantgui.network.simulation import FLOAT_SIMULATION, Simulation
 from quantgui.numerics.metrics import energies
 from quantgui.numerics.statistics import decibels
@@ -49,6 +50,10 @@ TRACED_SAMPLES = 64
 """Samples traced unless asked otherwise: enough to see which samples suffer, at about half a forward per layer."""
 BATCH_SAMPLES = 8
 """Small batches: the first numbers come early, and few samples' activations are held at a time."""
+_PARTS_BYTES, _SESSION_BYTES = 128 * 2**20, 2**20
+"""Memory for the sessions of single layers, and about what one takes beside its weight."""
+_STEPS = 1000
+"""Steps of the progress."""
 
 
 class TracedData(Protocol):
@@ -136,12 +141,13 @@ def _of_sample(batch: Batch, values: Mapping[str, Array]) -> dict[str, Array]:
     return {name: np.asarray(batch.split(array)[0]) for name, array in values.items() if name not in states}
 
 
-def seen_at(network: Network, layer: LayerInfo) -> str:
-    """Return the tensor at which the noise of a layer is seen; empty where there is none."""
-    if layer.output_tensor and not layer.scope:
-        return layer.output_tensor
-    name = layer.scope[0] if layer.scope else layer.node
-    return next((o for node in network.skeleton.graph.node if node.name == name for o in node.output if o), "")
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a layer is seen: the tensor, the nodes of the main graph that make it, and what they read."""
+
+    tensor: str
+    nodes: frozenset[str] = frozenset()
+    inputs: frozenset[str] = frozenset()
 
 
 @dataclass(eq=False)
@@ -172,11 +178,12 @@ class _Trace:
         available = self.dataset.summary.samples
         self.total = min(TRACED_SAMPLES if self.wanted is None else self.wanted, available)
         self.layers = network.summary.layers
-        self.tensors: dict[str, list[LayerInfo]] = {}
+        self.places = {layer.name: self._place(layer) for layer in self.layers}
         self.seen = {layer.name: _Seen() for layer in self.layers}
         self.alone: dict[str, Simulation] = {}
         self.without: dict[str, Simulation] = {}
-        self.states: dict[object, Mapping[str, Array] | None] = {}
+        self.parts: ByteCache[Part] = ByteCache(_PARTS_BYTES)
+        self.states: dict[str, Mapping[str, Array]] = {}
         self.flipped: list[Array] = []
         self.samples = 0
         self.has_classes = False
@@ -187,32 +194,44 @@ class _Trace:
     def events(self) -> Iterator[Event]:
         yield from self._prepare()
         started = time.perf_counter()
+        label = f"Tracing noise on {self.total} samples"
         try:
             for batch in self.dataset.batches(BATCH_SAMPLES, self.total):
-                for step in self._trace(batch):
-                    done = (batch.first + step * batch.samples) / self.total
+                for share in self._trace(batch):
+                    done = (batch.first + share * batch.samples) / self.total
                     left = (time.perf_counter() - started) * (1 / done - 1) if done > 0 else None
-                    yield Progress(round(100 * done), 100, f"Tracing noise on {self.total} samples", left)
+                    yield Progress(round(_STEPS * done), _STEPS, label, left)
                 yield self._ready()
         finally:
-            for simulation in (*self.alone.values(), *self.without.values()):
-                self.executor.forget(simulation, self.whole, fetch=tuple(self.tensors))
+            tensors = {place.tensor for place in self.places.values()}
+            for simulation in self.alone.values():
+                self.executor.forget(simulation, self.whole, fetch=tensors)
 
     def _prepare(self) -> Iterator[Event]:
         """Say what each layer alone is, and everything without it."""
-        network = self.executor.network
         for place, layer in enumerate(self.layers):
             yield Progress(place, len(self.layers), "Preparing to trace noise")
             alone = self._simulation(QuantConfig().with_overrides({layer.name: self.config.spec_for(layer.name)}))
             if alone.weights or alone.quantizers:
                 self.alone[layer.name] = alone
                 self.without[layer.name] = self._simulation(self.config.with_overrides({layer.name: FLOAT}))
-            tensor = seen_at(network, layer)
-            self.tensors.setdefault(tensor if self.executor.fetchable(tensor) else "", []).append(layer)
 
     def _simulation(self, config: QuantConfig) -> Simulation:
         network = self.executor.network
         return build_simulation(network, config, self.activations, ranges=self.ranges, grids=self.grids)
+
+    def _place(self, layer: LayerInfo) -> _Place:
+        """Return where a layer is seen: at its output, or that of the main graph's node whose body it is in."""
+        graph, name = self.executor.network.skeleton.graph, layer.scope[0] if layer.scope else layer.node
+        node = next((node for node in graph.node if node.name == name), None)
+        made = [tensor for tensor in node.output if tensor] if node is not None else []
+        tensor = layer.output_tensor if layer.output_tensor and not layer.scope else next(iter(made), "")
+        if not tensor or not self.executor.fetchable(tensor):
+            return _Place("")
+        nodes = {name, *(each.name for each in graph.node if tensor in each.output)}
+        part = part_of(self.executor.network, nodes, tensor)
+        readable = len(part.nodes) == len(nodes) and all(self.executor.fetchable(each) for each in part.inputs)
+        return _Place(tensor, frozenset(nodes), frozenset(part.inputs)) if readable else _Place(tensor)
 
     # --- one batch -----------------------------------------------------------------------------------------------
 
@@ -220,90 +239,110 @@ class _Trace:
         """Add what one batch tells; yield the share that is done."""
         float_batch, whole_batch = carry(batch, self.states.get("float")), carry(batch, self.states.get("whole"))
         yield 0.0
-        outputs = self.states["float"] = self.executor.run(float_batch)
+        outputs = self.executor.run(float_batch)
         yield 0.0
-        answers = self.states["whole"] = self.executor.run(whole_batch, self.whole)
-        _, flips = self._output_damage(batch, outputs, answers)
-        self.flipped.append(flips)
-        done = 0
-        for tensor, reference, answer in self._side_by_side(float_batch, whole_batch):
-            pair = batch.split(reference), batch.split(answer)
-            for layer in self.tensors[tensor]:
-                yield done / len(self.layers)
-                self._trace_layer(batch, layer, outputs, tensor, *pair)
-                done += 1
-        for layer in self.tensors.get("", ()):
-            yield done / len(self.layers)
-            self._damage_of(batch, layer, outputs, "")
-            done += 1
+        answers = self.executor.run(whole_batch, self.whole)
+        self._keep_state("float", outputs)
+        self._keep_state("whole", answers)
+        self.flipped.append(self._output_damage(batch, outputs, answers)[1])
+        steps = len(self.layers) + 2
+        done = 2
+        yield done / steps
+        for tensor, reference, values in self._side_by_side(float_batch, whole_batch):
+            for layer in self.layers:
+                if self.places[layer.name].tensor == tensor:
+                    self._trace_layer(batch, layer, outputs, batch.split(reference), values)
+                    done += 1
+                    yield done / steps
+        for layer in self.layers:
+            if not self.places[layer.name].tensor:
+                self._damage_of(batch, layer, outputs)
         self.samples += batch.samples
 
-    def _side_by_side(self, float_batch: Batch, whole_batch: Batch) -> Iterator[tuple[str, Array, Array]]:
-        """Yield the tensors of the float and of the quantized network, as soon as both are there."""
-        names = [name for name in self.tensors if name]
-        waiting: dict[str, Array] = {}
-        floats = self.executor.stream(float_batch, FLOAT_SIMULATION, names)
-        answers = self.executor.stream(whole_batch, self.whole, names)
-        for name, answer in answers:
-            while name not in waiting and (item := next(floats, None)) is not None:
-                waiting[item[0]] = item[1]
-            if name in waiting:
-                yield name, waiting.pop(name), as_stored(answer, self.whole.quantizers.get(name, ()))
+    def _side_by_side(self, float_batch: Batch, whole_batch: Batch) -> Iterator[tuple[str, Array, dict[str, Array]]]:
+        """Yield each tensor at which layers are seen, float, with it and all its makers read in the quantized network.
+
+        Tensors are dropped as soon as no layer needs them.
+        """
+        needs: dict[str, set[str]] = {}
+        for place in self.places.values():
+            if place.tensor:
+                needs.setdefault(place.tensor, {place.tensor}).update(place.inputs)
+        floats = self.executor.stream(float_batch, FLOAT_SIMULATION, list(needs))
+        references: dict[str, Array] = {}
+        values: dict[str, Array] = {}
+        wanted = list(dict.fromkeys(name for names in needs.values() for name in sorted(names)))
+        for name, value in self.executor.stream(whole_batch, self.whole, wanted):
+            values[name] = value
+            while name in needs and name not in references and (item := next(floats, None)) is not None:
+                references[item[0]] = item[1]
+            ready = [each for each, names in needs.items() if names <= values.keys() and each in references]
+            for each in ready:
+                yield each, references.pop(each), values
+                del needs[each]
+            still = set().union(*needs.values())
+            for unneeded in values.keys() - still:
+                del values[unneeded]
 
     def _trace_layer(
-        self, batch: Batch, layer: LayerInfo, outputs: Mapping[str, Array], tensor: str, reference: Array, answer: Array
+        self,
+        batch: Batch,
+        layer: LayerInfo,
+        outputs: Mapping[str, Array],
+        reference: Array,
+        values: Mapping[str, Array],
     ) -> None:
-        seen = self.seen[layer.name]
-        signal, total = _energies(reference, answer)
+        """Add what a batch tells of one layer, from the quantized network's `values` there."""
+        seen, tensor = self.seen[layer.name], self.places[layer.name].tensor
+        signal, total = _energies(
+            reference, batch.split(as_stored(values[tensor], self.whole.quantizers.get(tensor, ())))
+        )
         seen.signal += signal
         seen.total += total
-        alone = self._damage_of(batch, layer, outputs, tensor)
+        alone = self._damage_of(batch, layer, outputs)
         if alone is None:
             # A float layer adds nothing to what it inherits.
             seen.inherited += total
             return
         seen.own += _energies(reference, batch.split(alone))[1]
-        seen.inherited += _energies(reference, batch.split(self._without(batch, layer, tensor)))[1]
+        inherited = self._inherited(layer, values)
+        seen.inherited += math.nan if inherited is None else _energies(reference, batch.split(inherited))[1]
 
-    def _damage_of(self, batch: Batch, layer: LayerInfo, outputs: Mapping[str, Array], tensor: str) -> Array | None:
-        """Run the network with this layer alone quantized; return `tensor`, None where the layer is float."""
-        seen = self.seen[layer.name]
+    def _damage_of(self, batch: Batch, layer: LayerInfo, outputs: Mapping[str, Array]) -> Array | None:
+        """Run the network with this layer alone quantized; return what it is seen at, None where it is float."""
+        seen, tensor = self.seen[layer.name], self.places[layer.name].tensor
         simulation = self.alone.get(layer.name)
         if simulation is None:
             seen.damage.append(np.zeros(batch.samples, np.float32))
             seen.flips.append(np.zeros(batch.samples, bool))
             return None
-        fetch = (tensor,) if tensor else ()
-        key = ("alone", layer.name)
-        results = self.executor.run(carry(batch, self.states.get(key)), simulation, fetch, keep=False)
-        self._keep_state(key, results)
+        own_batch = carry(batch, self.states.get(layer.name))
+        results = self.executor.run(own_batch, simulation, (tensor,) if tensor else (), keep=False)
+        self._keep_state(layer.name, results)
         damage, flips = self._output_damage(batch, outputs, results)
         seen.damage.append(damage)
         seen.flips.append(flips)
-        if not tensor:
-            return None
         # The network's outputs come as they are stored already.
-        is_output = tensor in outputs
-        return results[tensor] if is_output else as_stored(results[tensor], simulation.quantizers.get(tensor, ()))
+        quantizers = () if tensor in outputs else simulation.quantizers.get(tensor, ())
+        return as_stored(results[tensor], quantizers) if tensor else None
 
-    def _without(self, batch: Batch, layer: LayerInfo, tensor: str) -> Array:
-        """Return `tensor` with everything but this layer quantized."""
-        simulation, key = self.without[layer.name], ("without", layer.name)
-        quantizers = simulation.quantizers.get(tensor, ())
-        batch = carry(batch, self.states.get(key))
-        if not self.dataset.carried:
-            ((_, values),) = self.executor.stream(batch, simulation, (tensor,))
-            return as_stored(values, quantizers)
-        # The next batch needs the state that this one leaves behind.
-        results = self.executor.run(batch, simulation, (tensor,), keep=False)
-        self._keep_state(key, results)
-        outputs = {info.name for info in self.executor.network.summary.outputs}
-        return results[tensor] if tensor in outputs else as_stored(results[tensor], quantizers)
+    def _inherited(self, layer: LayerInfo, values: Mapping[str, Array]) -> Array | None:
+        """Run this layer float on what the quantized network feeds it; None where it cannot be run alone."""
+        place, simulation = self.places[layer.name], self.without[layer.name]
+        if not place.nodes:
+            return None
+        part = self.parts.get(layer.name)
+        if part is None:
+            part = self.executor.part(place.nodes, place.tensor, simulation)
+            if part is None:
+                return None
+            self.parts.put(layer.name, part, _SESSION_BYTES + self.executor.network.weight(layer).nbytes)
+        return as_stored(part.run(values), simulation.quantizers.get(place.tensor, ()))
 
-    def _keep_state(self, key: object, results: Mapping[str, Array]) -> None:
+    def _keep_state(self, whose: str, results: Mapping[str, Array]) -> None:
         states = set(self.dataset.carried.values())
         if states:
-            self.states[key] = {name: results[name] for name in states}
+            self.states[whose] = {name: results[name] for name in states}
 
     def _output_damage(
         self, batch: Batch, outputs: Mapping[str, Array], answers: Mapping[str, Array]
@@ -327,10 +366,9 @@ class _Trace:
             np.stack([np.concatenate(self.seen[each.name].damage) for each in self.layers]) if self.layers else empty
         )
         flips = np.stack([np.concatenate(self.seen[each.name].flips) for each in self.layers]) if self.layers else empty
-        places = {layer.name: tensor for tensor, layers in self.tensors.items() for layer in layers}
         return NoiseReady(
             config=self.config,
-            layers=tuple(self._noise(layer, places[layer.name]) for layer in self.layers),
+            layers=tuple(self._noise(layer) for layer in self.layers),
             samples=self.samples,
             damage=damage.astype(np.float32),
             flips=flips.astype(bool),
@@ -339,12 +377,13 @@ class _Trace:
             complete=self.samples >= self.total,
         )
 
-    def _noise(self, layer: LayerInfo, tensor: str) -> LayerNoise:
-        seen = self.seen[layer.name]
+    def _noise(self, layer: LayerInfo) -> LayerNoise:
+        seen, tensor = self.seen[layer.name], self.places[layer.name].tensor
         if not tensor:
             own = math.nan if layer.name in self.alone else math.inf
             return LayerNoise(layer.name, "", own, math.nan, math.nan)
-        own, inherited, total = (decibels(seen.signal, noise) for noise in (seen.own, seen.inherited, seen.total))
+        own, total = decibels(seen.signal, seen.own), decibels(seen.signal, seen.total)
+        inherited = math.nan if math.isnan(seen.inherited) else decibels(seen.signal, seen.inherited)
         return LayerNoise(layer.name, tensor, own, inherited, total)
 
 

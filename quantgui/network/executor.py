@@ -34,6 +34,7 @@ from quantgui.network.segments import (
     cheap_to_exchange,
     check_traced,
     choose_cuts,
+    part_of,
     split,
     split_before,
     tensor_types,
@@ -99,6 +100,25 @@ class _Detour:
     segments: frozenset[Segment]
     tensors: list[tuple[str, str, bool]] = field(default_factory=list)
     forms: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A few nodes by themselves: they take the tensors `inputs`, float as they are fetched, and make `output`."""
+
+    inputs: tuple[str, ...]
+    output: str
+    session: onnxruntime.InferenceSession
+
+    def run(self, values: Mapping[str, Array]) -> Array:
+        """Return `output`, float, from the values of at least `inputs`.
+
+        Raises:
+            NetworkError: ONNX Runtime cannot run the nodes on these values.
+        """
+        with runtime_errors("run"):
+            results = self.session.run([self.output], {name: values[name] for name in self.inputs})
+        return np.asarray(results[0])
 
 
 class Executor:
@@ -179,6 +199,18 @@ class Executor:
     def stream(self, batch: Batch, simulation: Simulation, fetch: Collection[str]) -> Iterator[tuple[str, Array]]:
         """Yield the tensors `fetch` one by one, segment by segment; segments behind the last of them do not run."""
         yield from self._results(batch, simulation, tuple(fetch), ())
+
+    def part(self, nodes: Collection[str], output: str, simulation: Simulation = FLOAT_SIMULATION) -> Part | None:
+        """Return what runs a few nodes of the main graph alone; None where they read what cannot be fetched.
+
+        Raises:
+            NetworkError: ONNX Runtime cannot run them alone.
+        """
+        segment = part_of(self.network, nodes, output)
+        if not all(name in self._types for name in (*segment.inputs, output)):
+            return None
+        ready = self._build(self._variant(segment, simulation), ())
+        return Part(segment.inputs, output, ready.session)
 
     def exchangeable(self, name: str, rows: int) -> bool:
         """Return whether values of the initializer `name`, each run on `rows` samples, should be exchanged.

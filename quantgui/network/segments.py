@@ -347,6 +347,34 @@ def split_before(segment: Segment, names: Collection[str]) -> tuple[Segment, Seg
     return halves[0], halves[1]
 
 
+def joined(segments: Sequence[Segment]) -> Segment:
+    """Return consecutive `segments`, the last ones of a plan, as one."""
+    made = frozenset().union(*(segment.produced for segment in segments))
+    read = dict.fromkeys(name for segment in segments for name in segment.inputs)
+    # What the last ones return but nobody behind them reads are the network's outputs.
+    inner = frozenset().union(*(segment.inputs for segment in segments))
+    kept = set(segments[-1].outputs)
+    outputs = dict.fromkeys(name for segment in segments for name in segment.outputs)
+    return Segment(
+        segments[0].index,
+        tuple(node for segment in segments for node in segment.nodes),
+        tuple(name for name in read if name not in made),
+        tuple(name for name in outputs if name in kept or name not in inner),
+        frozenset().union(*(segment.initializers for segment in segments)),
+        made,
+    )
+
+
+def part_of(network: Network, nodes: Collection[str], output: str) -> Segment:
+    """Return a few nodes of the main graph as a segment that returns `output`; it is in no chain."""
+    found = tuple(node for node in network.skeleton.graph.node if node.name in nodes)
+    initializers = {tensor.name for tensor in network.skeleton.graph.initializer}
+    read = dict.fromkeys(name for node in found for name in sorted(used_names(node)))
+    made = dict.fromkeys(name for node in found for name in node.output if name)
+    inputs = tuple(name for name in read if name not in made and name not in initializers)
+    return Segment(-1, found, inputs, (output,), frozenset(read) & initializers, frozenset(made))
+
+
 @dataclass(frozen=True, eq=False)
 class BuiltSegment:
     """A segment as a model of its own.
