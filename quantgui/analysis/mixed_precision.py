@@ -11,7 +11,7 @@ import numpy as np
 
 from quantgui.analysis.damage import DamageModel
 from quantgui.analysis.evaluation import Tally
-from quantgui.analysis.knapsack import Selection, supported, total
+from quantgui.analysis.knapsack import Selection, frontier, total
 from quantgui.analysis.metric_function import Metric
 from quantgui.analysis.mix_choices import Choices, Latencies, find_choices, network_cost
 from quantgui.analysis.scores import SampleRows, joined
@@ -72,7 +72,7 @@ class _Work:
         self.ranges: Ranges = {}
         summary = self.executor.network.summary
         self.choices = find_choices(summary, self.mix, self.table, self.model, self.mix.groups or (), self.latencies)
-        self.points = [self._point(selection) for selection in supported(self.choices.items)]
+        self.points = [self._point(selection) for selection in frontier(self.choices.items, ())]
 
     def _point(self, selection: Selection) -> MixPoint:
         config = self.choices.config(selection)
