@@ -22,6 +22,13 @@ def test_that_the_window_imports_neither_torch_nor_onnxruntime(module: str) -> N
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_that_the_engine_starts_without_torch() -> None:
+    """It is an optional dependency, and importing it takes longer than all the rest."""
+    code = "import sys, quantgui.engine.bench, quantgui.engine.server; sys.exit('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     "command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=["lint", "format", "types"]
 )
