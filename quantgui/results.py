@@ -494,6 +494,7 @@ class MixPoint:
         bytes: of the whole network.
         predicted: the metric, if the damages of single layers add up.
         measured: the metric really measured; None before.
+        limited: what `Mix.drop` limits, measured; None before, or where no loss is limited.
     """
 
     config: QuantConfig
@@ -501,6 +502,7 @@ class MixPoint:
     bytes: int
     predicted: float
     measured: Score | None = None
+    limited: Score | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -512,13 +514,19 @@ class MixReady:
         metric, higher_is_better: name and direction of the metric.
         float_score: the metric of the float network.
         points: rising in cost; none is beaten by a cheaper one as far as predicted.
-        chosen: index of the point that answers the limit; None where there is no limit, or no point that keeps it.
+        chosen: index of the point that answers the limit; None where there is no limit, or no point that keeps it. With
+            a limited loss it is a guess until it is measured.
         additivity_error: mean of |measured - predicted| of the measured points, in the metric's unit; NaN before.
         refined: the chosen point after refinement; None before, or where nothing was asked.
         changes: what the refinement changed: (layer, from, to) in their order.
-        gained: what the refinement gained in the metric, 0 where nothing was better.
+        gained: what the refinement gained in the metric (more than 0 is better), 0 where nothing was better. Where the
+            loss is limited it makes the network cheaper instead, and this may be less than 0.
         seconds: since the search began.
         complete: whether it has ended.
+        limited_metric: name of the metric that `Mix.drop` limits; empty where no loss is limited.
+        limited_float: that metric of the float network.
+        margin: how much better than the limit the refined, else the chosen point is, with the standard error of that:
+            both networks ran on the same samples. The limit is surely kept where it is more than two of them.
     """
 
     mix: Mix
@@ -533,6 +541,9 @@ class MixReady:
     gained: float
     seconds: float
     complete: bool
+    limited_metric: str = ""
+    limited_float: Score | None = None
+    margin: Score | None = None
 
 
 # --- noise -------------------------------------------------------------------------------------------------------

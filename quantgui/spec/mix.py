@@ -9,10 +9,12 @@ from typing import Literal, get_args
 
 from quantgui.errors import SpecError
 from quantgui.spec.quantizer import LayerSpec
-from quantgui.spec.sweep import Sweep
+from quantgui.spec.sweep import METRICS, USER_METRIC, Sweep
 
 CostKind = Literal["bytes", "bops", "latency"]
 COST_KINDS: tuple[CostKind, ...] = get_args(CostKind)
+HEADLINE_METRIC = "headline"
+"""The metric that an evaluation shows first: the user's, else accuracy, agreement of classes, or output SQNR."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +27,16 @@ class Mix:
             multiply-accumulates times bits of weights times bits of activations. ``latency``: measured time of the
             network, as a part of the float network's.
         limit: most cost allowed, in the unit of `cost`; None for the whole frontier.
-        drop: most that the metric may be worse than the float network's, in the metric's unit; None for no such limit.
-            For output SQNR, which is infinite for the float network, it is the least value allowed.
+        drop: most that `drop_metric` may be worse than the float network's, in its unit (accuracy and agreement are
+            parts of 1); None for no such limit. For output SQNR, which is infinite for the float network, it is the
+            least value allowed. Measured values decide, predicted ones only where to measure.
         pinned: layers whose spec is held fast; they are not swept over.
         groups: layers that get the same spec; None for those that feed one Add or Concat, empty for none.
         excluded: specs that a layer may not get (`targets` will say which), by layer.
         evaluated: frontier points to be really evaluated, best first.
         refined: whether to measure around the chosen point until no single or pairwise change is better.
+        drop_metric: what `drop` limits: one of `METRICS`, ``user``, or ``headline``; empty for the sweep's own. A soft
+            metric finds the frontier, and any one can say how far to go along it.
     """
 
     sweep: Sweep
@@ -43,6 +48,7 @@ class Mix:
     excluded: Mapping[str, frozenset[LayerSpec]] = field(default_factory=lambda: MappingProxyType({}))
     evaluated: int = 8
     refined: bool = True
+    drop_metric: str = ""
 
     def __post_init__(self) -> None:
         if self.cost not in COST_KINDS:
@@ -51,6 +57,8 @@ class Mix:
             raise SpecError(f"The limit must be more than 0, got {self.limit}.")
         if self.limit is not None and self.drop is not None:
             raise SpecError("Limit either the cost or the loss of quality: the other one is what is sought.")
+        if self.drop_metric not in ("", HEADLINE_METRIC, USER_METRIC, *METRICS):
+            raise SpecError(f"There is no metric '{self.drop_metric}'; choose one of {', '.join(METRICS)}.")
 
     def __hash__(self) -> int:
         return hash(tuple(frozenset(each.items()) if isinstance(each, Mapping) else each for each in self._values()))
