@@ -24,7 +24,9 @@ from quantgui.engine.requests import (
     Priority,
     Request,
     SetMetric,
+    TraceNoise,
     Verify,
+    ViewSample,
     ViewWeight,
     WeightErrors,
 )
@@ -38,7 +40,9 @@ from quantgui.results import (
     Event,
     Exported,
     NetworkOpened,
+    NoiseReady,
     Progress,
+    SampleReady,
     WeightErrorReady,
     WeightViewReady,
 )
@@ -296,3 +300,20 @@ def test_that_data_is_told_with_its_size(bench: Bench) -> None:
     assert isinstance(opened, DataOpened)
     assert opened.summary.samples == 3
     assert not opened.summary.trustworthy
+
+
+def test_that_noise_is_traced_and_a_sample_shown_after_what_is_missing_has_been_calibrated() -> None:
+    bench = Bench()
+    *_, opened = answer(bench, OpenNetwork(DIGITS))
+    answer(bench, OpenData(EVALUATION, calibration=CALIBRATION))
+    config = preset_config(find_preset("W8A8"), opened.summary.layers)
+    *_, noise = answer(bench, TraceNoise(config, 16))
+    assert isinstance(noise, NoiseReady)
+    assert noise.complete
+    assert noise.config == config
+    assert noise.damage.shape == (len(opened.summary.layers), 16)
+    *_, sample = answer(bench, ViewSample(config, 3))
+    assert isinstance(sample, SampleReady)
+    assert sample.sample == 3
+    assert int(sample.label) == int(np.load(EVALUATION)["labels"][3])
+    assert list(sample.class_axes.values()) == [0]
