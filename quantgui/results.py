@@ -559,6 +559,8 @@ class LayerNoise:
         own_sqnr_db: this layer alone quantized: the noise it makes itself; infinite where it is float.
         inherited_sqnr_db: all quantized but this layer: the noise that comes in with its inputs.
         total_sqnr_db: all quantized.
+        input_sqnr_db: noise in the data it reads, all quantized; inherited noise below it has been amplified. NaN where
+            the layer has no single input of data that can be seen.
     """
 
     layer: str
@@ -566,6 +568,7 @@ class LayerNoise:
     own_sqnr_db: float
     inherited_sqnr_db: float
     total_sqnr_db: float
+    input_sqnr_db: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,7 +23,7 @@ import numpy as np
 
 from quantgui.analysis.evaluation import Tally
 from quantgui.analysis.output_roles import recognise_outputs
-from quantgui.analysis.simulation import Grids, Ranges, as_stored, build_simulation
+from quantgui.analysis.simulation import Grids, Ranges, as_stored, build_simulation, seen_quantizer, through
 from quantgui.errors import DataError
 from quantgui.network.batch import Batch, carry
 from quantgui.network.cache import ByteCache
@@ -143,11 +143,17 @@ def _of_sample(batch: Batch, values: Mapping[str, Array]) -> dict[str, Array]:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a layer is seen: the tensor, the nodes of the main graph that make it, and what they read."""
+    """Where a layer is seen: the tensor, the nodes of the main graph that make it, and what they read.
+
+    `data` is the one input among those that holds the data, `reader` the node that reads it; empty where it is not
+    clear which.
+    """
 
     tensor: str
     nodes: frozenset[str] = frozenset()
     inputs: frozenset[str] = frozenset()
+    data: str = ""
+    reader: str = ""
 
 
 @dataclass(eq=False)
@@ -158,6 +164,8 @@ class _Seen:
     own: float = 0.0
     inherited: float = 0.0
     total: float = 0.0
+    input_signal: float = 0.0
+    input_noise: float = 0.0
     damage: list[Array] = field(default_factory=list)
     flips: list[Array] = field(default_factory=list)
 
@@ -224,14 +232,20 @@ class _Trace:
         """Return where a layer is seen: at its output, or that of the main graph's node whose body it is in."""
         graph, name = self.executor.network.skeleton.graph, layer.scope[0] if layer.scope else layer.node
         node = next((node for node in graph.node if node.name == name), None)
-        made = [tensor for tensor in node.output if tensor] if node is not None else []
+        if node is None:
+            return _Place("")
+        made = [tensor for tensor in node.output if tensor]
         tensor = layer.output_tensor if layer.output_tensor and not layer.scope else next(iter(made), "")
         if not tensor or not self.executor.fetchable(tensor):
             return _Place("")
         nodes = {name, *(each.name for each in graph.node if tensor in each.output)}
         part = part_of(self.executor.network, nodes, tensor)
         readable = len(part.nodes) == len(nodes) and all(self.executor.fetchable(each) for each in part.inputs)
-        return _Place(tensor, frozenset(nodes), frozenset(part.inputs)) if readable else _Place(tensor)
+        if not readable:
+            return _Place(tensor)
+        data = layer.input_tensor or next((each for each in node.input if each in part.inputs), "")
+        clear = data in part.inputs and not layer.scope
+        return _Place(tensor, frozenset(nodes), frozenset(part.inputs), *((data, name) if clear else ("", "")))
 
     # --- one batch -----------------------------------------------------------------------------------------------
 
@@ -248,10 +262,10 @@ class _Trace:
         steps = len(self.layers) + 2
         done = 2
         yield done / steps
-        for tensor, reference, values in self._side_by_side(float_batch, whole_batch):
+        for tensor, references, values in self._side_by_side(float_batch, whole_batch):
             for layer in self.layers:
                 if self.places[layer.name].tensor == tensor:
-                    self._trace_layer(batch, layer, outputs, batch.split(reference), values)
+                    self._trace_layer(batch, layer, outputs, references, values)
                     done += 1
                     yield done / steps
         for layer in self.layers:
@@ -259,46 +273,52 @@ class _Trace:
                 self._damage_of(batch, layer, outputs)
         self.samples += batch.samples
 
-    def _side_by_side(self, float_batch: Batch, whole_batch: Batch) -> Iterator[tuple[str, Array, dict[str, Array]]]:
-        """Yield each tensor at which layers are seen, float, with it and all its makers read in the quantized network.
+    def _side_by_side(
+        self, float_batch: Batch, whole_batch: Batch
+    ) -> Iterator[tuple[str, Mapping[str, Array], Mapping[str, Array]]]:
+        """Yield each tensor at which layers are seen, once it and what its layers read are there.
 
-        Tensors are dropped as soon as no layer needs them.
+        With it come the tensors of the float and of the quantized network; they are dropped as soon as no layer needs
+        them any more.
         """
-        needs: dict[str, set[str]] = {}
+        needs: dict[str, tuple[set[str], set[str]]] = {}
         for place in self.places.values():
             if place.tensor:
-                needs.setdefault(place.tensor, {place.tensor}).update(place.inputs)
-        floats = self.executor.stream(float_batch, FLOAT_SIMULATION, list(needs))
+                in_float, in_whole = needs.setdefault(place.tensor, ({place.tensor}, {place.tensor}))
+                in_float |= {place.data} - {""}
+                in_whole |= place.inputs
+        wanted = [sorted(set().union(*(each[side] for each in needs.values()))) for side in (0, 1)]
+        floats = self.executor.stream(float_batch, FLOAT_SIMULATION, wanted[0])
         references: dict[str, Array] = {}
         values: dict[str, Array] = {}
-        wanted = list(dict.fromkeys(name for names in needs.values() for name in sorted(names)))
-        for name, value in self.executor.stream(whole_batch, self.whole, wanted):
+        for name, value in self.executor.stream(whole_batch, self.whole, wanted[1]):
             values[name] = value
-            while name in needs and name not in references and (item := next(floats, None)) is not None:
+            # The float network keeps pace: both hold about the same at any time.
+            while name in wanted[0] and name not in references and (item := next(floats, None)) is not None:
                 references[item[0]] = item[1]
-            ready = [each for each, names in needs.items() if names <= values.keys() and each in references]
-            for each in ready:
-                yield each, references.pop(each), values
+            for each in [t for t, (a, b) in needs.items() if a <= references.keys() and b <= values.keys()]:
+                yield each, references, values
                 del needs[each]
-            still = set().union(*needs.values())
-            for unneeded in values.keys() - still:
-                del values[unneeded]
+            for side, held in enumerate((references, values)):
+                for unneeded in held.keys() - set().union(*(each[side] for each in needs.values())):
+                    del held[unneeded]
 
     def _trace_layer(
         self,
         batch: Batch,
         layer: LayerInfo,
         outputs: Mapping[str, Array],
-        reference: Array,
+        references: Mapping[str, Array],
         values: Mapping[str, Array],
     ) -> None:
-        """Add what a batch tells of one layer, from the quantized network's `values` there."""
-        seen, tensor = self.seen[layer.name], self.places[layer.name].tensor
-        signal, total = _energies(
-            reference, batch.split(as_stored(values[tensor], self.whole.quantizers.get(tensor, ())))
-        )
+        """Add what a batch tells of one layer, from tensors of the float and of the quantized network."""
+        seen, place = self.seen[layer.name], self.places[layer.name]
+        reference = batch.split(references[place.tensor])
+        stored = as_stored(values[place.tensor], self.whole.quantizers.get(place.tensor, ()))
+        signal, total = _energies(reference, batch.split(stored))
         seen.signal += signal
         seen.total += total
+        self._trace_input(batch, layer, references, values)
         alone = self._damage_of(batch, layer, outputs)
         if alone is None:
             # A float layer adds nothing to what it inherits.
@@ -307,6 +327,20 @@ class _Trace:
         seen.own += _energies(reference, batch.split(alone))[1]
         inherited = self._inherited(layer, values)
         seen.inherited += math.nan if inherited is None else _energies(reference, batch.split(inherited))[1]
+
+    def _trace_input(
+        self, batch: Batch, layer: LayerInfo, references: Mapping[str, Array], values: Mapping[str, Array]
+    ) -> None:
+        """Add the noise in what a layer reads, as it comes: what the layer itself does to it is its own."""
+        seen, place = self.seen[layer.name], self.places[layer.name]
+        if not place.data:
+            return
+        quantizers = self.without.get(layer.name, self.whole).quantizers.get(place.data, ())
+        quantizer = seen_quantizer(quantizers, place.reader)
+        value = values[place.data] if quantizer is None else through(quantizer, values[place.data])
+        signal, noise = _energies(batch.split(references[place.data]), batch.split(value))
+        seen.input_signal += signal
+        seen.input_noise += noise
 
     def _damage_of(self, batch: Batch, layer: LayerInfo, outputs: Mapping[str, Array]) -> Array | None:
         """Run the network with this layer alone quantized; return what it is seen at, None where it is float."""
@@ -384,7 +418,8 @@ class _Trace:
             return LayerNoise(layer.name, "", own, math.nan, math.nan)
         own, total = decibels(seen.signal, seen.own), decibels(seen.signal, seen.total)
         inherited = math.nan if math.isnan(seen.inherited) else decibels(seen.signal, seen.inherited)
-        return LayerNoise(layer.name, tensor, own, inherited, total)
+        before = decibels(seen.input_signal, seen.input_noise) if self.places[layer.name].data else math.nan
+        return LayerNoise(layer.name, tensor, own, inherited, total, before)
 
 
 def _energies(reference: Array, answer: Array) -> tuple[float, float]:

@@ -174,6 +174,17 @@ def test_that_damage_and_flips_are_what_one_layer_alone_does_to_each_sample(tmp_
     assert noise.flipped.any()
 
 
+def test_that_the_noise_in_what_a_layer_reads_is_that_of_its_input_in_the_whole_network(tmp_path: Path) -> None:
+    opened = Opened(builders.residual_model(), tmp_path)
+    noise, inputs = opened.trace(WEIGHTS), opened.inputs()
+    model = opened.quantized_by_hand(opened.network.layers)
+    assert noise.layers[0].input_sqnr_db == math.inf
+    for each in noise.layers[1:]:
+        tensor = opened.network.layers[each.layer].input_tensor
+        (reference,), (values,) = run(opened.model, inputs, [tensor]), run(model, inputs, [tensor])
+        assert each.input_sqnr_db == pytest.approx(db(reference, values), abs=0.01)
+
+
 def test_that_layers_left_float_make_no_noise_and_pass_on_what_they_inherit(tmp_path: Path) -> None:
     opened = Opened(builders.mlp_model(), tmp_path)
     noise = opened.trace(WEIGHTS.with_overrides({"fc1": LayerSpec()}))
