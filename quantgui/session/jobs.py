@@ -62,7 +62,7 @@ class Job:
         return self.state not in ENDED
 
 
-def title_of(request: Request | FindMix | TraceNoise | ViewSample) -> str:  # noqa: C901 -- one case for each request
+def title_of(request: Request) -> str:  # noqa: C901 -- one case for each request
     """Return the words for `request` in the list of jobs."""
     tr = QCoreApplication.translate
     match request:

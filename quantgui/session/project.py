@@ -35,6 +35,13 @@ class Project:
     calibration: str = ""
 
 
+def absolute_source(source: str) -> str:
+    """Return a path as it is found again from any folder: by the recovery and the recent files of the next start."""
+    if not source or source.startswith("random:"):
+        return source
+    return str(Path(source).expanduser().absolute())
+
+
 def project_to_json(project: Project) -> dict[str, Any]:
     """Return `project` as JSON values."""
     options = project.image_options

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from quantgui.results import (
     ActivationReady,
     Advice,
     Evaluation,
+    Exported,
     MixReady,
     NoiseReady,
     Sensitivity,
@@ -29,6 +30,15 @@ NOISES_KEPT = 8
 ConfigKey = tuple[LayerSpec, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A configuration that has been evaluated, for the quality-against-size plot."""
+
+    config: QuantConfig
+    bytes: int
+    evaluation: Evaluation
+
+
 class ResultStore:
     """Results of one network, of the data it is evaluated on, and of the metric in use."""
 
@@ -38,12 +48,16 @@ class ResultStore:
         self._errors: dict[tuple[str, QuantizerSpec | None], TensorError] = {}
         self._activations: dict[str, ActivationReady] = {}
         self._evaluations: dict[ConfigKey, Evaluation] = {}
+        self._tried: dict[ConfigKey, Tried] = {}
+        self._newest_evaluation: Evaluation | None = None
         self._evaluated: set[ConfigKey] = set()
         self._advice: dict[ConfigKey, Advice | None] = {}
         self._noises: OrderedDict[ConfigKey, NoiseReady] = OrderedDict()
         self._sensitivity: Sensitivity | None = None
         self.mix: MixReady | None = None
         """The newest search for a mix."""
+        self.last_export: Exported | None = None
+        """The file written last."""
         self.calibrated = False
         """Whether one whole calibration pass over the open data has ended."""
 
@@ -95,12 +109,30 @@ class ResultStore:
 
     # --- quality -------------------------------------------------------------------------------------------------
 
-    def put_evaluation(self, config: QuantConfig, evaluation: Evaluation) -> None:
-        """Keep an evaluation unless one over more samples is known."""
+    def put_evaluation(self, config: QuantConfig, evaluation: Evaluation, size: int) -> None:
+        """Keep an evaluation unless one over more samples is known; `size` in bytes is the network's under `config`."""
         key = self.key(config)
         known = self._evaluations.get(key)
         if known is None or evaluation.quantized_score.samples >= known.quantized_score.samples:
             self._evaluations[key] = evaluation
+        self._newest_evaluation = evaluation
+        named = self._tried[key].config if key in self._tried and not config.name else config
+        self._tried[key] = Tried(named, size, evaluation)
+
+    @property
+    def newest_evaluation(self) -> Evaluation | None:
+        """The evaluation that came last, of whatever configuration."""
+        return self._newest_evaluation
+
+    @property
+    def tried(self) -> tuple[Tried, ...]:
+        """All configurations evaluated, in the order in which they were first tried."""
+        return tuple(self._tried.values())
+
+    def place_in_tried(self, config: QuantConfig) -> int | None:
+        """Return the place of `config` in `tried`."""
+        key = self.key(config)
+        return next((place for place, known in enumerate(self._tried) if known == key), None)
 
     def evaluation(self, config: QuantConfig) -> Evaluation | None:
         """Return the quality under `config`, perhaps over some samples only, or None while unknown."""
@@ -162,6 +194,8 @@ class ResultStore:
     def forget_quality(self) -> None:
         """Drop what depends on the metric."""
         self._evaluations.clear()
+        self._tried.clear()
+        self._newest_evaluation = None
         self._evaluated.clear()
         self._advice.clear()
         self._sensitivity = None

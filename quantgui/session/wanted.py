@@ -8,11 +8,8 @@ from quantgui.engine.requests import (
     Advise,
     Calibrate,
     Evaluate,
-    FindMix,
     Priority,
     Request,
-    TraceNoise,
-    ViewSample,
     ViewWeight,
     WeightErrors,
 )
@@ -27,7 +24,7 @@ class Wanted:
     """A request to be sent, unless the job of its topic is busy with the same."""
 
     topic: str
-    request: Request | FindMix | TraceNoise | ViewSample
+    request: Request
     priority: Priority
 
 

@@ -417,7 +417,7 @@ def test_that_the_window_survives_a_killed_engine_and_goes_on(opened, qtbot) -> 
     window.presenter.apply_preset(find_preset("W4"))
     settled(qtbot, window)
     with qtbot.waitSignal(session.failed, timeout=PATIENCE):
-        os.kill(session._engine.process_id, signal.SIGKILL)
+        os.kill(session.engine.process_id, signal.SIGKILL)
     assert "again" in window.notice.sentence()
     assert session.undo_stack.canUndo()
     qtbot.waitUntil(lambda: session.engine_state == "ready", timeout=PATIENCE)
