@@ -1,7 +1,8 @@
 """The project file: what is open and the configuration, written while the user works, read after a crash.
 
 Each running program has a file of its own, ``autosave-PID.json``. It is removed when the program is closed in good
-order, so a file whose program is gone is work that was not saved.
+order, so a file whose program is gone is work that was not saved. A start without a network takes over the newest of
+them; only a few of the others are kept.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ from quantgui.spec.config import QuantConfig
 from quantgui.spec.serialization import config_from_json, config_to_json, write_text_atomically
 
 VERSION = 1
+LEFT_KEPT = 5
+"""Projects of crashed programs that are kept until one of them is recovered at a start."""
+_STALE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ class Autosave:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / f"autosave-{os.getpid()}.json"
+        self._is_own = False
 
     def write(self, project: Project) -> None:
         """Write the project file; the old one is replaced only by a whole new one.
@@ -99,23 +105,52 @@ class Autosave:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SpecError(f"Cannot create the folder '{self._folder}': {error.strerror}.") from error
+        self._is_own = True
         write_text_atomically(self._path, json.dumps(project_to_json(project)))
 
     def remove(self) -> None:
         """Remove the project file: the work has been saved, or was given up."""
+        self._is_own = True
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
     def take_left_behind(self) -> Project | None:
-        """Return the newest project that a crashed program has left, and remove all of them."""
-        newest = None
-        left = [path for path in self._folder.glob("autosave-*.json") if not _is_running(path)]
-        for path in sorted(left, key=lambda p: p.stat().st_mtime):
-            # What a crash has damaged cannot be recovered; nobody is helped by an error about it.
+        """Return the newest project that a crashed program has left; its file becomes that of this program.
+
+        So it is there until the work is saved or given up, even where this program crashes over it as well.
+        """
+        for path in self._left_behind():
             with contextlib.suppress(OSError, ValueError):
-                newest = project_from_json(json.loads(path.read_text(encoding="utf-8")))
-            path.unlink(missing_ok=True)
-        return newest
+                project = project_from_json(json.loads(path.read_text(encoding="utf-8")))
+                if Path(project.network).is_file():
+                    path.replace(self._path)
+                    self._is_own = True
+                    return project
+            # What a crash has damaged cannot be recovered, and nobody is helped by an error about it.
+            with contextlib.suppress(OSError):
+                path.unlink()
+        return None
+
+    def prune(self) -> None:
+        """Remove what crashed programs have left but for the newest `LEFT_KEPT` projects."""
+        half_written = self._folder.glob(".autosave-*.json.*")
+        now = time.time()
+        for path in (*self._left_behind()[LEFT_KEPT:], *half_written):
+            with contextlib.suppress(OSError):
+                # A younger one may be in the middle of being written.
+                if path.suffix == ".json" or now - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
+
+    def _left_behind(self) -> list[Path]:
+        """Return the files of programs that have ended, the newest first."""
+        found: list[tuple[float, Path]] = []
+        for path in self._folder.glob("autosave-*.json"):
+            # A program gets its number again and again where few run, as in a container.
+            if not (path == self._path and not self._is_own) and _is_running(path):
+                continue
+            with contextlib.suppress(OSError):
+                found.append((path.stat().st_mtime, path))
+        return [path for _, path in sorted(found, reverse=True)]
 
 
 def _is_running(path: Path) -> bool:

@@ -37,6 +37,7 @@ class StateFiles(QObject):
         self._timer = QTimer(self, singleShot=True, interval=AUTOSAVE_MS)
         self._timer.timeout.connect(self._write)
         self._writing_failed.connect(self.failed, Qt.ConnectionType.QueuedConnection)
+        self._writer.submit(self._autosave.prune)
 
     def autosave_soon(self, project: Project | None) -> None:
         """Write `project` to the recovery file when it has not changed for a moment; None has nothing to recover."""
@@ -52,8 +53,7 @@ class StateFiles(QObject):
 
     def take_left_behind(self) -> Project | None:
         """Return what a crashed program has left behind, once."""
-        project = self._autosave.take_left_behind()
-        return project if project is not None and Path(project.network).is_file() else None
+        return self._autosave.take_left_behind()
 
     def remember_recent(self, entry: RecentFile | None) -> None:
         """Put `entry` first in the list of what was opened lately."""

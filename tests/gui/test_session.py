@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -48,6 +49,7 @@ from quantgui.results import (
 )
 from quantgui.session.edits import with_weight_format
 from quantgui.session.jobs import JobState
+from quantgui.session.project import LEFT_KEPT, Project, project_to_json
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import IntFormat
 from quantgui.spec.mix import Mix
@@ -568,10 +570,69 @@ def test_that_a_crash_loses_nothing(qtbot, tmp_path, monkeypatch) -> None:
     assert again.config == wanted
     assert not again.is_saved
     assert engine.requests[engine.newest(OpenData)].source == "random:8"
+    again.forget_autosave()
     again.close()
     third, _ = make_session(folder)
     assert not third.recover()
     third.close()
+
+
+def left_behind(folder, network, count: int) -> None:
+    """Write what `count` crashed programs would have left, the newest last."""
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        path = folder / f"autosave-{999_999_000 + number}.json"
+        project = Project(str(network), QuantConfig(name=f"crash {number}"))
+        path.write_text(json.dumps(project_to_json(project)))
+        os.utime(path, (number, number))
+
+
+def test_that_what_crashed_programs_left_is_bounded_and_the_newest_is_recovered(qtbot, tmp_path) -> None:
+    network, folder = tmp_path / "net.onnx", tmp_path / "state"
+    network.write_bytes(b"x")
+    left_behind(folder, network, LEFT_KEPT + 3)
+    half_written = folder / ".autosave-12.json.x1"
+    half_written.write_text("{")
+    os.utime(half_written, (1, 1))
+    session, engine = make_session(folder)
+    _waited(qtbot, lambda: len(list(folder.glob("autosave-*.json"))) == LEFT_KEPT)
+    assert not half_written.exists()
+    assert session.recover()
+    engine.say(EngineReady())
+    engine.answer(engine.newest(OpenNetwork), NetworkOpened(summary(path=str(network))))
+    assert session.config.name == f"crash {LEFT_KEPT + 2}"
+    # Given up, it is not offered again; the one before it still is.
+    session.forget_autosave()
+    session.close()
+    assert len(list(folder.glob("autosave-*.json"))) == LEFT_KEPT - 1
+    again, _ = make_session(folder)
+    assert again.recover()
+    again.close()
+
+
+def test_that_a_project_is_not_lost_where_its_recovery_crashes_as_well(qtbot, tmp_path) -> None:
+    network, folder = tmp_path / "net.onnx", tmp_path / "state"
+    network.write_bytes(b"x")
+    left_behind(folder, network, 1)
+    for _ in range(3):
+        session, engine = make_session(folder)
+        assert session.recover()
+        assert engine.newest(OpenNetwork)
+        session.close()
+
+
+def test_that_damaged_projects_and_those_without_a_network_are_passed_over(qtbot, tmp_path) -> None:
+    network, folder = tmp_path / "net.onnx", tmp_path / "state"
+    network.write_bytes(b"x")
+    left_behind(folder, network, 1)
+    for number, content in ((1, "{"), (2, json.dumps(project_to_json(Project(str(tmp_path / "gone.onnx")))))):
+        (folder / f"autosave-99999999{number}.json").write_text(content)
+    session, engine = make_session(folder)
+    assert session.recover()
+    assert engine.requests[engine.newest(OpenNetwork)].path == str(network)
+    session.forget_autosave()
+    session.close()
+    assert not list(folder.glob("autosave-*.json"))
 
 
 def test_that_a_program_closed_in_good_order_leaves_nothing_to_recover(qtbot, tmp_path) -> None:
