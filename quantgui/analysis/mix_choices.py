@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quantgui.analysis.damage import DamageModel
 from quantgui.analysis.knapsack import Item, Selection
 from quantgui.errors import SpecError
-from quantgui.results import LayerInfo, NetworkSummary, Sensitivity
+from quantgui.results import LayerInfo, NetworkSummary
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import CostKind, Mix
 from quantgui.spec.quantizer import FLOAT, LayerSpec, bits_of
@@ -76,22 +75,19 @@ def swept_layers(summary: NetworkSummary, mix: Mix) -> tuple[str, ...]:
 def find_choices(
     summary: NetworkSummary,
     mix: Mix,
-    table: Sensitivity,
-    model: DamageModel,
+    damages: Mapping[tuple[str, LayerSpec], float] | None,
     groups: Iterable[Sequence[str]],
     latencies: Latencies,
 ) -> Choices:
-    """Return what can be chosen, from the measured damages of `table`.
+    """Return what can be chosen, by the damage of each layer with each spec; None counts them all as 0.
 
-    Layers of a group with a pinned one are pinned too.
+    Layers of a group with a pinned one are pinned too. A spec whose damage is not known cannot be chosen; float, which
+    every sweep starts from, does no damage.
 
     Raises:
         SpecError: pins contradict each other, or a layer is left without a choice.
     """
     layers = {layer.name: layer for layer in summary.layers}
-    damages: dict[tuple[str, LayerSpec], float] = {
-        (each.layer, each.spec): model.damage(each.value) for each in table.candidates
-    }
     swept = swept_layers(summary, mix)
     pinned = dict(mix.pinned)
     merged = _merged(groups)
@@ -113,7 +109,7 @@ def find_choices(
             for spec in dict.fromkeys([*(mix.sweep.candidate(group[0], spec) for spec in mix.sweep.specs), FLOAT])
             if not any(spec in mix.excluded.get(name, frozenset()) for name in group)
         ]
-        damage = np.array([sum(0.0 if s == FLOAT else damages.get((n, s), math.inf) for n in group) for s in allowed])
+        damage = np.array([sum(_damage(damages, name, spec) for name in group) for spec in allowed])
         possible = np.flatnonzero(np.isfinite(damage))
         if not possible.size:
             raise SpecError(f"There is no format left that {_listed(group)} may get and whose damage is known.")
@@ -155,6 +151,10 @@ def layer_cost(layer: LayerInfo, spec: LayerSpec, cost: CostKind, latencies: Lat
             return float(layer.macs * bits_of(weights) * bits_of(activations))
         case "latency":
             return latencies.get((layer.name, spec), latencies.get((layer.name, FLOAT), 0.0))
+
+
+def _damage(damages: Mapping[tuple[str, LayerSpec], float] | None, layer: str, spec: LayerSpec) -> float:
+    return 0.0 if damages is None or spec == FLOAT else damages.get((layer, spec), math.inf)
 
 
 def _fixed_cost(summary: NetworkSummary, mix: Mix, fixed: QuantConfig, free: set[str], latencies: Latencies) -> float:

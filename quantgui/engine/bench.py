@@ -18,8 +18,7 @@ from quantgui.analysis.advice import advise, guarded_config
 from quantgui.analysis.calibration import calibrate
 from quantgui.analysis.evaluation import evaluate
 from quantgui.analysis.metric_function import Metric, load_metric
-from quantgui.analysis.mix_choices import swept_layers
-from quantgui.analysis.mixed_precision import find_mix
+from quantgui.analysis.mixed_precision import check_limit, find_mix, sweep_for
 from quantgui.analysis.noise import trace_noise, view_sample
 from quantgui.analysis.sensitivity import measure_sensitivity
 from quantgui.analysis.simulation import activation_tensors, wanted_ranges
@@ -250,8 +249,8 @@ class Bench:
 
     def _find_mix(self, mix: Mix) -> Iterator[Event]:
         opened, data, metric = self._opened(), self._with_data(), self._metric
-        sweep = replace(mix.sweep, layers=swept_layers(opened.network.summary, mix)) if mix.pinned else mix.sweep
-        swept_layers(opened.network.summary, mix)
+        sweep = sweep_for(opened.network, mix)
+        check_limit(opened.network, mix)
         yield from _prepare(opened, data, QuantConfig().with_overrides(mix.pinned))
         table: Sensitivity | None = None
         for event in self._sensitivity(sweep):
