@@ -4,9 +4,10 @@ Numbers come in three steps, each better than the one before: the error of the w
 for all candidates; the metric on more samples for those whose order is not certain yet (or for all, if asked).
 
 A candidate costs about the part of the network behind its layer. The samples are taken in portions whose activations
-at the cuts fit into the executor's cache; in each portion the base network runs once, then one candidate after the
-other from the cut before its layer. What candidates make is not cached, so they do not drive out what they share. The
-weight is fed to its segment as an input where that is cheaper than a session for each candidate.
+at one place of the network fit into the executor's cache. In a portion the layers come in the order of the network:
+the base runs up to the layer and is kept there, and each candidate runs on from there, in two pieces: the segment that
+holds the layer, and the rest. What candidates make is not cached. The weight is fed to its segment as an input where
+that is cheaper than a session for each candidate.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from quantgui.spec.sweep import SMALLER_IS_BETTER, USER_METRIC, Sweep
 FIRST_SAMPLES = 8
 """Samples of the first measurement of all candidates."""
 _CACHE_USED = 0.7
-"""Part of the cache that a portion of samples fills; a quarter of it is for outputs."""
+"""Part of the cache that a portion of samples may fill: what crosses two cuts, and the outputs of the float network."""
 
 Key = tuple[str, LayerSpec]
 """A layer and one of the sweep's specs."""
@@ -98,15 +99,23 @@ def measure_sensitivity(
         raise DataError("There is nothing to compute: the data holds no samples.")
     work = _Work(executor, dataset, sweep, activations, metric, store, layers)
     yield from work.weight_errors()
-    yield from work.measure()
+    try:
+        yield from work.measure()
+    finally:
+        executor.close_cuts()
 
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """A batch whose activations are in the cache, with the outputs of the float network."""
+    """A batch with the outputs of the float network."""
 
     batch: Batch
     float_outputs: Mapping[str, Array]
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the outputs take."""
+        return sum(values.nbytes for values in self.float_outputs.values())
 
     @property
     def place(self) -> Place:
@@ -196,7 +205,7 @@ class _Work:
     def _measure_up_to(self, target: int, batches: Iterator[Batch], active: Sequence[Key]) -> Iterator[Event]:
         while self._samples() < target:
             portion: list[_Prepared] = []
-            kept, places = 0, len(self.places)
+            places, size = len(self.places), 0
             while self._samples() < target and (batch := next(batches, None)) is not None:
                 place = (batch.first, batch.samples)
                 self._recall(active, place)
@@ -205,10 +214,9 @@ class _Work:
                 if place in self.reference and all(place in self.rows[key] for key in active):
                     continue
                 yield Progress(self._samples(), target, f"Preparing {target} samples")
-                before = self.executor.bytes_kept
                 portion.append(self._prepare(batch))
-                kept = max(kept, self.executor.bytes_kept - before)
-                if not self.dataset.carried and (len(portion) + 1) * kept > _CACHE_USED * self.executor.cache_bytes:
+                size += portion[-1].bytes + 2 * self.executor.front_bytes(batch)
+                if not self.dataset.carried and size * (1 + 1 / len(portion)) > _CACHE_USED * self.executor.cache_bytes:
                     break
             if len(self.places) == places:
                 raise DataError(f"The data ended after {self._samples()} of {target} samples.")
@@ -229,10 +237,8 @@ class _Work:
             self.reference[place] = known[place]
 
     def _prepare(self, batch: Batch) -> _Prepared:
-        """Run the float network and the base on a batch, and keep what crosses the cuts."""
-        float_outputs = self.executor.run(
-            carry(batch, self.states.get(None)), FLOAT_SIMULATION, keep=self.base_is_float
-        )
+        """Run the float network and the base on a batch."""
+        float_outputs = self.executor.run(carry(batch, self.states.get(None)), FLOAT_SIMULATION, keep=False)
         self.states[None] = self._carried(float_outputs)
         if math.isnan(self.forward_seconds):
             started = time.perf_counter()
@@ -240,9 +246,8 @@ class _Work:
             self.forward_seconds = (time.perf_counter() - started) * self.total / batch.samples
         outputs = float_outputs
         if not self.base_is_float:
-            outputs = self.executor.run(carry(batch, self.states.get(_REFERENCE)), self.base)
+            outputs = self.executor.run(carry(batch, self.states.get(_REFERENCE)), self.base, keep=False)
             self.states[_REFERENCE] = self._carried(outputs)
-        self.peak_cache = max(self.peak_cache, self.executor.cached_bytes)
         prepared = _Prepared(batch, float_outputs)
         if prepared.place not in self.reference:
             self.tally.add(batch, float_outputs, outputs)
@@ -270,6 +275,7 @@ class _Work:
                     done += 1
                     if key == keys[-1] or not any(override.exchanged for override in simulation.weights.values()):
                         self.executor.forget(simulation, self.base, cut)
+                self.peak_cache = max(self.peak_cache, self.executor.cached_bytes)
             finally:
                 self.executor.close_cut(cut)
             yield SensitivityReady(self.sweep, self._candidates([key for key in self.keys if key[0] == name]))

@@ -44,10 +44,10 @@ class ByteCache(Generic[V]):
         self._entries[key] = (value, size, self._age)
         return value
 
-    def put(self, key: Hashable, value: V, size: int, *, make_room: bool = True) -> None:
-        """Keep `value` if it fits; with `make_room` drop old values where that helps."""
+    def put(self, key: Hashable, value: V, size: int) -> None:
+        """Keep `value` if it fits; drop old values where that helps."""
         self.drop(key)
-        if size > self.budget or (not make_room and self.used + size > self.budget):
+        if size > self.budget:
             return
         while self.used + size > self.budget:
             oldest, (_, _, used_at) = next(iter(self._entries.items()))

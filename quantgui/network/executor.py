@@ -34,11 +34,13 @@ from quantgui.network.segments import (
     cheap_to_exchange,
     check_traced,
     choose_cuts,
+    joined,
     part_of,
     split,
     split_before,
     tensor_types,
     traced_shapes,
+    widest_cut,
 )
 from quantgui.network.session import create_session, runtime_errors
 from quantgui.network.simulation import FLOAT_SIMULATION, Override, Simulation, TensorQuantizer
@@ -94,11 +96,32 @@ class _Step:
 
 @dataclass(frozen=True, eq=False)
 class _Detour:
-    """A plan with one more cut for a while, and what to drop after it: tensors kept at the cut, sessions beside it."""
+    """A plan for many runs that differ in one layer: cut before it, and what lies behind its segment in one piece.
+
+    Attributes:
+        plan: the usual segments before the layer's, that one in two, and the rest.
+        place: index of the layer's segment; detours of one segment share what lies behind it.
+        front: tensors that cross the usual cut before the layer's segment and are still needed.
+        halves: the two parts of the layer's segment; empty where the layer is its first one.
+        tensors: keys of those kept at the cut, to be dropped after it.
+        forms: sessions beside it, likewise.
+    """
 
     plan: tuple[Segment, ...]
-    segments: frozenset[Segment]
+    place: int
+    front: frozenset[str]
+    halves: frozenset[Segment]
     tensors: list[tuple[str, str, bool]] = field(default_factory=list)
+    forms: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tail:
+    """What lies behind a segment: nothing, its last neighbour, or all of it `joined` (whose sessions it knows)."""
+
+    place: int
+    segments: tuple[Segment, ...]
+    joined: Segment | None = None
     forms: set[int] = field(default_factory=set)
 
 
@@ -150,11 +173,12 @@ class Executor:
         self._segments: tuple[Segment, ...] | None = None if segmented else split(network, ())
         self._borders: Mapping[str, TensorType] = {}
         self._detours: dict[frozenset[str], _Detour] = {}
+        self._tail: _Tail | None = None
+        self._widest_cut = 0
+        self._traced_rows = 1
         self.cache_bytes = cache_bytes
         self.sessions_built = 0
         self.segments_run = 0
-        self.bytes_kept = 0
-        """All bytes that were put into the cache so far."""
 
     # --- what can be asked ---------------------------------------------------------------------------------------
 
@@ -172,6 +196,11 @@ class Executor:
         """Number of segments; 0 before the first run."""
         return len(self._segments or ())
 
+    def front_bytes(self, batch: Batch) -> int:
+        """Return about how many bytes of `batch` cross one cut at most: what must be kept to go from layer to layer."""
+        self._plan(batch)
+        return self._widest_cut * _rows(batch) // self._traced_rows
+
     def run(
         self,
         batch: Batch,
@@ -186,8 +215,9 @@ class Executor:
         Unless `keep`, what is made is not cached; if that is a simulation, no more is cached than it makes as well.
         That is for simulations that are run once and must not drive out what many of them share.
 
-        The network is also cut before the first node that is or reads one of `cut`, so many values of a weight can be
-        tried on what lies before it without running the front of its segment again, until `close_cut`.
+        The network is also cut before the first node that is or reads one of `cut`, and what lies behind its segment
+        runs in one piece, so that many formats of a layer can be tried for no more than what lies behind it, until
+        `close_cut`. Go through the layers in their order, then little has to be kept.
 
         Raises:
             DataError: the batch lacks an input.
@@ -246,6 +276,17 @@ class Executor:
             for form in detour.forms:
                 self._sessions.drop((form, ()))
 
+    def close_cuts(self) -> None:
+        """Drop what is kept for runs with any cut, also what such cuts share."""
+        for cut in tuple(self._detours):
+            self.close_cut(cut)
+        self._close_tail()
+
+    def _close_tail(self) -> None:
+        for form in self._tail.forms if self._tail is not None else ():
+            self._sessions.drop((form, ()))
+        self._tail = None
+
     def run_sequence(
         self, batches: Iterable[Batch], simulation: Simulation = FLOAT_SIMULATION, fetch: Collection[str] = ()
     ) -> Iterator[tuple[Batch, dict[str, Array]]]:
@@ -266,22 +307,33 @@ class Executor:
         """Cut the network, on the first batch: its sizes decide where."""
         if self._segments is None:
             shapes = traced_shapes(self.network, self._types, self._feeds(batch), threads=self.threads)
-            rows = batch.rows or batch.samples if batch.batched else 1
-            self._segments = split(self.network, choose_cuts(self.network, self._types, shapes, rows))
+            self._traced_rows = _rows(batch)
+            self._segments = split(self.network, choose_cuts(self.network, self._types, shapes, self._traced_rows))
             self._borders = check_traced(self._types, shapes)
+            self._widest_cut = widest_cut(self._segments, self._types, shapes)
         return self._segments
 
     def _detour(self, batch: Batch, cut: frozenset[str]) -> _Detour | None:
-        """Return the plan with a cut before `cut`; None where the usual one has it, or nothing can be kept there."""
+        """Return the plan with a cut before `cut`; None where no node is or reads one of it."""
         if not cut or cut in self._detours:
             return self._detours.get(cut)
         usual = self._plan(batch)
         first = next((segment for segment in usual if cut & (segment.initializers | segment.node_names)), None)
-        halves = None if first is None else split_before(first, cut)
-        if first is None or halves is None or not all(name in self._types for name in halves[0].outputs):
+        if first is None:
             return None
-        plan = (*usual[: first.index], *halves, *usual[first.index + 1 :])
-        return self._detours.setdefault(cut, _Detour(plan, frozenset(halves)))
+        halves = split_before(first, cut) or ()
+        if halves and not all(name in self._types for name in halves[0].outputs):
+            halves = ()
+        before, behind = usual[: first.index], usual[first.index + 1 :]
+        if self._tail is None or self._tail.place != first.index:
+            self._close_tail()
+            whole = joined(behind, self._outputs) if len(behind) > 1 else None
+            self._tail = _Tail(first.index, behind if whole is None else (whole,), whole)
+        plan = (*before, *(halves or (first,)), *self._tail.segments)
+        made = {name for segment in before for name in segment.outputs}
+        front = made & {name for segment in plan[first.index :] for name in segment.inputs}
+        self._detours[cut] = _Detour(plan, first.index, frozenset(front), frozenset(halves))
+        return self._detours[cut]
 
     def _feeds(self, batch: Batch) -> dict[str, Array]:
         missing = [name for name in self._inputs if name not in batch.inputs]
@@ -336,7 +388,8 @@ class Executor:
         segments = self._plan(batch) if detour is None else detour.plan
         made = {name for segment in segments for name in segment.produced}
         pending = {name for name in wanted if name in made}
-        steps, values = self._steps(batch, segments, simulation, pending, frozenset(outputs))
+        front = frozenset() if detour is None else detour.front
+        steps, values = self._steps(batch, segments, simulation, pending, frozenset(outputs), front)
         for name in [name for name in pending if _Slot(name, quantized=name in outputs) in values]:
             yield name, values[_Slot(name, quantized=name in outputs)]
             pending.discard(name)
@@ -365,9 +418,16 @@ class Executor:
         simulation: Simulation,
         wanted: set[str],
         outputs: frozenset[str],
+        front: frozenset[str] = frozenset(),
     ) -> tuple[list[_Step], dict[_Slot, Array]]:
-        """Return the variants that must run, in order, and the cached tensors they or the caller need."""
+        """Return the variants that must run, in order, and the cached tensors they or the caller need.
+
+        Those of `front` count as used if they are cached.
+        """
         steps = self._all_steps(batch, segments, simulation, wanted - outputs)
+        for step in steps:
+            for name in front.intersection(step.variant.segment.outputs):
+                self._cached(step, _Slot(name, quantized=False))
         needed = {_Slot(name, quantized=name in outputs) for name in wanted}
         values: dict[_Slot, Array] = {}
         chosen: list[_Step] = []
@@ -423,9 +483,11 @@ class Executor:
         keep: bool,
     ) -> dict[_Slot, Array]:
         ready = self._session(step.variant, step.fetch)
-        passing = detour if detour is not None and step.variant.segment in detour.segments else None
+        passing = detour if detour is not None and step.variant.segment in detour.halves else None
         if passing is not None:
             passing.forms.add(step.variant.form)
+        elif self._tail is not None and step.variant.segment is self._tail.joined:
+            self._tail.forms.add(step.variant.form)
         inputs = {
             name: feeds[name] if name in feeds else values[_Slot(name, quantized=False)]
             for name in step.variant.segment.inputs
@@ -449,9 +511,7 @@ class Executor:
         return made
 
     def _put(self, key: tuple[str, str, bool], value: Array, passing: _Detour | None) -> None:
-        self.bytes_kept += value.nbytes
-        # What is kept for a while must not drive out what is kept for long.
-        self._cache(key[1]).put(key, value, value.nbytes, make_room=passing is None)
+        self._cache(key[1]).put(key, value, value.nbytes)
         if passing is not None:
             passing.tensors.append(key)
 
@@ -510,6 +570,10 @@ class _Slot:
 
     name: str
     quantized: bool
+
+
+def _rows(batch: Batch) -> int:
+    return max(1, (batch.rows or batch.samples) if batch.batched else 1)
 
 
 def _default(quantizers: Sequence[TensorQuantizer]) -> bool:

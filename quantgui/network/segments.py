@@ -280,7 +280,7 @@ def _live_bytes(
             if end == i:
                 continue
             if name in types and name in shapes:
-                size = _size(shapes[name]) * helper.tensor_dtype_to_np_dtype(types[name].kind).itemsize
+                size = _bytes(types[name], shapes[name])
                 change[i + 1] += size
                 change[end + 1] -= size
             else:
@@ -289,6 +289,22 @@ def _live_bytes(
     live = np.cumsum(change)[:count] + 1.0
     live[np.cumsum(barred)[:count] > 0] = np.inf
     return live
+
+
+def widest_cut(
+    segments: Sequence[Segment], types: Mapping[str, TensorType], shapes: Mapping[str, tuple[int, ...]]
+) -> int:
+    """Return the most bytes that cross one of the cuts between `segments`, the network's inputs not counted."""
+    widest = 0
+    for at in range(1, len(segments)):
+        made = {name for segment in segments[:at] for name in segment.outputs}
+        crossing = made & {name for segment in segments[at:] for name in segment.inputs}
+        widest = max(widest, sum(_bytes(types[name], shapes[name]) for name in crossing))
+    return widest
+
+
+def _bytes(kind: TensorType, shape: tuple[int, ...]) -> int:
+    return _size(shape) * helper.tensor_dtype_to_np_dtype(kind.kind).itemsize
 
 
 def split(network: Network, cuts: Sequence[int]) -> tuple[Segment, ...]:
@@ -347,19 +363,15 @@ def split_before(segment: Segment, names: Collection[str]) -> tuple[Segment, Seg
     return halves[0], halves[1]
 
 
-def joined(segments: Sequence[Segment]) -> Segment:
-    """Return consecutive `segments`, the last ones of a plan, as one."""
+def joined(segments: Sequence[Segment], network_outputs: Collection[str]) -> Segment:
+    """Return `segments`, the last ones of a chain, as one that makes no more than the network's outputs."""
     made = frozenset().union(*(segment.produced for segment in segments))
     read = dict.fromkeys(name for segment in segments for name in segment.inputs)
-    # What the last ones return but nobody behind them reads are the network's outputs.
-    inner = frozenset().union(*(segment.inputs for segment in segments))
-    kept = set(segments[-1].outputs)
-    outputs = dict.fromkeys(name for segment in segments for name in segment.outputs)
     return Segment(
         segments[0].index,
         tuple(node for segment in segments for node in segment.nodes),
         tuple(name for name in read if name not in made),
-        tuple(name for name in outputs if name in kept or name not in inner),
+        tuple(name for segment in segments for name in segment.outputs if name in network_outputs),
         frozenset().union(*(segment.initializers for segment in segments)),
         made,
     )

@@ -192,15 +192,17 @@ def test_that_one_more_cut_changes_no_result_and_runs_the_front_once(name: str) 
 
 
 @pytest.mark.usefixtures("cut_everywhere")
-def test_that_a_cut_that_exists_is_not_made_again() -> None:
+def test_that_a_cut_that_exists_is_not_made_again_and_what_lies_behind_its_segment_is_one_piece() -> None:
     network = builders.network_of(builders.mlp_model((8,) + (64,) * 8))
     batch = batch_for(network)
     executor = Executor(network)
     executor.run(batch)
     count = executor.segments_run
-    executor.run(batch, exchanged(network, "w5", 2.0), keep=FLOAT_SIMULATION, cut=frozenset({"w5"}))
-    assert executor.segments_run == count + 3
-    executor.close_cut(frozenset({"w5"}))
+    outputs = executor.run(batch, exchanged(network, "w5", 2.0), keep=FLOAT_SIMULATION, cut=frozenset({"w5"}))
+    assert executor.segments_run == count + 2
+    plain = executor.run(batch, exchanged(network, "w5", 2.0), keep=False)
+    assert_equal(outputs, list(plain.values()))
+    executor.close_cuts()
 
 
 def test_that_only_weights_are_exchanged_that_run_as_well_from_an_input() -> None:
