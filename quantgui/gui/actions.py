@@ -27,6 +27,7 @@ class Need(Enum):
     REDO = auto()
     NOT_EVALUATED = auto()
     NO_EXPORT_RUNNING = auto()
+    NO_SWEEP_RUNNING = auto()
     JOBS = auto()
 
 
@@ -51,8 +52,9 @@ class ActionSpec:
     """Whether a line stands above it in the menu."""
 
 
-FILE, EDIT, LAYERS, QUALITY, VIEW, HELP = "&File", "&Edit", "&Layers", "&Quality", "&View", "&Help"
-MENUS = (FILE, EDIT, LAYERS, QUALITY, VIEW, HELP)
+FILE, EDIT, LAYERS, QUALITY = "&File", "&Edit", "&Layers", "&Quality"
+ANALYZE, VIEW, HELP = "&Analyze", "&View", "&Help"
+MENUS = (FILE, EDIT, LAYERS, QUALITY, ANALYZE, VIEW, HELP)
 
 _N, _S = (Need.NETWORK,), (Need.NETWORK, Need.SELECTION, Need.EDITABLE)
 
@@ -234,12 +236,30 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "End the engine process and start a new one; your work is kept.",
         icon="refresh-cw",
     ),
+    ActionSpec(
+        "sensitivity",
+        "Measure &sensitivity",
+        ANALYZE,
+        "Measure how much the network suffers when one layer at a time gets fewer bits.",
+        "F6",
+        "gauge",
+        "Sensitivity",
+        (Need.NETWORK, Need.DATA, Need.NO_SWEEP_RUNNING),
+    ),
     ActionSpec("tab_weights", "&Weights tab", VIEW, "Show the weights of the current layer.", "Alt+1", needs=_N),
     ActionSpec("tab_channels", "&Channels tab", VIEW, "Show the range of every channel.", "Alt+2", needs=_N),
     ActionSpec(
         "tab_activations", "&Activations tab", VIEW, "Show what flows through the current layer.", "Alt+3", needs=_N
     ),
     ActionSpec("tab_graph", "&Graph tab", VIEW, "Show the network drawn as a graph.", "Alt+4", needs=_N),
+    ActionSpec(
+        "tab_sensitivity",
+        "&Sensitivity tab",
+        VIEW,
+        "Show how much the network suffers from each layer.",
+        "Alt+5",
+        needs=_N,
+    ),
     ActionSpec(
         "theme",
         "Light or dark",
@@ -291,6 +311,8 @@ def _lack(need: Need, session: Session) -> str:
             )
         case Need.NO_EXPORT_RUNNING:
             return tr("An export is under way.") if session.jobs.is_active("export") else ""
+        case Need.NO_SWEEP_RUNNING:
+            return tr("Sensitivity is being measured.") if session.jobs.is_active("sensitivity") else ""
         case Need.JOBS:
             return "" if any(job.is_active for job in session.jobs) else tr("The engine has nothing to do.")
 

@@ -17,10 +17,14 @@ def color_of(share: float) -> QColor:
     >>> color_of(0.0).name(), color_of(1.0).name()
     ('#00224e', '#fee838')
     """
-    position = min(max(share, 0.0), 1.0) * (len(ANCHORS) - 1)
-    index = min(int(position), len(ANCHORS) - 2)
+    return _between(ANCHORS, share)
+
+
+def _between(anchors: tuple[str, ...], share: float) -> QColor:
+    position = min(max(share, 0.0), 1.0) * (len(anchors) - 1)
+    index = min(int(position), len(anchors) - 2)
     rest = position - index
-    low, high = QColor(ANCHORS[index]), QColor(ANCHORS[index + 1])
+    low, high = QColor(anchors[index]), QColor(anchors[index + 1])
     mixed = (
         round(a + rest * (b - a))
         for a, b in zip((low.red(), low.green(), low.blue()), (high.red(), high.green(), high.blue()), strict=True)
@@ -32,3 +36,15 @@ def text_on(color: QColor) -> QColor:
     """Return black or white, whichever is read better on `color`."""
     brightness = 0.299 * color.red() + 0.587 * color.green() + 0.114 * color.blue()
     return QColor("#14161b") if brightness > 135 else QColor("#ffffff")
+
+
+_ON_LIGHT = ("#f5efdc", "#f0dfae", "#ecc978", "#e3ad49", "#d18d2c", "#b86d1d", "#985016", "#743811", "#50240c")
+_ON_DARK = ("#16233d", "#1c3459", "#33466c", *ANCHORS[3:])
+
+
+def damage_color(share: float, *, on_dark: bool) -> QColor:
+    """Return the colour of damage: at `share` 0 it all but vanishes in the ground, at 1 it stands out most.
+
+    Brightness alone gives the order, so it is seen without colours too.
+    """
+    return _between(_ON_DARK if on_dark else _ON_LIGHT, share)

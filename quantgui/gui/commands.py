@@ -91,7 +91,7 @@ class Commands(QObject):
     def handlers(self) -> dict[str, Callable[[], object]]:
         """Return what each action does, by the action's id."""
         bits = {f"bits_{n}": self._setting_bits(n) for n in range(2, 9)}
-        tabs = ("tab_weights", "tab_channels", "tab_activations", "tab_graph")
+        tabs = ("tab_weights", "tab_channels", "tab_activations", "tab_graph", "tab_sensitivity")
         return {
             "open": self.open_network,
             "data": self.open_data,
@@ -115,6 +115,7 @@ class Commands(QObject):
             "evaluate": self._session.evaluate,
             "automatic": self.toggle_automatic,
             "calibrate": self._session.calibrate,
+            "sensitivity": self.measure_sensitivity,
             "stop": self.stop_jobs,
             "restart": self._session.restart_engine,
             **{name: self._showing_tab(place) for place, name in enumerate(tabs)},
@@ -255,6 +256,11 @@ class Commands(QObject):
         """Stop everything."""
         for job in self._session.jobs:
             self._session.cancel(job.topic)
+
+    def measure_sensitivity(self) -> None:
+        """Show the sensitivity tab, and measure what its settings ask."""
+        self._window.tabs.setCurrentWidget(self._window.panels.sensitivity)
+        self._window.presenter.sensitivity.measure()
 
     # --- export --------------------------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ _FRAME = QSize(8, 40)
 """About what a window manager draws around a window."""
 _LEFT, _RIGHT, _BOTTOM, _JOBS = 496, 316, 196, 300
 _ACTIVATIONS_TAB, _GRAPH_TAB = 2, 3
-_TOOLBAR_LEFT = (("open", "data"), ("presets", "evaluate"), ("export", "verify"), ("undo", "redo"))
+_TOOLBAR_LEFT = (("open", "data"), ("presets", "evaluate", "sensitivity"), ("export", "verify"), ("undo", "redo"))
 
 
 class UndoKeys(QObject):
@@ -196,6 +196,11 @@ class MainWindow(QMainWindow):
             (panels.channels, self.tr("Channels"), self.tr("Range of every output channel (Alt+2).")),
             (panels.activations, self.tr("Activations"), self.tr("What flows through the layer (Alt+3).")),
             (panels.graph, self.tr("Graph"), self.tr("The network drawn (Alt+4).")),
+            (
+                panels.sensitivity,
+                self.tr("Sensitivity"),
+                self.tr("How much the network suffers from each layer in each format (Alt+5)."),
+            ),
         ):
             self._tabs.setTabToolTip(self._tabs.addTab(panel, name), tip)
         self._tabs.setDocumentMode(True)
@@ -235,6 +240,7 @@ class MainWindow(QMainWindow):
     def _connect_workspace(self, panels: Panels) -> None:
         panels.activations.data_requested.connect(self.commands.open_data)
         panels.tried.data_requested.connect(self.commands.open_data)
+        panels.sensitivity.data_requested.connect(self.commands.open_data)
         self._tabs.currentChanged.connect(self._on_tab_changed)
 
     # --- making --------------------------------------------------------------------------------------------------

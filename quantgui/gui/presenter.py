@@ -16,8 +16,10 @@ from quantgui.gui.panels.graph import GraphPanel
 from quantgui.gui.panels.inspector import InspectorPanel
 from quantgui.gui.panels.jobs import JobsPanel
 from quantgui.gui.panels.layers import LayersPanel
+from quantgui.gui.panels.sensitivity import SensitivityPanel
 from quantgui.gui.panels.tried import TriedPanel, TriedPoint
 from quantgui.gui.panels.weights import WeightsPanel
+from quantgui.gui.presenters.sensitivity import SensitivityPresenter
 from quantgui.gui.quality import metric_name
 from quantgui.gui.status_line import StatusLine
 from quantgui.results import EvaluationReady, LayerInfo, NetworkSummary
@@ -53,6 +55,8 @@ class Panels(QObject):
         self.graph = GraphPanel()
         self.tried = TriedPanel()
         yield
+        self.sensitivity = SensitivityPanel()
+        yield
         self.inspector = InspectorPanel()
         self.jobs = JobsPanel()
         yield
@@ -76,6 +80,7 @@ class Presenter(QObject):
             panel.installEventFilter(self)
         self._listen_to_session()
         self._listen_to_panels()
+        self.sensitivity = SensitivityPresenter(session, panels.sensitivity, panels.model, self)
         for job in session.jobs:
             panels.jobs.show_job(job)
         self._on_engine_state(session.engine_state)

@@ -6,17 +6,20 @@ Sorting and filtering Python lists here costs milliseconds for 10 000 rows; a pr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt, QTimer, Signal
 
 from quantgui.gui import numbers
+from quantgui.gui.damage import DamageScale, cell_text
 from quantgui.gui.icons import pixmap
+from quantgui.gui.layer_damage import LayerDamage, layer_damages
 from quantgui.gui.models.filter import LayerFacts, LayerFilter, parse_filter
+from quantgui.gui.quality import metric_name, score_text
 from quantgui.gui.theme import current, theme_events
-from quantgui.results import LayerInfo
+from quantgui.results import LayerInfo, Score
 from quantgui.session.edits import fitting, with_activation_bits, with_weight_format
 from quantgui.session.session import Session
 from quantgui.session.sizes import layer_bytes
@@ -29,6 +32,8 @@ ROOT = QModelIndex()
 ROLE_VALUE = Qt.ItemDataRole.UserRole
 """The value behind what is shown: a format for bits, dB for SQNR."""
 ROLE_LAYER = Qt.ItemDataRole.UserRole + 1
+ROLE_DAMAGE = Qt.ItemDataRole.UserRole + 2
+"""How much the network suffers from the layer, 0 ... 1; NaN where that is not known."""
 
 WEIGHT_CHOICES: tuple[Format | None, ...] = (
     *(IntFormat(bits) for bits in (2, 3, 4, 5, 6, 7, 8, 16)),
@@ -53,6 +58,7 @@ class Column(IntEnum):
     ACTIVATION_BITS = 5
     SCHEME = 6
     SQNR = 7
+    SENSITIVITY = 8
 
 
 def format_text(chosen: Format | None) -> str:
@@ -82,9 +88,11 @@ class LayersModel(QAbstractTableModel):
 
     Signals:
         rows_changed: which layers are shown has changed, by a filter or a new network.
+        sensitivity_shown: there is something to be seen in the column of sensitivity, or not any more.
     """
 
     rows_changed = Signal()
+    sensitivity_shown = Signal()
 
     def __init__(self, session: Session, parent: QObject | None = None) -> None:
         super().__init__(parent or session)
@@ -93,12 +101,16 @@ class LayersModel(QAbstractTableModel):
         self._sort: tuple[int, Qt.SortOrder] = (-1, Qt.SortOrder.AscendingOrder)
         self._layers: list[LayerInfo] = []
         self._rows: dict[str, int] = {}
+        self._damages: Mapping[str, LayerDamage] = {}
+        self._damage_scale: DamageScale | None = None
         self._refilter = QTimer(self, singleShot=True, interval=200)
         self._refilter.timeout.connect(self._filter_again)
         session.network_opened.connect(self._rebuild)
         session.network_closed.connect(self._rebuild)
         session.config_changed.connect(self._on_config_changed)
         session.weight_error_ready.connect(self._on_error_ready)
+        session.data_opened.connect(self._take_damages)
+        session.sensitivity_ready.connect(self._take_damages)
         theme_events().changed.connect(self._on_theme_changed)
         self._rebuild()
 
@@ -120,6 +132,10 @@ class LayersModel(QAbstractTableModel):
     def row_of(self, name: str) -> int | None:
         """Return the row of a layer, None where the filter hides it."""
         return self._rows.get(name)
+
+    def has_sensitivity(self) -> bool:
+        """Return whether a sweep has measured anything."""
+        return bool(self._damages)
 
     # --- Qt's interface ------------------------------------------------------------------------------------------
 
@@ -169,6 +185,9 @@ class LayersModel(QAbstractTableModel):
                 return self._value(layer, spec, column)
             case _ if role == ROLE_LAYER:
                 return layer
+            case _ if role == ROLE_DAMAGE:
+                known = self._damages.get(layer.name)
+                return math.nan if known is None else known.share
         return None
 
     def flags(self, index: Index) -> Qt.ItemFlag:
@@ -215,6 +234,8 @@ class LayersModel(QAbstractTableModel):
 
     def _rebuild(self, _: object = None, *, keep: frozenset[str] = frozenset()) -> None:
         summary = self._session.summary
+        if summary is None or self._session.sensitivity is None:
+            self._damages = {}
         layers = [] if summary is None else list(summary.layers)
         layers = [x for x in layers if x.name in keep or self._filter.accepts(self._facts(x))]
         column, order = self._sort
@@ -236,6 +257,7 @@ class LayersModel(QAbstractTableModel):
             Column.ACTIVATION_BITS: lambda x: self._facts(x).activation_bits,
             Column.SCHEME: lambda x: scheme_text(self._session.spec_for(x.name).weights),
             Column.SQNR: lambda x: _known(self._facts(x).sqnr),
+            Column.SENSITIVITY: lambda x: -self._damages[x.name].share if x.name in self._damages else 1.0,
         }
         return keys[column]
 
@@ -254,7 +276,27 @@ class LayersModel(QAbstractTableModel):
             layer_bytes(layer, spec.weights),
         )
 
+    def _take_damages(self, _: object = None) -> None:
+        """Take over what the newest sweep says of the layers as they are."""
+        table, before = self._session.sensitivity, self._damages
+        self._damages, self._damage_scale = {}, None
+        if table is not None:
+            self._damages, self._damage_scale = layer_damages(table, self._session.spec_for, self._has_activations)
+        changed = [row for name, row in self._rows.items() if self._damages.get(name) != before.get(name)]
+        if changed:
+            first, last = self.index(min(changed), Column.SENSITIVITY), self.index(max(changed), Column.SENSITIVITY)
+            self.dataChanged.emit(first, last)
+        if bool(before) != bool(self._damages):
+            self.sensitivity_shown.emit()
+        if table is not None and table.complete and self._sort[0] == Column.SENSITIVITY:
+            self._refilter.start()
+
+    def _has_activations(self, name: str) -> bool:
+        layer = self._session.layer(name)
+        return layer is not None and layer.quantizes_activations
+
     def _on_config_changed(self, changed: frozenset[str]) -> None:
+        self._take_damages()
         if self._filter.uses_config:
             self._refilter.start()
         rows = [self._rows[name] for name in changed if name in self._rows]
@@ -295,6 +337,13 @@ class LayersModel(QAbstractTableModel):
                 self.tr("SQNR"),
                 self.tr("Signal to quantization noise of the weights in dB; larger is better, 6 dB are one bit."),
             ),
+            Column.SENSITIVITY: (
+                self.tr("Sensitivity"),
+                self.tr(
+                    "What the network suffers from the layer in its present format, by the last sweep. Bar: full for "
+                    "the layer that hurts most, short for the one that hurts least. Click to sort, the worst first."
+                ),
+            ),
         }
 
     def _text(self, layer: LayerInfo, spec: LayerSpec, column: Column) -> str:
@@ -322,6 +371,9 @@ class LayersModel(QAbstractTableModel):
             case Column.SQNR:
                 error = self._session.weight_error(layer.name)
                 return "" if error is None else numbers.decibel(error.sqnr_db).removesuffix(" dB")
+            case Column.SENSITIVITY:
+                known, table = self._damages.get(layer.name), self._session.sensitivity
+                return "" if known is None or table is None else cell_text(known.candidate.value, table.metric)
 
     def _value(self, layer: LayerInfo, spec: LayerSpec, column: Column) -> Any:
         match column:
@@ -347,6 +399,8 @@ class LayersModel(QAbstractTableModel):
             if column is Column.ACTIVATION_BITS and not reason and not layer.quantizes_activations:
                 reason = self.tr("The activations of {op} layers are not quantized.").format(op=layer.op)
             return reason or self.tr("Click to choose a format for the selected layers.")
+        if column is Column.SENSITIVITY:
+            return self._damage_tip(layer)
         if column is Column.SQNR and spec.weights is not None and not self._text(layer, spec, column):
             return self.tr("Being computed.")
         lines = [layer.name, f"{layer.op} · {self._text(layer, spec, Column.SHAPE)} · {layer.dtype}"]
@@ -355,6 +409,27 @@ class LayersModel(QAbstractTableModel):
         if layer.scope:
             lines.append(self.tr("Inside {scope}").format(scope=" / ".join(layer.scope)))
         return "\n".join([*lines, *filter(None, [self._why_fixed(layer)])])
+
+    def _damage_tip(self, layer: LayerInfo) -> str:
+        known, table = self._damages.get(layer.name), self._session.sensitivity
+        if known is None or table is None:
+            return self.tr("Not measured yet.") if self._session.jobs.is_active("sensitivity") else ""
+        tried = known.candidate
+        lines = [
+            self.tr("{metric} {value} with {layer} as {format}, on {n} samples").format(
+                metric=metric_name(table.metric),
+                value=score_text(Score(tried.value, tried.stderr, tried.samples), table.metric),
+                layer=layer.name,
+                format=tried.format,
+                n=tried.samples,
+            )
+        ]
+        if not known.present:
+            lines.append(self.tr("The layer is something else now; this is the middle one of the formats tried."))
+        if self._damage_scale is not None:
+            low, high = self._damage_scale.texts()
+            lines.append(self.tr("Bar: full at {high}, empty at {low}.").format(high=high, low=low))
+        return "\n".join(lines)
 
     def _why_fixed(self, layer: LayerInfo) -> str:
         return why_fixed(layer, self.tr)

@@ -22,6 +22,7 @@ from quantgui.errors import SpecError
 from quantgui.gui import numbers
 from quantgui.gui.icons import set_icon
 from quantgui.gui.models.delegates import BarDelegate, BitsDelegate
+from quantgui.gui.models.heat_map import DamageBarDelegate
 from quantgui.gui.models.layers import ACTIVATION_CHOICES, WEIGHT_CHOICES, Column, LayersModel
 from quantgui.gui.widgets.card import Card
 from quantgui.results import NetworkSummary
@@ -36,7 +37,10 @@ _WIDTHS = {
     Column.ACTIVATION_BITS: 57,
     Column.SCHEME: 92,
     Column.SQNR: 84,
+    Column.SENSITIVITY: 88,
 }
+_NARROW_SQNR = 50
+"""Room for the number without its bar."""
 _NAME_WIDTH = 128
 _WIDEST_NAME = 240
 _MARGINS = 18
@@ -116,6 +120,7 @@ class LayersPanel(Card):
         model.rows_changed.connect(self._on_rows_changed)
         model.modelAboutToBeReset.connect(self._on_about_to_reset)
         model.modelReset.connect(self._on_reset)
+        model.sensitivity_shown.connect(self._fit_columns)
         self._selected: tuple[str, ...] = ()
 
     # --- in ------------------------------------------------------------------------------------------------------
@@ -213,6 +218,7 @@ class LayersPanel(Card):
             Column.ACTIVATION_BITS, BitsDelegate(ACTIVATION_CHOICES, self.tr("Format of the activations"), table)
         )
         table.setItemDelegateForColumn(Column.SQNR, BarDelegate(table))
+        table.setItemDelegateForColumn(Column.SENSITIVITY, DamageBarDelegate(table))
         table.selectionModel().selectionChanged.connect(self._on_selection_changed)
         table.clicked.connect(self._on_clicked)
         table.format_keyed.connect(self._on_format_keyed)
@@ -280,13 +286,18 @@ class LayersPanel(Card):
     def _fit_columns(self) -> None:
         """Hide the columns that do not fit, unless the user has asked for them."""
         room = self.width() - 24
-        wanted = dict.fromkeys(Column, True) | self._chosen_columns
+        wanted = dict.fromkeys(Column, True) | {Column.SENSITIVITY: self._model.has_sensitivity()}
+        wanted |= self._chosen_columns
         widths = {column: self.table.columnWidth(column) or width for column, width in self._widths.items()}
+        widths[Column.SQNR] = self._widths[Column.SQNR]
         needed = self._name_width() + sum(width for column, width in widths.items() if wanted[column])
         for column in _OPTIONAL:
             if wanted[column] and column not in self._chosen_columns and needed > room:
                 wanted[column] = False
                 needed -= widths[column]
+        if needed > room and wanted[Column.SENSITIVITY]:
+            widths[Column.SQNR] = _NARROW_SQNR
+        self.table.setColumnWidth(Column.SQNR, widths[Column.SQNR])
         for column in Column:
             self.table.setColumnHidden(column, not wanted[column])
 

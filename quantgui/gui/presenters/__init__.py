@@ -1,0 +1,1 @@
+"""What connects the session with one panel each."""
