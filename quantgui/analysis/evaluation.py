@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -28,7 +28,7 @@ from quantgui.errors import MetricError
 from quantgui.network.batch import Batch, carry
 from quantgui.network.network import Network
 from quantgui.network.simulation import FLOAT_SIMULATION, Simulation
-from quantgui.numerics.metrics import cosine, energies
+from quantgui.numerics.metrics import cosine, noise_energies, signal_energies
 from quantgui.results import (
     ActivationReady,
     Array,
@@ -134,12 +134,21 @@ class Tally:
     """
 
     def __init__(
-        self, network: Network, total_samples: int, metric: Metric | None = None, *, thorough: bool = True
+        self,
+        network: Network,
+        total_samples: int,
+        metric: Metric | None = None,
+        *,
+        thorough: bool = True,
+        only: Collection[str] = (),
     ) -> None:
+        """Start with no samples. With `only`, no other metrics are computed than those, which saves reading outputs."""
         self._network = network
         self._total = total_samples
         self._metric = metric
         self._thorough = thorough
+        self._only = frozenset(only)
+        self._signals: dict[tuple[str, str], Array] = {}
         self._roles: dict[str, OutputRole] | None = None
         self._labelled: tuple[str, OutputRole] | None = None
         self._idle_labels = False
@@ -163,9 +172,12 @@ class Tally:
             self._labelled = _labelled_output(self._roles, references, labels)
             self._idle_labels = labels is not None and self._labelled is None and self._metric is None
         self._samples += batch.samples
-        self._add_distances(references, answers, batch.samples)
-        self._add_classes(references, answers, batch.samples)
-        self._add_accuracy(references, answers, labels)
+        if self._wants("output_sqnr_db", "cosine"):
+            self._add_distances(batch, references, answers)
+        if self._wants("agreement", "kl"):
+            self._add_classes(references, answers, batch.samples)
+        if self._wants("accuracy"):
+            self._add_accuracy(references, answers, labels)
         if self._metric is not None:
             for key, values in (("float user", references), ("user", answers)):
                 scores = batch_scores(self._metric, values, batch.labels, batch.samples)
@@ -230,14 +242,31 @@ class Tally:
         values, weights = _joined(self._scores[metric])
         return SampleRows(self._samples, values=values, weights=weights)
 
-    def _add_distances(self, references: Mapping[str, Array], answers: Mapping[str, Array], samples: int) -> None:
+    def _wants(self, *metrics: str) -> bool:
+        return not self._only or not self._only.isdisjoint(metrics)
+
+    def _add_distances(self, batch: Batch, references: Mapping[str, Array], answers: Mapping[str, Array]) -> None:
         cosines = []
         for name in _compared(references):
-            signal, noise, closeness = self._distance(name, references[name], answers[name])
+            distance = None if self._thorough else self._quick_distance(batch, name, references[name], answers[name])
+            signal, noise, closeness = distance or self._distance(name, references[name], answers[name])
             self._energy.setdefault(name, []).append((signal, noise))
             cosines.append(closeness)
         if cosines and self._thorough:
-            self._add_scores("cosine", _mean_over_outputs(cosines), samples)
+            self._add_scores("cosine", _mean_over_outputs(cosines), batch.samples)
+
+    def _quick_distance(
+        self, batch: Batch, name: str, reference: Array, answer: Array
+    ) -> tuple[Array, Array, Array] | None:
+        """Return what `_distance` does, if all values are finite, and read no more than the answer for it."""
+        # Every network that runs on a batch is held against the same outputs.
+        if (batch.key, name) not in self._signals:
+            self._signals[batch.key, name] = signal_energies(reference)
+        signal = self._signals[batch.key, name]
+        if answer.shape != reference.shape or not np.isfinite(signal).all():
+            return None
+        noise = noise_energies(reference, answer)
+        return (signal, noise, np.zeros(len(signal))) if np.isfinite(noise).all() else None
 
     def _distance(self, name: str, reference: Array, answer: Array) -> tuple[Array, Array, Array]:
         """Return signal and noise energy and cosine of each sample, (S,) each; lost samples as the module says."""
@@ -249,9 +278,9 @@ class Tally:
             x = np.where(finite, x, np.zeros((), x.dtype))
             note = f"The float network gives values that are not finite in '{name}'"
             self._notes[note] += int((~finite).any(1).sum())
+        signal = signal_energies(x)
         if answer.shape != reference.shape:
             self._notes[f"The quantized network gives '{name}' another shape"] += rows
-            signal, _ = energies(x, x)
             return signal, signal, np.zeros(rows)
         y = answer.reshape(rows, -1)
         y = y if clean else np.where(finite, y, np.zeros((), y.dtype))
@@ -259,8 +288,7 @@ class Tally:
         if lost.any():
             self._notes[f"The quantized network gives values that are not finite in '{name}'"] += int(lost.sum())
             y = np.where(lost[:, None], np.zeros((), y.dtype), y)
-        signal, noise = energies(x, y)
-        return signal, noise, np.where(lost, 0.0, cosine(x, y)) if self._thorough else np.zeros(rows)
+        return signal, noise_energies(x, y), np.where(lost, 0.0, cosine(x, y)) if self._thorough else np.zeros(rows)
 
     def _add_classes(self, references: Mapping[str, Array], answers: Mapping[str, Array], samples: int) -> None:
         agreements, divergences = [], []

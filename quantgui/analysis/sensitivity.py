@@ -157,7 +157,7 @@ class _Work:
         self.base = FLOAT_SIMULATION if self.base_is_float else self.base
         thorough = sweep.metric in ("kl", "cosine")
         user = self.metric if sweep.metric == USER_METRIC else None
-        self.tally = Tally(network, self.total, user, thorough=thorough)
+        self.tally = Tally(network, self.total, user, thorough=thorough, only=(sweep.metric,))
 
     # --- first: the weights alone --------------------------------------------------------------------------------
 

@@ -6,9 +6,11 @@ left of a last line is cut off when the file is opened again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +30,7 @@ from quantgui.spec.serialization import config_to_json, layer_spec_to_json
 from quantgui.spec.sweep import Sweep
 
 _VERSION = 1
+_SYNC_SECONDS = 1.0
 
 Place = tuple[int, int]
 """First sample of a batch, and number of samples."""
@@ -75,6 +78,7 @@ class SweepStore:
         """
         self.path = path
         self._rows: dict[str, dict[Place, SampleRows]] = {}
+        self._synced = 0.0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -92,8 +96,10 @@ class SweepStore:
         self.close()
 
     def close(self) -> None:
-        """Close the file; what was put into it is safe already."""
+        """Close the file."""
         if self._file >= 0:
+            with contextlib.suppress(OSError):
+                os.fsync(self._file)
             os.close(self._file)
             self._file = -1
 
@@ -102,7 +108,9 @@ class SweepStore:
         return self._rows.get(_candidate(layer, spec), {})
 
     def put(self, layer: str, spec: LayerSpec, rows: Mapping[Place, SampleRows]) -> None:
-        """Keep what was measured of a candidate; it is on the disk when this returns.
+        """Keep what was measured of a candidate.
+
+        It outlives the process from now on; should the whole machine fail, at most the last second is lost.
 
         Raises:
             DataError: it cannot be written.
@@ -117,7 +125,9 @@ class SweepStore:
         try:
             # One write, so that two programs that work on the same question do not mix their lines.
             written = os.write(self._file, line)
-            os.fsync(self._file)
+            if time.monotonic() - self._synced > _SYNC_SECONDS:
+                os.fsync(self._file)
+                self._synced = time.monotonic()
         except OSError as error:
             raise DataError(f"Cannot keep the sweep in '{self.path}': {error.strerror}.") from error
         if written != len(line):

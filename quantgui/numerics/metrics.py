@@ -2,17 +2,65 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from quantgui.numerics.statistics import decibels, decibels_each
 from quantgui.results import Array
 
+_BLOCK, _WIDTH = 2**17, 2**13
+"""Values looked at together, so that they stay near the processor, and values summed in one go as float32."""
+_SAFE = (1e-25, 1e30)
+"""Energies that float32 sums cannot have lost anything of."""
+
 
 def energies(reference: Array, output: Array) -> tuple[Array, Array]:
     """Return the energy of the reference and of the difference in each sample, both float64 (S,)."""
-    signal, other = _rows(reference), _rows(output)
-    difference = signal - other
-    return np.einsum("sn,sn->s", signal, signal), np.einsum("sn,sn->s", difference, difference)
+    return signal_energies(reference), noise_energies(reference, output)
+
+
+def signal_energies(reference: Array) -> Array:
+    """Return the sum of squares of each sample, float64 (S,); NaN or infinite where a value is."""
+    return _squares(reference, None)
+
+
+def noise_energies(reference: Array, output: Array) -> Array:
+    """Return the sum of squared differences of each sample, float64 (S,); NaN or infinite where a value is."""
+    return _squares(reference, output)
+
+
+def _squares(x: Array, y: Array | None) -> Array:
+    """Return the sum of squares of ``x - y`` for each row: in float32 blocks where they are exact enough, else float64.
+
+    Large outputs, such as those of text recognisers, take longer to read than their layers to run.
+    """
+    rows = len(x)
+    if x.size == 0:
+        return np.zeros(rows)
+    first = x.reshape(rows, -1)
+    second = None if y is None else y.reshape(rows, -1)
+    quick = x.dtype == np.float32 and (y is None or y.dtype == np.float32)
+    found = _sums(first, second, np.float32) if quick else np.full(rows, np.nan)
+    unsafe = np.flatnonzero(~((found > _SAFE[0]) & (found < _SAFE[1])))
+    if unsafe.size:
+        found[unsafe] = _sums(first[unsafe], None if second is None else second[unsafe], np.float64)
+    return found
+
+
+def _sums(x: Array, y: Array | None, dtype: type[np.floating[Any]]) -> Array:
+    rows, columns = x.shape
+    width = min(columns, _WIDTH)
+    height = max(1, _BLOCK // width)
+    found = np.zeros(rows)
+    # What is not finite shows in the result.
+    with np.errstate(all="ignore"):
+        for top in range(0, rows, height):
+            for left in range(0, columns, width):
+                part = np.s_[top : top + height, left : left + width]
+                block = x[part].astype(dtype, copy=False) if y is None else np.subtract(x[part], y[part], dtype=dtype)
+                found[top : top + height] += np.vecdot(block, block)
+    return found
 
 
 def sqnr_db(reference: Array, output: Array) -> float:

@@ -34,6 +34,28 @@ def test_that_sqnr_is_the_ratio_of_energies_in_decibels():
     assert sample_sqnr_db(reference, output) == pytest.approx(10 * np.log10(signal / noise))
 
 
+@pytest.mark.parametrize("shape", [(3, 7), (2, 40_000), (300, 1000), (4, 0)])
+@pytest.mark.parametrize("size", [1e-30, 1e-12, 1.0, 1e25])
+def test_that_energies_are_exact_at_every_size(shape: tuple[int, ...], size: float):
+    rng = np.random.default_rng(1)
+    reference = (rng.standard_normal(shape) * size).astype(np.float32)
+    output = (reference + rng.standard_normal(shape) * size * 1e-3).astype(np.float32)
+    signal, noise = energies(reference, output)
+    exact = reference.astype(np.float64)
+    assert signal == pytest.approx((exact**2).sum(1), rel=1e-5)
+    assert noise == pytest.approx(((exact - output) ** 2).sum(1), rel=1e-5)
+
+
+def test_that_energies_take_other_types_and_tell_of_what_is_not_finite():
+    codes = np.arange(12, dtype=np.int64).reshape(2, 6)
+    assert energies(codes, codes + 2)[1].tolist() == [24.0, 24.0]
+    assert energies(codes % 2 == 0, codes % 3 == 0)[1].tolist() == [3.0, 3.0]
+    broken = np.array([[1.0, 2.0], [math.nan, 0.0], [math.inf, 1.0]], np.float32)
+    signal, noise = energies(np.ones((3, 2), np.float32), broken)
+    assert signal.tolist() == [2.0, 2.0, 2.0]
+    assert np.isfinite(noise).tolist() == [True, False, False]
+
+
 def test_that_equal_outputs_are_perfect_and_zeros_are_no_trouble():
     zero, one = np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32)
     assert sqnr_db(one, one) == math.inf
