@@ -109,6 +109,7 @@ class MainWindow(QMainWindow):
         self._title = ElidedLabel(middle=True)
         self._undo_keys = UndoKeys(self)
         self._failures: dict[str, str] = {}
+        self._stalled = ""
         self._is_new_layout = not settings.contains("layout")
         # Many things happen at once; the actions are looked at once, before the next event of the user.
         self._actions_timer = QTimer(self, singleShot=True, interval=0)
@@ -345,6 +346,8 @@ class MainWindow(QMainWindow):
         session.network_closed.connect(self._on_network_closed)
         session.failed.connect(self._on_failed)
         session.noticed.connect(self._on_noticed)
+        session.stalled.connect(self._on_stalled)
+        session.resumed.connect(self._on_resumed)
         session.saved_changed.connect(self._show_title)
         session.job_changed.connect(self._on_job_changed)
         for signal in (
@@ -436,9 +439,17 @@ class MainWindow(QMainWindow):
     def _on_noticed(self, sentence: str) -> None:
         self._show_notice(sentence, failure=False)
 
+    def _on_stalled(self, sentence: str) -> None:
+        self._stalled = sentence
+        self._show_notice(sentence, failure=True)
+
+    def _on_resumed(self) -> None:
+        self._withdraw_notice(self._stalled)
+        self._stalled = ""
+
     def _show_notice(self, sentence: str, failure: bool) -> None:  # noqa: FBT001 -- comes from a signal
-        stopped = self.session.engine_state == "stopped"
-        action = self.tr("Restart the engine") if stopped and failure else ""
+        helps = failure and (self.session.engine_state == "stopped" or bool(self._stalled))
+        action = self.tr("Restart the engine") if helps else ""
         self.notice.show_sentence(sentence, "failure" if failure else "info", action)
         self._notice_holder.show()
 

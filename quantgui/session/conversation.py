@@ -40,7 +40,7 @@ from quantgui.engine.requests import (
     WeightErrors,
 )
 from quantgui.results import Progress
-from quantgui.session.jobs import JobList, JobState
+from quantgui.session.jobs import Job, JobList, JobState
 from quantgui.session.wanted import Wanted
 from quantgui.spec.config import QuantConfig
 
@@ -48,6 +48,9 @@ _LOG = logging.getLogger(__name__)
 
 LISTEN_SECONDS = 0.008
 """How long the events of the engine may hold up the window's thread at a time."""
+SILENCE_SECONDS = 30.0
+"""After how long without an event a running job is said to be stalled: each of its steps should take less."""
+WATCH_MS = 1000
 _ATTEMPTS = 2
 """A request whose work has ended the engine this often is not sent again by itself."""
 
@@ -70,6 +73,7 @@ class Conversation(QObject):
 
     Args:
         make_engine: starts the engine; it is given the function that hears events, in any thread.
+        clock: seconds, for telling how long nothing has been heard.
 
     Attributes:
         jobs: the newest job of each topic.
@@ -78,6 +82,9 @@ class Conversation(QObject):
         answered: a result of a request that has not been dropped.
         done: a request, all of whose results have been told.
         failed: a sentence for the user.
+        stalled: a running `Job` of which nothing has been heard for `SILENCE_SECONDS`. Its step may just be long, or
+            hang for ever in the user's own code; only `restart` ends it then.
+        resumed: something has been heard of the engine again.
         settled: something has ended or begun anew; perhaps more is to be asked.
         job_changed: a `Job`.
         state_changed: one of starting, ready, restarting, stopped.
@@ -86,6 +93,8 @@ class Conversation(QObject):
     answered = Signal(object)
     done = Signal(object)
     failed = Signal(str)
+    stalled = Signal(object)
+    resumed = Signal()
     settled = Signal()
     job_changed = Signal(object)
     state_changed = Signal(str)
@@ -93,10 +102,18 @@ class Conversation(QObject):
     _heard = Signal()
 
     def __init__(
-        self, make_engine: Callable[[Callable[[EngineEvent], None]], Engine], parent: QObject | None = None
+        self,
+        make_engine: Callable[[Callable[[EngineEvent], None]], Engine],
+        parent: QObject | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(parent)
         self.jobs = JobList(self.job_changed.emit)
+        self._clock = clock
+        self._last_heard = clock()
+        self._stalled: int | None = None
+        self._watch = QTimer(self, interval=WATCH_MS)
+        self._watch.timeout.connect(self.watch)
         self._state = "starting"
         self._is_closed = False
         self._under_way: dict[int, Wanted] = {}
@@ -144,6 +161,9 @@ class Conversation(QObject):
         busy = self.jobs.of_topic(wanted.topic)
         if busy is not None and busy.is_active and self._under_way.get(busy.number) == wanted:
             return
+        if not any(job.is_active for job in self.jobs):
+            self._last_heard = self._clock()
+            self._watch.start()
         number = self.engine.submit(wanted.request, topic=wanted.topic, priority=wanted.priority)
         self._under_way[number] = wanted
         self.jobs.add(number, wanted.topic, wanted.request)
@@ -191,11 +211,16 @@ class Conversation(QObject):
         self._set_state("restarting")
         self._refused.clear()
         self._interrupted.clear()
+        if self._stalled is not None and (stalled := self._under_way.get(self._stalled)):
+            # It would hang again.
+            self._refused[_hashable(stalled.request)] = _ATTEMPTS
+        self._on_sign_of_life()
         self.engine.restart()
 
     def close(self) -> None:
         """End the engine at once; nothing is heard of it any more."""
         self._is_closed = True
+        self._watch.stop()
         self.engine.close()
 
     # --- hearing -------------------------------------------------------------------------------------------------
@@ -216,6 +241,7 @@ class Conversation(QObject):
     def _on_heard(self, event: EngineEvent) -> None:
         if self._is_closed:
             return
+        self._on_sign_of_life()
         match event:
             case JobStarted(job):
                 self.jobs.start(job)
@@ -239,6 +265,36 @@ class Conversation(QObject):
                 self._on_ready()
             case _:
                 assert_never(event)
+
+    # --- silence -------------------------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Look whether the engine has gone silent over a job."""
+        active = [job for job in self.jobs if job.is_active]
+        if not active:
+            self._watch.stop()
+        elif self._stalled is None and self._is_silent():
+            stalled = min(active, key=self._turn)
+            self._stalled = stalled.number
+            self.jobs.mark_stalled(stalled.number, stalled=True)
+            self.stalled.emit(replace(stalled, stalled=True))
+
+    def _is_silent(self) -> bool:
+        # What has been heard and not been taken yet is a sign of life, too.
+        expected = self._state == "ready" and not self._events
+        return expected and self._clock() - self._last_heard >= SILENCE_SECONDS
+
+    def _turn(self, job: Job) -> tuple[bool, Priority, int]:
+        """Return the order in which the engine works on jobs: the first is the one that it cannot get on with."""
+        wanted = self._under_way.get(job.number)
+        return job.state is not JobState.RUNNING, Priority.SWEEP if wanted is None else wanted.priority, job.number
+
+    def _on_sign_of_life(self) -> None:
+        self._last_heard = self._clock()
+        if self._stalled is not None:
+            self.jobs.mark_stalled(self._stalled, stalled=False)
+            self._stalled = None
+            self.resumed.emit()
 
     def _on_ready(self) -> None:
         self._set_state("ready")

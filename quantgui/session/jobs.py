@@ -46,7 +46,10 @@ ENDED = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One request under way, or ended. `seconds` since its start; `sentence` says why it failed."""
+    """One request under way, or ended.
+
+    `seconds` since its start; `sentence` says why it failed. `stalled` where nothing has been heard of it for long.
+    """
 
     number: int
     topic: str
@@ -55,6 +58,7 @@ class Job:
     progress: Progress = field(default_factory=lambda: Progress(0, 0))
     seconds: float = 0.0
     sentence: str = ""
+    stalled: bool = False
 
     @property
     def is_active(self) -> bool:
@@ -134,9 +138,13 @@ class JobList:
         """Note how far a job is."""
         self._change(number, progress=progress)
 
+    def mark_stalled(self, number: int, *, stalled: bool) -> None:
+        """Note that nothing has been heard of a job for long, or that it goes on after all."""
+        self._change(number, stalled=stalled)
+
     def end(self, number: int, state: JobState, sentence: str = "") -> None:
         """Note how a job has ended."""
-        self._change(number, state=state, sentence=sentence)
+        self._change(number, state=state, sentence=sentence, stalled=False)
         self._begun.pop(number, None)
 
     def clear_ended(self) -> None:

@@ -70,6 +70,8 @@ class ReadableSession(QObject):
 
     job_changed = Signal(object)  # Job
     engine_state_changed = Signal(str)
+    stalled = Signal(str)  # a sentence: nothing has been heard of a job for long
+    resumed = Signal()  # it goes on after all
     failed = Signal(str)
     noticed = Signal(str)  # something worth a sentence that is no failure
 

@@ -43,8 +43,9 @@ from quantgui.results import (
     NetworkOpened,
     NetworkSummary,
 )
-from quantgui.session.conversation import Conversation, Engine
+from quantgui.session.conversation import SILENCE_SECONDS, Conversation, Engine
 from quantgui.session.document import Document, Side
+from quantgui.session.jobs import Job
 from quantgui.session.project import Project, absolute_source
 from quantgui.session.reading import ReadableSession
 from quantgui.session.recent import RecentFiles
@@ -100,6 +101,8 @@ class Session(ReadableSession):
         self._conversation.done.connect(self._on_done)
         self._conversation.settled.connect(self.refresh)
         self._conversation.failed.connect(self.failed)
+        self._conversation.stalled.connect(self._on_stalled)
+        self._conversation.resumed.connect(self.resumed)
         self._conversation.job_changed.connect(self.job_changed)
         self._conversation.state_changed.connect(self.engine_state_changed)
         self.jobs = self._conversation.jobs
@@ -405,6 +408,21 @@ class Session(ReadableSession):
         self.store.forget_quality()
         self.config_changed.emit(frozenset())
         self._autosave_soon()
+
+    def _on_stalled(self, job: Job) -> None:
+        seconds = round(SILENCE_SECONDS)
+        function = self.metric.rpartition(":")[2]
+        if function and job.topic in _OF_METRIC:
+            sentence = self.tr(
+                "The metric {name} has not answered for {seconds} s. Wait, or restart the engine and choose another "
+                "metric; your work is kept."
+            ).format(name=function, seconds=seconds)
+        else:
+            sentence = self.tr(
+                "Nothing has been heard of “{job}” for {seconds} s. Wait if it is large, or restart the engine; your "
+                "work is kept."
+            ).format(job=job.title, seconds=seconds)
+        self.stalled.emit(sentence)
 
     # --- the document --------------------------------------------------------------------------------------------
 

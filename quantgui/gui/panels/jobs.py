@@ -62,7 +62,10 @@ class JobsPanel(Card):
                 self._active.add(job.topic)
             case JobState.RUNNING:
                 progress = job.progress
-                row.show_progress(progress.done, progress.total, progress.label, progress.seconds_left)
+                if job.stalled:
+                    row.show_stalled(self.tr("no news for long"))
+                else:
+                    row.show_progress(progress.done, progress.total, progress.label, progress.seconds_left)
                 self._active.add(job.topic)
             case JobState.DONE:
                 row.show_state(_duration(job.seconds), "muted")

@@ -62,6 +62,8 @@ class ProgressRow(QWidget):
 
     def show_progress(self, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
         """Show `done` of `total` steps; 0 of 0 where the number is not known."""
+        if self._state.property("tone") == "warning":
+            set_style(self._state, "tone", "")
         self._set_bar(round(_STEPS * min(done / total, 1.0)) if total else 0, _STEPS if total else 0)
         # What changes stands first: the end gives way where there is no room.
         parts = [self.tr("{done} / {total}").format(done=f"{done:,}", total=f"{total:,}")] if total else []
@@ -70,6 +72,11 @@ class ProgressRow(QWidget):
         if detail:
             parts.append(detail)
         self._state.setText(" · ".join(parts))
+
+    def show_stalled(self, text: str) -> None:
+        """Show that a job has not reported for long; it can still be stopped."""
+        self._state.setText(text)
+        set_style(self._state, "tone", "warning")
 
     def show_state(self, text: str, tone: Tone = "muted") -> None:
         """Show that the job has ended (done, failed, cancelled): no bar in motion, nothing to stop."""
