@@ -30,6 +30,7 @@ from quantgui.answers import (
     verification_json,
     verification_text,
 )
+from quantgui.cli_mix import add_mix_arguments, answer_of, mix_from, mix_json, mix_text, read_sensitivity, table_from
 from quantgui.cli_sensitivity import (
     METRIC_HELP,
     add_sweep_arguments,
@@ -40,6 +41,7 @@ from quantgui.cli_sensitivity import (
 from quantgui.engine.requests import (
     Evaluate,
     Export,
+    FindMix,
     MeasureSensitivity,
     OpenData,
     OpenNetwork,
@@ -60,6 +62,7 @@ from quantgui.results import (
     Exported,
     ImageOptions,
     LayerInfo,
+    MixReady,
     NetworkOpened,
     NetworkSummary,
     Progress,
@@ -70,7 +73,7 @@ from quantgui.results import (
 )
 from quantgui.spec.config import QuantConfig, UnknownName, unknown_names
 from quantgui.spec.presets import PRESETS, find_preset, preset_config
-from quantgui.spec.serialization import config_to_json, load_config, write_text_atomically
+from quantgui.spec.serialization import config_to_json, load_config, save_config, write_text_atomically
 from quantgui.spec.sweep import METRICS
 from quantgui.terminal import ProgressLine, has_display, json_text, metric_name, reserved_stdout, score_text
 
@@ -197,11 +200,22 @@ def _sensitivity_arguments(parser: argparse.ArgumentParser) -> None:
     _config_arguments(parser, required=False)
 
 
+def _mix_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", metavar="NETWORK", help="an ONNX file")
+    add_mix_arguments(parser)
+    _data_arguments(parser, required=True, metric="METRIC", metric_help=METRIC_HELP, size="--image-size")
+
+
 _METRIC, _METRIC_HELP = "FILE.py:FUNCTION", "your metric(outputs, labels) -> score per sample"
 
 
 def _data_arguments(
-    parser: argparse.ArgumentParser, *, required: bool, metric: str = _METRIC, metric_help: str = _METRIC_HELP
+    parser: argparse.ArgumentParser,
+    *,
+    required: bool,
+    metric: str = _METRIC,
+    metric_help: str = _METRIC_HELP,
+    size: str = "--size",
 ) -> None:
     group = parser.add_argument_group("data")
     group.add_argument("--data", metavar="DATA", required=required, help=_DATA_HELP)
@@ -211,7 +225,7 @@ def _data_arguments(
     pictures = parser.add_argument_group(
         "folders of images", "x = (pixel / 255 * scale - mean) / std; what is not given is guessed from the network"
     )
-    pictures.add_argument("--size", metavar="HxW", type=_image_size, help="height and width")
+    pictures.add_argument(size, dest="size", metavar="HxW", type=_image_size, help="height and width")
     pictures.add_argument("--layout", choices=("NCHW", "NHWC"), help="order of the axes")
     pictures.add_argument("--mean", metavar="M[,M,M]", type=_numbers, help="mean of each channel")
     pictures.add_argument("--std", metavar="S[,S,S]", type=_numbers, help="standard deviation of each channel")
@@ -537,6 +551,43 @@ def _sensitivity(work: _Work) -> _Answer:
     return _Answer(json, sensitivity_text(summary, arguments.data, answer))
 
 
+def _mix(work: _Work) -> _Answer:
+    arguments, metric = work.arguments, work.arguments.metric
+    summary = work.open_network()
+    path = Path(arguments.sensitivity) if arguments.sensitivity else None
+    told = None if path is None else read_sensitivity(path, summary)
+    if metric in METRICS:
+        arguments.metric = None  # it needs no file
+    data = work.open_data()
+    arguments.metric = metric
+    headline = METRICS[0]
+    if arguments.drop is not None and metric is None:
+        headline = work.answer(Evaluate(QuantConfig(), 1), EvaluationReady).evaluation.metric
+    mix = mix_from(arguments, summary, told, headline)
+    table = None if told is None or path is None else table_from(told, path, summary, mix)
+    answer: MixReady | None = None
+    try:
+        for event in work.bench.handle(FindMix(mix, table)):
+            work.show(event)
+            answer = event if isinstance(event, MixReady) else answer
+    except KeyboardInterrupt:
+        kept = "What was measured is kept: the same command goes on from there"
+        best = None if answer is None else answer_of(answer)
+        if best is not None and best.measured is not None and arguments.output:
+            save_config(best.config, Path(arguments.output))
+            kept += f", and '{arguments.output}' holds the best mix so far"
+        work.note(f"Stopped. {kept}.")
+        raise
+    best = None if answer is None else answer_of(answer)
+    if answer is None or best is None:
+        raise SpecError("No mix of these formats loses as little as the limit asks for; allow more loss, or more bits.")
+    if arguments.output:
+        save_config(best.config, Path(arguments.output))
+    trust = {"trustworthy": None if data is None else data.trustworthy}
+    values = mix_json(summary, arguments.data, answer) | trust | {"seconds": work.seconds}
+    return _Answer(values, mix_text(summary, arguments.data, answer))
+
+
 def _save_json(path: str | None, values: dict[str, Any]) -> None:
     if path:
         write_text_atomically(Path(path), json_text(values) + "\n")
@@ -568,6 +619,7 @@ _COMMANDS: Final = {
     "sensitivity": _Command(
         "Measure how sensitive the network is to each layer.", _sensitivity_arguments, _sensitivity
     ),
+    "mix": _Command("Find the best format for each layer within a limit of size or loss.", _mix_arguments, _mix),
     "export": _Command("Write a quantized ONNX file.", _export_arguments, _export),
     "verify": _Command("Compare an exported file with its simulation.", _verify_arguments, _verify),
 }

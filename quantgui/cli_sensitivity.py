@@ -18,7 +18,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this command takes."""
     group = parser.add_argument_group("sweep")
     group.add_argument(
-        "--bits", metavar="N,N", type=_bits, default=SWEPT_BITS, help="bit-widths to try, such as 2,4,8 or 2-8"
+        "--bits", metavar="N,N", type=bit_widths, default=SWEPT_BITS, help="bit-widths to try, such as 2,4,8 or 2-8"
     )
     group.add_argument("--what", choices=WHAT, default="weights", help="what of a layer is changed")
     group.add_argument("--exact", action="store_true", help="measure every candidate on all samples")
@@ -32,7 +32,8 @@ def sweep_from(arguments: argparse.Namespace, base: QuantConfig, metric: str | N
     return Sweep(specs, arguments.what, base, name, arguments.samples, arguments.exact)
 
 
-def _bits(text: str) -> tuple[int, ...]:
+def bit_widths(text: str) -> tuple[int, ...]:
+    """Return the bit-widths that an argument such as 2,4,8 or 2-8 names."""
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
@@ -48,6 +49,7 @@ def sensitivity_json(summary: NetworkSummary, data: str, answer: Sensitivity) ->
     """Return a sweep as JSON values."""
     return {
         "network": summary.name,
+        "fingerprint": summary.fingerprint,
         "data": data,
         "what": answer.sweep.what,
         "metric": answer.metric,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,15 +38,14 @@ class Choices:
     fixed: QuantConfig
     fixed_cost: float
 
-    def config(self, selection: Selection, name: str = "") -> QuantConfig:
+    def config(self, selection: Selection) -> QuantConfig:
         """Return the configuration that a selection stands for."""
         chosen = {
             layer: specs[choice]
             for layers, specs, choice in zip(self.groups, self.specs, selection, strict=True)
             for layer in layers
         }
-        config = self.fixed.with_overrides(chosen)
-        return QuantConfig(config.default, config.overrides, name)
+        return replace(self.fixed.with_overrides(chosen), name="Mix")
 
     def cost(self, selection: Selection) -> float:
         """Return the cost of the whole network."""

@@ -148,8 +148,8 @@ class Bench:
                 return self._advise(config)
             case MeasureSensitivity(sweep):
                 return self._sensitivity(sweep)
-            case FindMix(mix):
-                return self._find_mix(mix)
+            case FindMix(mix, table):
+                return self._find_mix(mix, table)
             case TraceNoise(config, samples):
                 return self._trace_noise(config, samples)
             case ViewSample(config, sample):
@@ -247,17 +247,21 @@ class Bench:
         with SweepStore(state_folder() / "sweeps" / f"{key}.jsonl") as store:
             yield from measure_sensitivity(opened.executor, data.dataset, sweep, data.activations, metric, store)
 
-    def _find_mix(self, mix: Mix) -> Iterator[Event]:
+    def _find_mix(self, mix: Mix, table: Sensitivity | None) -> Iterator[Event]:
         opened, data, metric = self._opened(), self._with_data(), self._metric
         sweep = sweep_for(opened.network, mix)
         check_limit(opened.network, mix)
-        yield from _prepare(opened, data, QuantConfig().with_overrides(mix.pinned))
-        table: Sensitivity | None = None
-        for event in self._sensitivity(sweep):
+        for event in self._sensitivity(sweep) if table is None else ():
             yield event
             table = event if isinstance(event, Sensitivity) else table
-        if table is not None:
-            yield from find_mix(opened.executor, data.dataset, mix, table, data.activations, metric)
+        if table is None:
+            raise DataError("There is nothing to compute: the data holds no samples.")
+        for spec in mix.sweep.specs:
+            everywhere = {
+                layer: mix.sweep.candidate(layer, spec) for layer in sweep.swept(opened.network.summary.layers)
+            }
+            yield from _prepare(opened, data, QuantConfig().with_overrides({**everywhere, **mix.pinned}))
+        yield from find_mix(opened.executor, data.dataset, mix, table, data.activations, metric)
 
     def _trace_noise(self, config: QuantConfig, samples: int | None) -> Iterator[Event]:
         opened, data = self._opened(), self._with_data()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from quantgui.results import ImageOptions
+from quantgui.results import ImageOptions, Sensitivity
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import Mix
 from quantgui.spec.quantizer import QuantizerSpec
@@ -106,9 +106,13 @@ class MeasureSensitivity:
 
 @dataclass(frozen=True, slots=True)
 class FindMix:
-    """Answered by MixReady: the frontier first, then its points measured. Measures sensitivity first where needed."""
+    """Answered by MixReady: the frontier first, then its points measured. Measures sensitivity first where needed.
+
+    With a `table` (of `mix.sweep`, from the float network) nothing is measured for the frontier.
+    """
 
     mix: Mix
+    table: Sensitivity | None = None
 
 
 @dataclass(frozen=True, slots=True)

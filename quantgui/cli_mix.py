@@ -1,0 +1,380 @@
+"""The command ``quantgui mix``: its arguments, and its answer for programs and for people."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from quantgui.cli_sensitivity import bit_widths
+from quantgui.errors import DataError, SpecError
+from quantgui.results import Candidate, MixPoint, MixReady, NetworkSummary, Score, Sensitivity
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.mix import CostKind, Mix
+from quantgui.spec.presets import PRESETS, find_preset
+from quantgui.spec.quantizer import FLOAT, LayerSpec, bits_of
+from quantgui.spec.serialization import config_from_json, config_to_json
+from quantgui.spec.size import weight_bytes
+from quantgui.spec.sweep import METRICS, SWEPT_BITS, USER_METRIC, WHAT, Sweep, bits_specs
+from quantgui.terminal import duration, metric_name, score_text, size, table, times_smaller
+
+PERCENT_METRICS = frozenset({"accuracy", "agreement"})
+"""Their loss is told in points of a hundred."""
+_FLOAT_BIT_PAIRS = 32 * 32
+_SHOWN_POINTS = 12
+
+
+# --- arguments ----------------------------------------------------------------------------------------------------
+
+
+def add_mix_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command takes."""
+    limits = parser.add_argument_group("limit", "what the mix must keep; the other one is made as good as can be")
+    limit = limits.add_mutually_exclusive_group(required=True)
+    limit.add_argument("--size", dest="share", metavar="S", type=_share, help="size as a part of the float network's")
+    limit.add_argument("--bytes", metavar="N", type=_amount, help="size in bytes, scales and zero points included")
+    limit.add_argument(
+        "--bops", metavar="N", type=_amount, help="bit operations (MACs x bits x bits); up to 1 a part of the float's"
+    )
+    limit.add_argument("--latency", metavar="S", type=_share, help="time in ONNX Runtime as a part of the float's")
+    limit.add_argument(
+        "--drop",
+        metavar="X",
+        type=float,
+        help="most that the quality may drop: points of 100 for accuracy and agreement, else in the metric's unit; for "
+        "output SQNR, the least dB. The metric is --metric, or else accuracy with labels, or agreement of classes",
+    )
+    group = parser.add_argument_group("formats")
+    group.add_argument(
+        "--bits", metavar="N,N", type=bit_widths, default=None, help="bit-widths to choose from, such as 2,4,8 or 2-8"
+    )
+    group.add_argument("--what", choices=WHAT, default=None, help="what of a layer is quantized")
+    group.add_argument("--pin", metavar="NAME=FORMAT", type=_pair, action="append", default=[], help=_PIN_HELP)
+    group.add_argument(
+        "--exclude", metavar="NAME=FORMAT", type=_pair, action="append", default=[], help="a format a layer may not get"
+    )
+    ties = group.add_mutually_exclusive_group()
+    ties.add_argument("--tie", action="store_true", help="same format for the layers that feed one Add or Concat")
+    ties.add_argument(
+        "--group", metavar="NAME", nargs="+", action="append", default=[], help="same format for these layers"
+    )
+    search = parser.add_argument_group("search")
+    search.add_argument("--sensitivity", metavar="FILE", help="what 'quantgui sensitivity -o FILE' has measured")
+    search.add_argument("--exact", action="store_true", help="measure the sensitivity of all layers on all samples")
+    search.add_argument("--no-refine", action="store_true", help="do not measure around the chosen mix")
+    search.add_argument("-o", "--output", metavar="C.json", help="write the configuration, also when interrupted")
+
+
+_PIN_HELP = "hold a layer at a format: float32, bits such as 4 or int4, or a preset such as W4A8"
+
+
+def mix_from(
+    arguments: argparse.Namespace, summary: NetworkSummary, known: Mapping[str, Any] | None, headline: str
+) -> Mix:
+    """Return what the arguments ask for.
+
+    Args:
+        arguments: of the command; `metric` as the user wrote it.
+        summary: the network.
+        known: the sensitivity that was measured before, as it was written; None if it has to be measured.
+        headline: the metric that an evaluation of this network and data shows first.
+
+    Raises:
+        SpecError: a format, a layer or a limit is impossible.
+    """
+    told = known or {}
+    what = arguments.what or told.get("what", "weights")
+    written = arguments.metric
+    metric = METRICS[0] if written is None else written if written in METRICS else USER_METRIC
+    if written is None and known is not None and told.get("metric") in METRICS:
+        metric = str(told["metric"])
+    sweep = Sweep(bits_specs(arguments.bits or SWEPT_BITS), what, QuantConfig(), metric)
+    specs = sweep.specs
+    if known is not None and arguments.bits is None:
+        formats = {each["format"] for layer in known["layers"] for each in layer["candidates"]}
+        specs = tuple(spec for spec in specs if sweep.label(spec) in formats) or specs
+    sweep = replace(sweep, specs=specs, samples=arguments.samples, exact=arguments.exact)
+    cost, limit = _limit(arguments, summary)
+    drop_metric = metric if written is not None else headline
+    drop = arguments.drop
+    if drop is not None and drop_metric in PERCENT_METRICS:
+        drop /= 100
+    excluded: dict[str, frozenset[LayerSpec]] = {}
+    for name, text in arguments.exclude:
+        excluded[name] = excluded.get(name, frozenset()) | {_spec(text, sweep)}
+    return Mix(
+        sweep,
+        cost=cost,
+        limit=limit,
+        drop=drop,
+        pinned=MappingProxyType({name: _spec(text, sweep) for name, text in arguments.pin}),
+        groups=None if arguments.tie else tuple(tuple(group) for group in arguments.group),
+        excluded=MappingProxyType(excluded),
+        refined=not arguments.no_refine,
+        drop_metric=drop_metric,
+    )
+
+
+def _limit(arguments: argparse.Namespace, summary: NetworkSummary) -> tuple[CostKind, float | None]:
+    if arguments.share is not None:
+        return "bytes", arguments.share * summary.float_bytes
+    if arguments.bops is not None:
+        whole = _FLOAT_BIT_PAIRS * sum(layer.macs for layer in summary.layers)
+        return "bops", arguments.bops * whole if arguments.bops <= 1 else arguments.bops
+    if arguments.latency is not None:
+        return "latency", arguments.latency
+    return "bytes", arguments.bytes
+
+
+def _spec(text: str, sweep: Sweep) -> LayerSpec:
+    """Return what a layer gets by a word such as ``float32``, ``int4``, ``4`` or the name of a preset."""
+    digits = text.lower().removeprefix("int")
+    if digits.isdecimal():
+        (spec,) = bits_specs([int(digits)])
+        return LayerSpec(
+            None if sweep.what == "activations" else spec.weights, None if sweep.what == "weights" else spec.activations
+        )
+    if any(preset.name.lower() == text.lower() for preset in PRESETS):
+        return find_preset(text).spec
+    raise SpecError(f"'{text}' is no format; write float32, bits such as 4 or int4, or the name of a preset.")
+
+
+def _share(text: str) -> float:
+    if "x" in text.lower():
+        raise argparse.ArgumentTypeError(f"must be a part such as 0.25, got '{text}'; for pictures write --image-size")
+    value = _number(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(
+            f"must be a part of the float network, more than 0 and at most 1, got '{text}'"
+        )
+    return value
+
+
+def _amount(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be more than 0, got '{text}'")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a number, got '{text}'")
+    return value
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.rpartition("=")
+    if not equals or not name or not value:
+        raise argparse.ArgumentTypeError(f"must be a layer's name and a format such as conv1=int8, got '{text}'")
+    return name, value
+
+
+# --- a sensitivity that was measured before -----------------------------------------------------------------------
+
+
+def read_sensitivity(path: Path, summary: NetworkSummary) -> Mapping[str, Any]:
+    """Return what ``quantgui sensitivity`` has written about this network, from the float one.
+
+    Raises:
+        DataError: the file cannot be read, or tells of something else.
+    """
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"Cannot read the sensitivity '{path}': {error.strerror}.") from error
+    except ValueError as error:
+        raise DataError(f"'{path.name}' is no JSON file: {error}.") from error
+    try:
+        layers = {layer["name"]: int(layer["parameters"]) for layer in told["layers"]}
+        base = config_from_json(told["config"])
+        formats = [each["format"] for layer in told["layers"] for each in layer["candidates"]]
+    except (TypeError, KeyError, ValueError) as error:
+        raise DataError(f"'{path.name}' is no answer of 'quantgui sensitivity'.") from error
+    known = {layer.name: layer.parameters for layer in summary.layers}
+    for name, parameters in layers.items():
+        if known.get(name) != parameters:
+            raise DataError(f"'{path.name}' is of another network: this one has no such layer '{name}'.")
+    if told.get("fingerprint", summary.fingerprint) != summary.fingerprint:
+        raise DataError(f"'{path.name}' is of another network with the same layers: its weights or graph differ.")
+    if any(base.spec_for(name) != FLOAT for name in known) or not formats:
+        raise DataError(f"'{path.name}' was measured within a configuration; a mix needs it from the float network.")
+    result: Mapping[str, Any] = told
+    return result
+
+
+def table_from(told: Mapping[str, Any], path: Path, summary: NetworkSummary, mix: Mix) -> Sensitivity:
+    """Return the table that a mix needs from what was written.
+
+    Raises:
+        DataError: it was measured in another metric, or of something else, or lacks a layer.
+    """
+    sweep = mix.sweep
+    same_metric = told["metric"] == sweep.metric or (sweep.metric == USER_METRIC and told["metric"] not in METRICS)
+    if not same_metric or told["what"] != sweep.what:
+        raise DataError(
+            f"'{path.name}' tells {metric_name(str(told['metric']))} with {told['what']} changed, not "
+            f"{metric_name(sweep.metric)} with {sweep.what} changed."
+        )
+    written = {(layer["name"], each["format"]): each for layer in told["layers"] for each in layer["candidates"]}
+    candidates = []
+    infos = {layer.name: layer for layer in summary.layers}
+    for name in sweep.swept(summary.layers):
+        if name in mix.pinned:
+            continue
+        layer = infos[name]
+        for spec in sweep.specs:
+            each = written.get((name, sweep.label(spec)))
+            if each is None:
+                raise DataError(f"'{path.name}' does not tell what {sweep.label(spec)} does to the layer '{name}'.")
+            wanted = sweep.candidate(name, spec)
+            count = weight_bytes(
+                layer.channels, layer.elements_per_channel, wanted.weights, float_bits=layer.float_bits
+            )
+            value, error = _finite(each["value"], sweep, each["samples"]), _finite(each["stderr"], sweep, 0)
+            candidates.append(Candidate(name, sweep.label(spec), wanted, value, error, int(each["samples"]), count))
+    reference = told["reference"]
+    return Sensitivity(
+        sweep=sweep,
+        metric=str(told["metric"]),
+        higher_is_better=bool(told["higher_is_better"]),
+        reference=Score(_finite(reference["value"], sweep, 1), math.nan, int(reference["samples"])),
+        candidates=tuple(candidates),
+        orders={},
+        weight_error_correlation=math.nan,
+        total_samples=int(told["samples"]),
+        float_forward_seconds=math.nan,
+        seconds=0.0,
+        cut_segments=0,
+        peak_cache_bytes=0,
+        resumed=len(candidates),
+        complete=True,
+    )
+
+
+def _finite(value: float | None, sweep: Sweep, samples: int) -> float:
+    """Return a number of a JSON file; null is one that is not finite: the output SQNR of equal outputs is endless."""
+    if value is not None:
+        return float(value)
+    return math.inf if samples and sweep.metric == METRICS[0] else math.nan
+
+
+# --- the answer ---------------------------------------------------------------------------------------------------
+
+
+def answer_of(ready: MixReady) -> MixPoint | None:
+    """Return the mix that was found: the refined one, else the chosen one."""
+    return ready.refined or (None if ready.chosen is None else ready.points[ready.chosen])
+
+
+def mix_json(summary: NetworkSummary, data: str, ready: MixReady) -> dict[str, Any]:
+    """Return a search as JSON values."""
+    best = answer_of(ready)
+    mix = ready.mix
+    return {
+        "network": summary.name,
+        "data": data,
+        "cost": mix.cost,
+        "limit": mix.limit,
+        "drop": mix.drop,
+        "drop_metric": ready.limited_metric or None,
+        "metric": ready.metric,
+        "higher_is_better": ready.higher_is_better,
+        "float": {"bytes": summary.float_bytes, "value": ready.float_score.value},
+        "frontier": [_point_json(summary, point) for point in ready.points],
+        "chosen": None
+        if ready.chosen is None
+        else {"index": ready.chosen, **_point_json(summary, ready.points[ready.chosen])},
+        "refined": None if ready.refined is None else _point_json(summary, ready.refined),
+        "gained": ready.gained,
+        "changes": [{"layer": name, "from": str(old), "to": str(new)} for name, old, new in ready.changes],
+        "margin": None if ready.margin is None else {"value": ready.margin.value, "stderr": ready.margin.stderr},
+        "additivity_error": ready.additivity_error,
+        "config": None if best is None else config_to_json(best.config),
+        "complete": ready.complete,
+        "seconds": ready.seconds,
+    }
+
+
+def _point_json(summary: NetworkSummary, point: MixPoint) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "bytes": point.bytes,
+        "share": point.bytes / summary.float_bytes if summary.float_bytes else None,
+        "cost": point.cost,
+        "predicted": point.predicted,
+        "measured": None if point.measured is None else point.measured.value,
+        "stderr": None if point.measured is None else point.measured.stderr,
+    }
+    if point.limited is not None:
+        value["limited"] = {"value": point.limited.value, "stderr": point.limited.stderr}
+    return value
+
+
+def mix_text(summary: NetworkSummary, data: str, ready: MixReady) -> str:
+    """Return a search for people: the mix that was found, its layers by format, and the frontier."""
+    best = answer_of(ready)
+    metric = metric_name(ready.metric)
+    lines = []
+    if best is not None:
+        quality = f", {metric} {score_text(ready.metric, best.measured)}" if best.measured else ""
+        lines.append(
+            f"{summary.name}: {size(best.bytes)} of {size(summary.float_bytes)}, "
+            f"{times_smaller(summary.float_bytes, best.bytes)} smaller{quality}; {duration(ready.seconds)}"
+        )
+        lines += [f"  {sentence}" for sentence in _sentences(ready, best)]
+        lines += ["", table([["format", "layers", "parameters"], *_formats(summary, best.config)])]
+    rows = [["", "size", "of float", f"{metric} predicted", "measured"]]
+    for index, point in _shown(ready):
+        measured = "" if point.measured is None else score_text(ready.metric, point.measured)
+        share = f"{point.bytes / summary.float_bytes:.3f}"
+        predicted = score_text(ready.metric, Score(point.predicted, math.nan, 0))
+        rows.append(["chosen" if index == ready.chosen else "", size(point.bytes), share, predicted, measured])
+    lines += ["", f"  the frontier on {data}", table(rows)]
+    if math.isfinite(ready.additivity_error):
+        unit = " dB" if ready.metric == METRICS[0] else ""
+        lines.append(f"  predicted and measured differ by {ready.additivity_error:.3g}{unit} on average")
+    return "\n".join(lines)
+
+
+def _sentences(ready: MixReady, best: MixPoint) -> Iterable[str]:
+    """Yield what is to be said of the mix that was found."""
+    if ready.margin is not None and best.limited is not None:
+        factor, unit = (100, " points") if ready.limited_metric in PERCENT_METRICS else (1, "")
+        name = metric_name(ready.limited_metric)
+        margin = f"{factor * ready.margin.value:.2g} ± {factor * ready.margin.stderr:.2g}{unit}"
+        sure = "surely " if ready.margin.value > 2 * ready.margin.stderr else ""
+        yield f"{name} {score_text(ready.limited_metric, best.limited)}: {sure}within the limit by {margin}"
+    if ready.changes:
+        layers = f"{len(ready.changes)} layer{'s' if len(ready.changes) > 1 else ''} changed"
+        gain = f"{ready.gained:+.3g}{' dB' if ready.metric == METRICS[0] else ''}"
+        yield f"refined: {layers}, {metric_name(ready.metric)} {gain} against the best one predicted"
+    elif ready.refined is not None:
+        yield "refined: no change of one or two layers was better beyond its standard error"
+
+
+def _formats(summary: NetworkSummary, config: QuantConfig) -> list[list[str]]:
+    found: dict[LayerSpec, tuple[int, int]] = {}
+    for layer in summary.layers:
+        spec = config.spec_for(layer.name)
+        count, parameters = found.get(spec, (0, 0))
+        found[spec] = (count + 1, parameters + layer.parameters)
+    order = sorted(found, key=lambda spec: (bits_of(spec.weights), bits_of(spec.activations)))
+    return [[str(spec), str(found[spec][0]), f"{found[spec][1]:,}"] for spec in order]
+
+
+def _shown(ready: MixReady) -> list[tuple[int, MixPoint]]:
+    """Return the measured points, or some of all where none is."""
+    measured = [(index, point) for index, point in enumerate(ready.points) if point.measured is not None]
+    if measured:
+        return measured
+    step = max(1, len(ready.points) // _SHOWN_POINTS)
+    return [(index, point) for index, point in enumerate(ready.points) if index % step == 0 or index == ready.chosen]
