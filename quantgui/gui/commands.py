@@ -83,6 +83,7 @@ class Commands(QObject):
         self.help_dialog: HelpDialog | None = None
         self.search_dialog: SearchDialog | None = None
         self.preferences_dialog: PreferencesDialog | None = None
+        session.network_opened.connect(lambda summary: chooser.visit(summary.path))
         session.data_opened.connect(self._on_data_opened)
         session.exported.connect(self._on_exported)
         session.verified.connect(self._on_verified)
@@ -377,8 +378,13 @@ class Commands(QObject):
     def _on_verified(self, result: Verification) -> None:
         if self.verification_dialog is None:
             self.verification_dialog = VerificationDialog(self._window)
+            self.verification_dialog.layer_activated.connect(self._look_at)
         self.verification_dialog.show_verification(result)
         _present(self.verification_dialog)
+
+    def _look_at(self, layer: str) -> None:
+        if self._session.layer(layer) is not None:
+            self._session.select((layer,))
 
     def _on_job_changed(self, job: Job) -> None:
         if job.topic == "export" and self.export_dialog is not None:

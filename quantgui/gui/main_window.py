@@ -94,7 +94,7 @@ class MainWindow(QMainWindow):
         self.setObjectName("main")
         self.session = session
         self._settings = settings
-        self.commands = Commands(session, chooser or FileChooser(), self)
+        self.commands = Commands(session, chooser or FileChooser(settings), self)
         self.actions_by_id, self._menus = build_actions(self, self.commands.handlers())
         self.welcome = WelcomePage()
         self.notice = NoticeBar()

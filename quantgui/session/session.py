@@ -414,7 +414,7 @@ class Session(ReadableSession):
         function = self.metric.rpartition(":")[2]
         if function and job.topic in _OF_METRIC:
             sentence = self.tr(
-                "The metric {name} has not answered for {seconds} s. Wait, or restart the engine and choose another "
+                "The metric “{name}” has not answered for {seconds} s. Wait, or restart the engine and choose another "
                 "metric; your work is kept."
             ).format(name=function, seconds=seconds)
         else:

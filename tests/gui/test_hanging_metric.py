@@ -42,7 +42,7 @@ def test_that_a_metric_that_hangs_is_told_and_left_behind_by_one_button(
     source = tmp_path / "mine.py"
     source.write_text("def wait(outputs, labels):\n    while True:\n        pass\n")
     session.set_metric(f"{source}:wait")
-    qtbot.waitUntil(lambda: "metric wait has not answered" in window.notice.sentence(), timeout=PATIENCE)
+    qtbot.waitUntil(lambda: "metric “wait” has not answered" in window.notice.sentence(), timeout=PATIENCE)
     assert window.notice.action.isVisible()
     hung = session.engine.process_id
     # It does not hear of being stopped.

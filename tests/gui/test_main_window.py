@@ -251,6 +251,10 @@ def test_that_export_and_verification_go_through_their_dialogs(opened, qtbot, tm
     assert "out.onnx" in shown.heading.text()
     assert shown.table.rowCount() > 0
     assert "±" in shown.deployed.text()
+    last = shown.table.rowCount() - 1
+    shown.table.setCurrentCell(last, 0)
+    qtbot.keyClick(shown.table, Qt.Key.Key_Return)
+    assert session.selection == (shown.table.item(last, 0).text(),)
     shown.close()
     dialog.close()
 

@@ -32,11 +32,12 @@ class DataDialog(QDialog):
     """Choose data and metric; stays open to show what was found.
 
     Signals:
-        data_chosen: source, and `ImageOptions` or None to have them guessed.
+        data_chosen: source, `ImageOptions` or None to have them guessed, and the source of the data for ranges,
+            empty where it is the same.
         metric_chosen: ``FILE.py:function``, or empty for the automatic metric.
     """
 
-    data_chosen = Signal(str, object)
+    data_chosen = Signal(str, object, str)
     metric_chosen = Signal(str)
 
     def __init__(self, chooser: FileChooser, parent: QWidget | None = None) -> None:
@@ -69,6 +70,7 @@ class DataDialog(QDialog):
         self.samples.setSuffix(self.tr(" samples"))
         self.samples.setAccessibleName(self.tr("Number of random samples"))
         self.samples.setToolTip(self.tr("How many samples of random numbers are made."))
+        self._make_calibration()
         self.open_button = self._button(
             self.tr("Open data"), self.tr("Read the data and measure quality with it."), self._on_open
         )
@@ -111,6 +113,31 @@ class DataDialog(QDialog):
         self._lay_out()
         self._on_kind()
 
+    def _make_calibration(self) -> None:
+        self.calibration = QLineEdit()
+        self.calibration.setPlaceholderText(self.tr("the same data"))
+        self.calibration.setAccessibleName(self.tr("Data for calibration"))
+        self.calibration.setToolTip(
+            self.tr(
+                "The ranges of activations are taken from this data, and quality is measured on the other: so no "
+                "sample is judged by ranges it has set itself. A file or folder like the one above; empty takes the "
+                "same data for both."
+            )
+        )
+        self.calibration.textEdited.connect(lambda: self._say("", "muted"))
+        self.calibration.returnPressed.connect(self._on_open)
+        self._calibration_label = QLabel(self.tr("&Ranges from"))
+        self._calibration_label.setToolTip(self.calibration.toolTip())
+        self._calibration_label.setBuddy(self.calibration)
+        self.calibration_file = self._button(
+            self.tr("File…"), self.tr("Choose an .npz or .npy file to take ranges from."), self._on_calibration_file
+        )
+        self.calibration_folder = self._button(
+            self.tr("Folder…"), self.tr("Choose a folder of images to take ranges from."), self._on_calibration_folder
+        )
+        self.calibration_file.setAccessibleName(self.tr("File for calibration"))
+        self.calibration_folder.setAccessibleName(self.tr("Folder for calibration"))
+
     # --- in ------------------------------------------------------------------------------------------------------
 
     def show_network(self, inputs: Sequence[TensorInfo]) -> None:
@@ -122,6 +149,7 @@ class DataDialog(QDialog):
         self._image_box.setVisible(summary is not None and summary.image_options is not None)
         if summary is None:
             self._say("", "muted")
+            self.calibration.clear()
             self.path.setFocus()
         else:
             labels = self.tr("with labels") if summary.has_labels else self.tr("without labels")
@@ -133,6 +161,7 @@ class DataDialog(QDialog):
                 self.from_random.setChecked(True)
             else:
                 self.path.setText(summary.source)
+            self.calibration.setText(summary.calibration)
             if summary.image_options is not None:
                 self.images.show_options(summary.image_options)
         self.adjustSize()
@@ -180,6 +209,16 @@ class DataDialog(QDialog):
         layout.addLayout(_indented(self.path, self.file_button, self.folder_button))
         layout.addWidget(self.from_random)
         row = _indented(self.samples)
+        row.addStretch(1)
+        layout.addLayout(row)
+        row = QHBoxLayout()
+        row.setSpacing(6)
+        row.addWidget(self._calibration_label)
+        row.addWidget(self.calibration, 1)
+        row.addWidget(self.calibration_file)
+        row.addWidget(self.calibration_folder)
+        layout.addLayout(row)
+        row = QHBoxLayout()
         row.addStretch(1)
         row.addWidget(self.open_button)
         layout.addLayout(row)
@@ -239,11 +278,21 @@ class DataDialog(QDialog):
             self.path.setText(path)
             self._on_open()
 
+    def _on_calibration_file(self) -> None:
+        if path := self._chooser.open_file(self, self.tr("Open data for calibration"), PATTERN):
+            self.calibration.setText(path)
+            self.open_button.setFocus()
+
+    def _on_calibration_folder(self) -> None:
+        if path := self._chooser.open_folder(self, self.tr("Open a folder of images for calibration")):
+            self.calibration.setText(path)
+            self.open_button.setFocus()
+
     def _on_open(self) -> None:
         source = self.path.text().strip() if self.from_file.isChecked() else f"random:{self.samples.value()}"
         if source:
             self.show_busy()
-            self.data_chosen.emit(source, None)
+            self.data_chosen.emit(source, None, self.calibration.text().strip())
 
     def _on_images(self) -> None:
         options = self.images.options()
@@ -253,7 +302,7 @@ class DataDialog(QDialog):
             )
             return
         self.show_busy()
-        self.data_chosen.emit(self.path.text().strip(), options)
+        self.data_chosen.emit(self.path.text().strip(), options, self.calibration.text().strip())
 
     def _on_metric_file(self) -> None:
         if path := self._chooser.open_file(self, self.tr("Open a metric"), "Python (*.py)"):

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QDialog, QHBoxLayout, QLabel, QLineEdit, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QDialog,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QMessageBox,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from quantgui.gui import numbers
 from quantgui.gui.dialogs.files import FileChooser
@@ -17,6 +28,9 @@ PATTERN = "ONNX (*.onnx)"
 
 class ExportDialog(QDialog):
     """Choose a file and watch it being written.
+
+    Attributes:
+        may_replace: asks whether an existing file may be replaced; a test puts its own answer here.
 
     Signals:
         export_requested: path.
@@ -34,6 +48,8 @@ class ExportDialog(QDialog):
         self.setMinimumWidth(520)
         self._chooser = chooser
         self._written = ""
+        self._agreed = ""
+        self.may_replace: Callable[[Path], bool] = self._ask_to_replace
         self.summary = QLabel()
         self.summary.setWordWrap(True)
         self.path = QLineEdit()
@@ -148,8 +164,30 @@ class ExportDialog(QDialog):
 
     def _on_browse(self) -> None:
         if path := self._chooser.save_file(self, self.tr("Export"), self.path.text(), PATTERN):
+            # The file dialog has asked whether this very file may be replaced.
+            self._agreed = path
             self.path.setText(path if Path(path).suffix else f"{path}.onnx")
 
     def _on_export(self) -> None:
+        path = self.path.text().strip()
+        if path != self._agreed and Path(path).exists() and not self.may_replace(Path(path)):
+            self.path.setFocus()
+            return
+        self._agreed = ""
         self.show_progress(Progress(0, 0, self.tr("Waiting for the engine …")))
-        self.export_requested.emit(self.path.text().strip())
+        self.export_requested.emit(path)
+
+    def _ask_to_replace(self, path: Path) -> bool:
+        box = QMessageBox(self)
+        box.setIcon(QMessageBox.Icon.Question)
+        box.setWindowTitle(self.tr("Replace the file"))
+        box.setText(self.tr("“{name}” exists already. Replace it?").format(name=path.name))
+        box.setInformativeText(str(path.parent))
+        replace = box.addButton(self.tr("Replace"), QMessageBox.ButtonRole.DestructiveRole)
+        keep = box.addButton(self.tr("Cancel"), QMessageBox.ButtonRole.RejectRole)
+        box.setDefaultButton(keep)
+        box.setEscapeButton(keep)
+        box.exec()
+        chosen = box.clickedButton() is replace
+        box.deleteLater()
+        return chosen

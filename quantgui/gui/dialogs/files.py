@@ -4,14 +4,37 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from PySide6.QtCore import QSettings
 from PySide6.QtWidgets import QFileDialog, QWidget
+
+from quantgui.paths import sample_models
+
+_KEY = "folder"
 
 
 class FileChooser:
-    """Asks the user for files, starting where he was last."""
+    """Asks the user for files, starting where he was last, be it in an earlier run of the program.
 
-    def __init__(self) -> None:
-        self._folder = str(Path.home())
+    Args:
+        settings: where the folder is kept; None keeps it for this run only.
+    """
+
+    def __init__(self, settings: QSettings | None = None) -> None:
+        self._settings = settings
+        kept = "" if settings is None else str(settings.value(_KEY, ""))
+        self._folder = kept if kept and Path(kept).is_dir() else str(Path.home())
+
+    @property
+    def folder(self) -> str:
+        """The folder in which the next question starts."""
+        return self._folder
+
+    def visit(self, path: str) -> None:
+        """Start the next question in the folder of `path`, a file that has been opened by other ways."""
+        folder = Path(path).parent
+        # Nobody keeps his own files among the samples, which lie inside the program.
+        if path and folder.is_dir() and not folder.resolve().is_relative_to(sample_models().resolve()):
+            self._go_to(str(folder))
 
     def open_file(self, parent: QWidget, title: str, pattern: str) -> str:
         """Return an existing file, or an empty string."""
@@ -30,5 +53,10 @@ class FileChooser:
 
     def _remember(self, path: str) -> str:
         if path:
-            self._folder = str(Path(path).parent)
+            self._go_to(str(Path(path).parent))
         return path
+
+    def _go_to(self, folder: str) -> None:
+        self._folder = folder
+        if self._settings is not None:
+            self._settings.setValue(_KEY, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QDialog,
@@ -32,7 +32,13 @@ SAME_DB = 60.0
 
 
 class VerificationDialog(QDialog):
-    """The result of "Verify"."""
+    """The result of "Verify".
+
+    Signals:
+        layer_activated: name of a layer whose row was double-clicked, or chosen with Return.
+    """
+
+    layer_activated = Signal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -58,8 +64,15 @@ class VerificationDialog(QDialog):
         self.table = QTableWidget(0, 3)
         self.table.setHorizontalHeaderLabels([self.tr("Layer"), self.tr("Tensor"), self.tr("SQNR, dB")])
         self.table.setAccessibleName(self.tr("Deviation of each layer"))
-        self.table.setToolTip(self.tr("How close each layer's output in the file is to the simulated one."))
+        self.table.setToolTip(
+            self.tr(
+                "How close each layer's output in the file is to the simulated one, in dB; larger is better.\n"
+                "Double-click a row, or press Return, to look at its layer in the window."
+            )
+        )
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.table.activated.connect(lambda index: self._on_activated(index.row()))
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setShowGrid(False)
         self.table.verticalHeader().hide()
@@ -130,3 +143,8 @@ class VerificationDialog(QDialog):
                 (QTableWidgetItem(deviation.layer), QTableWidgetItem(deviation.tensor), value)
             ):
                 self.table.setItem(row, column, item)
+
+    def _on_activated(self, row: int) -> None:
+        item = self.table.item(row, 0)
+        if item is not None:
+            self.layer_activated.emit(item.text())
