@@ -22,6 +22,7 @@ from quantgui.spec.sweep import SMALLER_IS_BETTER, USER_METRIC
 SQNR_METRIC = "output_sqnr_db"
 _PERFECT = {"agreement": 1.0, "cosine": 1.0, "kl": 0.0, SQNR_METRIC: math.inf}
 """What the float network has against itself."""
+_COUNTING = frozenset({"accuracy", "agreement"})
 _THOROUGH = frozenset({"cosine", "kl"})
 
 
@@ -117,7 +118,11 @@ class Gauge:
         return measured.limited_float.score
 
     def margin(self, measured: Measured) -> Score:
-        """Return how much better than the limit of the loss a configuration is; both networks saw the same samples."""
+        """Return how much better than the limit of the loss a configuration is; both networks saw the same samples.
+
+        The standard error of a metric that counts samples is at least what one of them makes: none that has changed its
+        answer does not mean that none ever will.
+        """
         limit, value = self.mix.drop or 0.0, measured.limited.value
         if self.limited_metric == SQNR_METRIC:
             return Score(value - limit, measured.limited.score.stderr, measured.limited.samples)
@@ -126,6 +131,8 @@ class Gauge:
         error = measured.limited.score.stderr
         if measured.limited_float is not None:
             error = difference_error(measured.limited_float, measured.limited)
+        if self.limited_metric in _COUNTING:
+            error = max(error, 1 / measured.limited.samples)
         return Score(limit - loss, error, measured.limited.samples)
 
     def keeps_limit(self, measured: Measured) -> bool:

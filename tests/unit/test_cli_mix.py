@@ -1,0 +1,174 @@
+"""The command ``quantgui mix`` on a sample network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from quantgui.cli import EXIT_INTERRUPTED, EXIT_MISTAKE, main
+from quantgui.engine.bench import Bench
+from quantgui.paths import sample_models, state_folder
+from quantgui.results import MixReady
+
+DIGITS = str(sample_models() / "digits" / "digits.onnx")
+DATA = str(sample_models() / "digits" / "digits.calibration.npz")
+LABELLED_DATA = str(sample_models() / "digits" / "digits.evaluation.npz")
+COMMAND = ["mix", DIGITS, "--data", DATA, "--bits", "2,4,8", "--samples", "32"]
+LABELLED = ["mix", DIGITS, "--data", LABELLED_DATA, "--bits", "2,4,8", "--samples", "200"]
+
+
+def run_json(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def sentence(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(words) == EXIT_MISTAKE
+    told = capsys.readouterr()
+    assert not told.out
+    lines = [line for line in told.err.splitlines() if line.startswith("quantgui: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_that_the_mix_keeps_the_size_and_can_be_evaluated(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = str(tmp_path / "C.json")
+    answer = run_json([*COMMAND, "--size", "0.2", "-o", config], capsys)
+    best = answer["refined"]
+    assert best["bytes"] <= 0.2 * answer["float"]["bytes"]
+    assert best["bytes"] == pytest.approx(best["cost"])
+    assert answer["chosen"]["bytes"] == answer["frontier"][answer["chosen"]["index"]]["bytes"]
+    assert all({"bytes", "predicted", "measured", "stderr"} <= point.keys() for point in answer["frontier"])
+    assert sum(point["measured"] is not None for point in answer["frontier"]) >= 5
+    assert answer["seconds"] > 0
+    assert answer["complete"]
+    found = run_json(["evaluate", DIGITS, "--data", DATA, "--samples", "32", "--config", config], capsys)
+    assert found["bytes"] == best["bytes"]
+    assert found["output_sqnr_db"] == pytest.approx(best["measured"])
+
+
+def test_that_bytes_bit_operations_and_loss_are_limits_too(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = run_json([*COMMAND, "--bytes", "50000"], capsys)
+    assert answer["refined"]["bytes"] <= 50000
+    answer = run_json([*COMMAND, "--bops", "0.02", "--what", "both"], capsys)
+    whole = answer["frontier"][-1]["cost"]
+    assert answer["limit"] == pytest.approx(0.02 * whole)
+    assert answer["refined"]["cost"] <= 0.02 * whole
+    answer = run_json([*COMMAND, "--drop", "25", "--metric", "output_sqnr_db"], capsys)
+    assert answer["refined"]["measured"] >= 25
+    assert answer["drop_metric"] == "output_sqnr_db"
+
+
+def test_that_a_loss_without_a_metric_is_of_accuracy_in_points_of_a_hundred(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer = run_json([*LABELLED, "--drop", "0.5"], capsys)
+    assert (answer["metric"], answer["drop_metric"], answer["drop"]) == ("output_sqnr_db", "accuracy", 0.005)
+    assert answer["margin"]["value"] >= 0
+    assert answer["margin"]["stderr"] > 0
+    assert answer["refined"]["limited"]["value"] > 0.95
+    assert main([*LABELLED, "--drop", "0.5", "--no-refine"]) == 0
+    assert "within the limit by" in capsys.readouterr().out
+
+
+def test_that_a_sensitivity_from_a_file_is_not_measured_again(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = str(tmp_path / "s.json")
+    measured = ["sensitivity", DIGITS, "--data", DATA, "--bits", "2,4,8", "--samples", "32", "-o", file]
+    assert main(measured) == 0
+    capsys.readouterr()
+    before = sorted((state_folder() / "sweeps").iterdir())
+    plain = run_json([*COMMAND, "--size", "0.2", "--no-refine"], capsys)
+    words = ["mix", DIGITS, "--data", DATA, "--samples", "32", "--size", "0.2", "--no-refine", "--sensitivity", file]
+    # The bit-widths are those of the file.
+    assert run_json(words, capsys)["frontier"] == plain["frontier"]
+    assert sorted((state_folder() / "sweeps").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda told: told["layers"][0].update(name="other"), "no such layer 'other'"),
+        (lambda told: told.update(fingerprint="0"), "its weights or graph differ"),
+        (lambda told: told.update(metric="kl"), "tells KL divergence"),
+        (lambda told: told["layers"].pop(), "does not tell what int"),
+        (lambda told: told.pop("layers"), "is no answer of 'quantgui sensitivity'"),
+        (lambda told: told["config"]["default"].update(weights={"format": "int8"}), "needs it from the float network"),
+    ],
+)
+def test_that_a_sensitivity_of_something_else_is_refused(
+    change, words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "s.json"
+    measured = ["sensitivity", DIGITS, "--data", DATA, "--bits", "4,8", "--samples", "8", "-o", str(file)]
+    assert main(measured) == 0
+    told = json.loads(file.read_text())
+    change(told)
+    file.write_text(json.dumps(told))
+    capsys.readouterr()
+    metric = ["--metric", "output_sqnr_db"]
+    assert words in sentence([*COMMAND, "--bits", "4,8", *metric, "--size", "0.3", "--sensitivity", str(file)], capsys)
+
+
+def test_that_pins_groups_and_exclusions_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", DIGITS, "--json"]) == 0
+    names = [layer["name"] for layer in json.loads(capsys.readouterr().out)["layers"]]
+    words = ["--pin", f"{names[0]}=W8", "--pin", f"{names[1]}=float32", "--exclude", f"{names[2]}=4"]
+    answer = run_json([*COMMAND, "--size", "0.3", "--no-refine", *words, "--group", *names[3:5]], capsys)
+    layers = {name: answer["config"]["layers"].get(name) for name in names}
+    assert layers[names[0]]["weights"]["format"] == "int8"
+    assert layers[names[1]] is None
+    assert layers[names[2]] is None or layers[names[2]]["weights"]["format"] != "int4"
+    assert layers[names[3]] == layers[names[4]]
+
+
+def test_that_mistakes_are_told_in_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "the smallest one takes 18,024 bytes, 0.075 of" in sentence([*COMMAND, "--size", "0.01"], capsys)
+    assert "One of the arguments" in sentence(COMMAND, capsys)
+    assert "--image-size" in sentence([*COMMAND, "--size", "224x224"], capsys)
+    assert "the layer 'nowhere'" in sentence([*COMMAND, "--size", "0.2", "--pin", "nowhere=4"], capsys)
+    assert "'int99x' is no format" in sentence([*COMMAND, "--size", "0.2", "--pin", "a=int99x"], capsys)
+    assert "loses as little" in sentence(
+        [*COMMAND, "--drop", "300", "--metric", "output_sqnr_db", "--bits", "2", *excluded_float()], capsys
+    )
+    missing = str(tmp_path / "missing.json")
+    assert "Cannot read the sensitivity" in sentence([*COMMAND, "--size", "0.2", "--sensitivity", missing], capsys)
+
+
+def excluded_float() -> list[str]:
+    bench = Bench()
+    from quantgui.engine.requests import OpenNetwork
+
+    list(bench.handle(OpenNetwork(DIGITS)))
+    return [word for layer in bench.network.layers for word in ("--exclude", f"{layer}=float32")]
+
+
+def test_that_an_interrupt_keeps_the_best_mix_so_far(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = Bench.handle
+    config = tmp_path / "C.json"
+
+    def interrupted(bench: Bench, request: object):
+        for event in handle(bench, request):
+            yield event
+            if isinstance(event, MixReady) and event.points[event.chosen].measured is not None:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bench, "handle", interrupted)
+        assert main([*COMMAND, "--size", "0.2", "-o", str(config)]) == EXIT_INTERRUPTED
+    assert "holds the best mix so far" in capsys.readouterr().err
+    found = run_json(["evaluate", DIGITS, "--data", DATA, "--config", str(config)], capsys)
+    assert found["bytes"] <= 0.2 * found["float_bytes"]
+
+
+def test_that_the_text_tells_the_mix_and_the_frontier(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*COMMAND, "--size", "0.2"]) == 0
+    text = capsys.readouterr().out
+    assert "smaller, output SQNR" in text
+    assert "chosen" in text
+    assert "predicted and measured differ by" in text
