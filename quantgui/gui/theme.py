@@ -330,6 +330,7 @@ SegmentedButtons > QToolButton[place="last"] { border-top-right-radius: 5px; bor
 SegmentedButtons > QToolButton[place="only"] { border-left-width: 1px; border-radius: 5px; }
 SegmentedButtons > QToolButton:hover { background: $hover; }
 SegmentedButtons > QToolButton:checked { background: $accent; border-color: $accent; color: $on_accent; }
+ToggleButtons > QToolButton:checked { background: $selected; border-color: $accent; color: $text; }
 SegmentedButtons > QToolButton:focus { color: $accent; }
 SegmentedButtons > QToolButton:checked:focus { color: $on_accent; border-color: $text; border-left-width: 1px; }
 SegmentedButtons > QToolButton:disabled { color: $disabled; }

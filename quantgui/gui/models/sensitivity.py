@@ -27,8 +27,6 @@ from quantgui.spec.sweep import Sweep
 
 Index = QModelIndex | QPersistentModelIndex
 ROOT = QModelIndex()
-ROLE_CELL = Qt.ItemDataRole.UserRole
-"""How a cell is drawn: a `Cell`."""
 _ROWS_TOLD_APART = 16
 UNCERTAIN = "~"
 
@@ -79,10 +77,12 @@ class SensitivityModel(QAbstractTableModel):
         self._candidates: dict[str, dict[str, Candidate]] = {}
         self._places: dict[str, dict[str, Place]] = {}
         self._present: dict[str, LayerSpec] = {}
+        self._drawn: dict[str, tuple[Cell | None, ...]] = {}
         self._shown: frozenset[str] | None = None
         self._rows: list[str] = []
         self._row_of: dict[str, int] = {}
         self._sort: tuple[int, Qt.SortOrder] = (-1, Qt.SortOrder.AscendingOrder)
+        self._measured = 0, 0
         self.scale: DamageScale | None = None
         self._guess_scale: DamageScale | None = None
         theme_events().changed.connect(self._on_theme_changed)
@@ -104,17 +104,14 @@ class SensitivityModel(QAbstractTableModel):
         changed = self._take_candidates(table.candidates)
         moved = self._take_orders(table, old)
         self._table = table
-        if self._take_scales() or moved:
-            self._tell(range(len(self._rows)))
-        else:
-            self._tell([row for name in changed if (row := self._row_of.get(name)) is not None])
+        self._tell(self._candidates if self._take_scales() or moved else changed)
 
     def show_present(self, specs: Mapping[str, LayerSpec]) -> None:
         """Take over what the layers are now; cells that have it are framed."""
         new = {**self._present, **specs}
         changed = [name for name, spec in new.items() if self._present.get(name) != spec]
         self._present = new
-        self._tell([row for name in changed if (row := self._row_of.get(name)) is not None])
+        self._tell(changed)
 
     def show_only(self, names: frozenset[str] | None) -> None:
         """Show the layers `names` alone; None for all."""
@@ -146,10 +143,17 @@ class SensitivityModel(QAbstractTableModel):
         """Return what is known of a cell."""
         return self._candidates.get(self._rows[row], {}).get(self.format_of(column))
 
+    def cells(self, row: int) -> tuple[Cell | None, ...]:
+        """Return how the cells of a row are drawn, by format."""
+        name = self._rows[row]
+        if name not in self._drawn:
+            first = len(Fixed)
+            self._drawn[name] = tuple(self._cell(row, first + place) for place in range(len(self._columns)))
+        return self._drawn[name]
+
     def measured(self) -> tuple[int, int]:
         """Return how many candidates have been measured, and of how many."""
-        known = [each for row in self._candidates.values() for each in row.values()]
-        return sum(each.samples > 0 for each in known), len(known)
+        return self._measured
 
     def has_guesses(self) -> bool:
         """Return whether some cells show no more than the error of the weights."""
@@ -173,7 +177,7 @@ class SensitivityModel(QAbstractTableModel):
         chosen = self.format_of(section)
         match role:
             case Qt.ItemDataRole.DisplayRole if chosen:
-                return chosen if self._is_certain(chosen) else f"{chosen} {UNCERTAIN}"
+                return chosen if self._is_certain(chosen) else f"{UNCERTAIN}{chosen}"
             case Qt.ItemDataRole.DisplayRole:
                 return self.tr("Layer") if section == Fixed.NAME else self.tr("Now")
             case Qt.ItemDataRole.ToolTipRole if chosen:
@@ -183,8 +187,10 @@ class SensitivityModel(QAbstractTableModel):
             case Qt.ItemDataRole.ToolTipRole:
                 return self.tr("The format the layer has now; its cell is framed.")
             case Qt.ItemDataRole.TextAlignmentRole:
-                left = Qt.AlignmentFlag.AlignLeft if section == Fixed.NAME else Qt.AlignmentFlag.AlignHCenter
-                return left | Qt.AlignmentFlag.AlignVCenter
+                middle = section == Fixed.PRESENT
+                # The arrow of the sorted column stands at the right.
+                side = Qt.AlignmentFlag.AlignHCenter if middle else Qt.AlignmentFlag.AlignLeft
+                return side | Qt.AlignmentFlag.AlignVCenter
             case _:
                 return None
 
@@ -192,8 +198,6 @@ class SensitivityModel(QAbstractTableModel):
         if not index.isValid() or index.row() >= len(self._rows):
             return None
         row, column = index.row(), index.column()
-        if role == ROLE_CELL:
-            return self._cell(row, column) if column >= len(Fixed) else None
         match role:
             case Qt.ItemDataRole.DisplayRole:
                 return self._text(row, column)
@@ -278,6 +282,7 @@ class SensitivityModel(QAbstractTableModel):
         self._table = table
         self._sweep = None if table is None else table.sweep
         self._candidates = {}
+        self._drawn = {}
         for each in () if table is None else table.candidates:
             self._candidates.setdefault(each.layer, {})[each.format] = each
         self._columns = ()
@@ -327,16 +332,24 @@ class SensitivityModel(QAbstractTableModel):
         table, before = self._table, (self.scale, self._guess_scale)
         if table is None:
             self.scale = self._guess_scale = None
+            self._measured = 0, 0
             return before != (None, None)
-        measured = [each.value for row in self._candidates.values() for each in row.values() if each.samples]
-        guessed = [each.weight_sqnr_db for row in self._candidates.values() for each in row.values()]
+        known = [each for row in self._candidates.values() for each in row.values()]
+        measured = [each.value for each in known if each.samples]
+        guessed = [each.weight_sqnr_db for each in known]
+        self._measured = len(measured), len(known)
         self.scale = damage_scale(measured, table.metric, higher_is_better=table.higher_is_better)
         self._guess_scale = damage_scale(guessed, "weight_sqnr_db", higher_is_better=True)
         return before != (self.scale, self._guess_scale)
 
-    def _tell(self, rows: Iterable[int]) -> None:
-        """Have rows drawn anew: one by one where they are few, else all of them at once."""
-        rows = sorted(rows)
+    def _tell(self, names: Iterable[str]) -> None:
+        """Have layers drawn anew: one by one where they are few, else all of them at once."""
+        rows = []
+        for name in names:
+            self._drawn.pop(name, None)
+            if (row := self._row_of.get(name)) is not None:
+                rows.append(row)
+        rows.sort()
         if not rows:
             return
         last = self.columnCount() - 1
@@ -347,7 +360,7 @@ class SensitivityModel(QAbstractTableModel):
             self.dataChanged.emit(self.index(row, 0), self.index(row, last))
 
     def _on_theme_changed(self, _: object) -> None:
-        self._tell(range(len(self._rows)))
+        self._tell(tuple(self._candidates))
 
     # --- cells ---------------------------------------------------------------------------------------------------
 
@@ -393,6 +406,14 @@ class SensitivityModel(QAbstractTableModel):
             return self._present_text(name)
         cell = self._cell(row, column)
         return "" if cell is None else cell.text
+
+    def present_text(self, row: int) -> str:
+        """Return the format that a layer has now, in short."""
+        return self._present_text(self._rows[row])
+
+    def name_text(self, row: int) -> str:
+        """Return the short name of a layer."""
+        return self._text(row, Fixed.NAME)
 
     def _present_text(self, name: str) -> str:
         spec, what = self._spec(name), "weights" if self._sweep is None else self._sweep.what

@@ -39,8 +39,8 @@ _WIDTHS = {
     Column.SQNR: 84,
     Column.SENSITIVITY: 88,
 }
-_NARROW_SQNR = 50
-"""Room for the number without its bar."""
+_NARROW_SQNR, _NARROW_SENSITIVITY = 50, 74
+"""Room for the number without its bar, and for the bar without its number."""
 _NAME_WIDTH = 128
 _WIDEST_NAME = 240
 _MARGINS = 18
@@ -289,15 +289,16 @@ class LayersPanel(Card):
         wanted = dict.fromkeys(Column, True) | {Column.SENSITIVITY: self._model.has_sensitivity()}
         wanted |= self._chosen_columns
         widths = {column: self.table.columnWidth(column) or width for column, width in self._widths.items()}
-        widths[Column.SQNR] = self._widths[Column.SQNR]
+        widths |= {column: self._widths[column] for column in (Column.SQNR, Column.SENSITIVITY)}
         needed = self._name_width() + sum(width for column, width in widths.items() if wanted[column])
         for column in _OPTIONAL:
             if wanted[column] and column not in self._chosen_columns and needed > room:
                 wanted[column] = False
                 needed -= widths[column]
         if needed > room and wanted[Column.SENSITIVITY]:
-            widths[Column.SQNR] = _NARROW_SQNR
-        self.table.setColumnWidth(Column.SQNR, widths[Column.SQNR])
+            widths[Column.SQNR], widths[Column.SENSITIVITY] = _NARROW_SQNR, _NARROW_SENSITIVITY
+        for column in (Column.SQNR, Column.SENSITIVITY):
+            self.table.setColumnWidth(column, widths[column])
         for column in Column:
             self.table.setColumnHidden(column, not wanted[column])
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from PySide6.QtCore import QEvent, QItemSelection, QItemSelectionModel, QModelIndex, QObject, Qt, QTimer, Signal
-from PySide6.QtGui import QKeyEvent, QMouseEvent
+from PySide6.QtCore import QEvent, QItemSelection, QItemSelectionModel, QModelIndex, QObject, QRect, Qt, QTimer, Signal
+from PySide6.QtGui import QKeyEvent, QMouseEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QVBoxLayout, QWidget
 
-from quantgui.gui.models.heat_map import ROW_HEIGHT, HeatDelegate
+from quantgui.gui.models.heat_map import ROW_HEIGHT, RowLook, draw_row
 from quantgui.gui.models.sensitivity import Fixed, SensitivityModel, proxy_name
 from quantgui.gui.numbers import MINUS, count
 from quantgui.gui.panels.sweep_controls import Question, SweepControls, question_words
@@ -32,7 +32,9 @@ _FORWARD_SHARE = 0.6
 
 
 class HeatTable(QTableView):
-    """The heat map. A click or Enter on a cell chooses it; digits go to the window, which sets bits by them.
+    """The heat map: a table that draws its rows itself. A click or Enter on a cell chooses it.
+
+    Digits go on to the window, which sets bits by them.
 
     Signals:
         cell_chosen: row and column.
@@ -60,6 +62,30 @@ class HeatTable(QTableView):
         header.setMinimumSectionSize(_LEAST_WIDTH)
         header.setSortIndicatorClearable(True)
         header.setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        model, chosen = self.model(), self.selectionModel()
+        if not isinstance(model, SensitivityModel) or not model.rowCount():
+            return
+        region, rect = event.region(), event.rect()
+        header = self.horizontalHeader()
+        columns = [
+            (column, self.columnViewportPosition(column), self.columnWidth(column))
+            for column in map(header.logicalIndex, range(header.count()))
+        ]
+        columns = [each for each in columns if each[1] <= rect.right() and each[1] + each[2] >= rect.left()]
+        current = self.currentIndex() if self.hasFocus() else QModelIndex()
+        first, last = max(self.rowAt(rect.top()), 0), self.rowAt(rect.bottom())
+        painter = QPainter(self.viewport())
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        for row in range(first, (model.rowCount() - 1 if last < 0 else last) + 1):
+            top = self.rowViewportPosition(row)
+            if columns and region.intersects(QRect(rect.left(), top, rect.width(), ROW_HEIGHT)):
+                selected = chosen.isRowSelected(row, QModelIndex())
+                focused = current.column() if current.row() == row else -1
+                look = RowLook(model.name_text(row), model.present_text(row), selected, focused)
+                draw_row(painter, look, model.cells(row), columns, top)
+        painter.end()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         index = self.currentIndex()
@@ -203,20 +229,22 @@ class SensitivityPanel(QWidget):
 
     def show_job(self, job: Job) -> None:
         """Show how far the sweep is."""
+        before = self._job
+        goes_on = before is not None and before.number == job.number and before.state is job.state
         self._job = job
         if job.state is JobState.RUNNING:
             progress = job.progress
             self.progress.show_progress(progress.done, progress.total, self._stage(), progress.seconds_left)
         elif job.state is JobState.WAITING:
             self.progress.show_progress(0, 0, self.tr("waiting for other work"))
-        self._show_page()
+        if not goes_on or self.model.table is None:
+            self._show_page()
 
     # --- parts ---------------------------------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
         table = self.table
         table.setModel(self.model)
-        table.setItemDelegate(HeatDelegate(table))
         table.setSortingEnabled(True)
         table.setAccessibleName(self.tr("Sensitivity of every layer in every format"))
         table.setToolTip("")
@@ -383,7 +411,7 @@ class SensitivityPanel(QWidget):
         elif running:
             set_style(self.progress.bar, "tone", "")
         self.progress.bar.setVisible(running)
-        self.controls.setVisible(self._summary is not None)
+        self.controls.setVisible(self._data is not None)
         if has_table:
             self._pages.show_page(self._inner)
             return

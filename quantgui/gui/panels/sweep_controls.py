@@ -242,8 +242,8 @@ class SweepControls(QWidget):
 
     def _make_question(self) -> QComboBox:
         box = QComboBox()
-        box.addItem(self.tr("Alone in the float network"), False)
-        box.addItem(self.tr("Within the present configuration"), True)
+        box.addItem(self.tr("Alone, the rest float"), False)
+        box.addItem(self.tr("Within the configuration"), True)
         box.setAccessibleName(self.tr("Question"))
         box.setToolTip(
             self.tr(
@@ -375,7 +375,7 @@ def question_words(sweep: Sweep) -> str:
         "activations": tr(context, "activations"),
         "both": tr(context, "weights and activations"),
     }[sweep.what]
-    place = tr(context, "alone in the float network")
+    place = tr(context, "alone, the rest float")
     if sweep.base != QuantConfig():
         place = tr(context, "within {name}").format(name=sweep.base.name or tr(context, "a configuration"))
     return f"{what}, {place}"
