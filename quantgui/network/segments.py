@@ -160,7 +160,7 @@ def traced_shapes(
         model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.INT64, None))
     if not shapes:
         return {}
-    session = create_session(model, network.constants, threads=threads)
+    session = create_session(model, network.constants, threads=threads, shapes_first=True)
     with runtime_errors("run"):
         values = session.run(list(shapes), dict(feeds))
     return {tensor: tuple(int(d) for d in value) for tensor, value in zip(shapes.values(), values, strict=True)}

@@ -54,6 +54,7 @@ def create_session(
     optimize: bool = True,
     disabled_optimizers: Sequence[str] = (),
     config: Mapping[str, str] | None = None,
+    shapes_first: bool = False,
 ) -> onnxruntime.InferenceSession:
     """Return a session of `model`, whose injected initializers take their values from `constants` without a copy.
 
@@ -65,6 +66,7 @@ def create_session(
         optimize: False turns every graph optimization off.
         disabled_optimizers: names of further optimizers to leave out.
         config: further session configuration entries.
+        shapes_first: run nodes that take the shape of a tensor as soon as it is there, so that it need not be kept.
 
     Raises:
         NetworkError: ONNX Runtime refuses the network.
@@ -75,6 +77,8 @@ def create_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    if shapes_first:
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     # Several sessions in one process would fight for the cores otherwise.
