@@ -282,6 +282,8 @@ class WeightView:
     low: float
     """Lower end of the widest range used."""
     high: float
+    levels: Array = field(default_factory=lambda: np.empty(0))
+    """Levels of the group with the widest range, in ascending order; empty where there are too many to draw."""
 
 
 @dataclass(frozen=True, slots=True)

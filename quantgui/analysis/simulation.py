@@ -28,14 +28,16 @@ from quantgui.numerics.affine import (
     fake_quantize,
     fake_quantize_with,
     quantize_groups,
-    round_to_format,
     weight_qparams,
 )
+from quantgui.numerics.levels import nearest_levels
+from quantgui.numerics.minifloat import round_to_format
 from quantgui.numerics.qparams import SMALLEST_SCALE, QParams
+from quantgui.numerics.scales import rounded_scales
 from quantgui.results import ActivationReady, Array, LayerInfo
 from quantgui.spec.config import QuantConfig
-from quantgui.spec.formats import FloatFormat, Format, IntFormat
-from quantgui.spec.granularity import PerGroup
+from quantgui.spec.formats import FloatFormat, Format, IntFormat, MinifloatFormat
+from quantgui.spec.granularity import PerChannel, PerTensor
 from quantgui.spec.quantizer import QuantizerSpec
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -125,7 +127,8 @@ def layer_qparams(network: Network, layer: LayerInfo, spec: QuantizerSpec, bias:
         magnitude = np.abs(network.constants[name].astype(np.float64)).reshape(bias.groups, -1).max(0)
         least = np.maximum(least, magnitude / (float(np.float32(input_scale)) * _LARGEST_CODE))
     scale = np.maximum(qparams.scale, least.max() if qparams.scale.size == 1 else least).astype(np.float32)
-    return QParams(scale, qparams.zero_point)
+    # Scales as they are do not change; a power of two becomes the next larger one.
+    return QParams(rounded_scales(scale, spec.scale_format), qparams.zero_point)
 
 
 def quantized_weight(
@@ -168,7 +171,7 @@ def fake_quantized(
     `out` is filled and returned if given.
     """
     weight = network.weight(layer)
-    if not spec.is_integer:
+    if isinstance(spec.format, FloatFormat):
         return fake_quantize(weight, spec, layer.channel_axis, out=out)[0]
     if (layer.name, spec) not in grids:
         grids[layer.name, spec] = weight_qparams(weight, spec, layer.channel_axis)
@@ -208,7 +211,7 @@ def activation_tensors(network: Network, config: QuantConfig | None = None) -> d
     tensors: dict[str, tuple[QuantizerSpec, ...]] = {}
     for tensor, wish in _wishes(network, config).items():
         specs = dict.fromkeys([*wish.inputs, *([wish.output] if wish.output else [])])
-        if config is None or any(spec.is_integer for spec in specs):
+        if config is None or any(spec.has_scale for spec in specs):
             tensors[tensor] = tuple(specs) if config else ()
     return tensors
 
@@ -273,10 +276,10 @@ def _quantizer(
             raise DataError(
                 f"The configuration quantizes the activation '{tensor}', whose range is not known; open data for it."
             )
-        statistics = activations[tensor].statistics
-        if statistics.count == 0:
+        ready = activations[tensor]
+        if ready.statistics.count == 0:
             return None
-        ranges[tensor, spec] = activation_qparams(statistics, spec)
+        ranges[tensor, spec] = activation_qparams(ready.statistics, spec, (ready.sample_minima, ready.sample_maxima))
     qparams = ranges[tensor, spec]
     return TensorQuantizer(spec.format, float(qparams.scale[0]), int(qparams.zero_point[0]), consumers)
 
@@ -402,8 +405,8 @@ def plan_biases(
     """Return the biases that become int32, by name.
 
     A bias stays float where its layer's input or weight is no integer of at most 8 bits (int32 does not hold a bias on
-    the scale of 16-bit products, and no integer kernel takes them), where weights have groups (likewise), where Gemm
-    multiplies it (alpha, beta), and where nodes that need different scales share it.
+    the scale of 16-bit products, and no integer kernel takes them), where weights have groups or scales of few bits
+    (likewise), where Gemm multiplies it (alpha, beta), and where nodes that need different scales share it.
     """
     if not quantizers:
         return {}
@@ -411,7 +414,7 @@ def plan_biases(
     plans: dict[str, list[BiasPlan]] = {}
     for layer in network.summary.layers:
         spec = weight_spec(layer, config)
-        if spec is None or not _fits_integer_kernel(spec.format) or isinstance(spec.granularity, PerGroup):
+        if spec is None or not _has_kernel_weights(spec):
             continue
         for user in layer.users:
             plan = _bias_plan(network, layer, spec, graph.nodes[user], quantizers)
@@ -442,6 +445,12 @@ def encode_bias(network: Network, plan: BiasPlan) -> BiasEncoding:
 def decode_bias(encoding: BiasEncoding) -> Array:
     """Return the values of an int32 bias, float32, as DequantizeLinear computes them."""
     return np.asarray(encoding.codes.astype(np.float32) * encoding.scale, np.float32)
+
+
+def _has_kernel_weights(spec: QuantizerSpec) -> bool:
+    """Return whether integer kernels take weights like these; their scales can be raised to what a bias needs."""
+    raisable = spec.scale_format in ("float32", "e8m0") and not spec.double_quantization
+    return _fits_integer_kernel(spec.format) and isinstance(spec.granularity, PerTensor | PerChannel) and raisable
 
 
 def _fits_integer_kernel(fmt: Format) -> bool:
@@ -485,6 +494,12 @@ def through(quantizer: TensorQuantizer, values: Array) -> Array:
     """Return an activation as `quantizer` represents it, in its own type."""
     if isinstance(quantizer.format, FloatFormat):
         return round_to_format(values, quantizer.format.name).astype(values.dtype, copy=False)
+    if isinstance(quantizer.format, MinifloatFormat):
+        scale = np.float32(quantizer.scale)
+        levels = nearest_levels(np.asarray(values, np.float32) / scale, quantizer.format)
+        return np.asarray(levels * scale, values.dtype)
+    if not isinstance(quantizer.format, IntFormat):
+        raise ValueError(f"Activations cannot be {quantizer.format}.")
     qparams = QParams(np.array([quantizer.scale], np.float32), np.array([quantizer.zero_point], np.int32))
     rows = np.ascontiguousarray(values).reshape(1, -1)
     codes = quantize_groups(rows, qparams, quantizer.format)

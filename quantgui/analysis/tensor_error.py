@@ -10,7 +10,7 @@ import numpy as np
 from quantgui.network.network import Network
 from quantgui.numerics.affine import fake_quantize, measure_weight
 from quantgui.numerics.groups import as_matrix
-from quantgui.numerics.qparams import covered_range
+from quantgui.numerics.levels import covered_range, quantized_levels
 from quantgui.numerics.statistics import channel_statistics, collect
 from quantgui.results import (
     Array,
@@ -23,8 +23,10 @@ from quantgui.results import (
     WeightView,
     WeightViewReady,
 )
-from quantgui.spec.formats import IntFormat
 from quantgui.spec.quantizer import QuantizerSpec
+
+_DRAWN_BITS = 8
+"""Grids of more bits have too many levels to be drawn."""
 
 StatisticsCache = MutableMapping[str, tuple[TensorStatistics, ChannelStatistics]]
 """Statistics of whole weights and of their channels by layer name; they do not depend on any spec."""
@@ -55,9 +57,12 @@ def view_weight(
     applied = spec if _is_editable(info) else None
     measured = measure_weight(_finite_weight(network, info), applied, info.channel_axis)
     low, high = whole.minimum, whole.maximum
-    if applied is not None and isinstance(applied.format, IntFormat) and measured.qparams.scale.size:
-        lows, highs = covered_range(measured.qparams, applied.format)
+    qparams, levels = measured.qparams, np.zeros(0)
+    if applied is not None and qparams.scale.size:
+        lows, highs = covered_range(qparams, applied.format)
         low, high = float(lows.min()), float(highs.max())
+        if applied.bits <= _DRAWN_BITS:
+            levels = quantized_levels(qparams, applied.format, int(np.argmax(highs - lows)))
     yield WeightViewReady(
         WeightView(
             layer=layer,
@@ -67,10 +72,12 @@ def view_weight(
             error=measured.error,
             quantized=measured.quantized,
             error_histogram=measured.error_histogram,
-            scales=measured.qparams.scale,
-            zero_points=measured.qparams.zero_point,
+            # Levels that are the values themselves have no scale.
+            scales=qparams.scale if qparams.levels is None else qparams.scale[:0],
+            zero_points=qparams.zero_point if qparams.levels is None else qparams.zero_point[:0],
             low=low,
             high=high,
+            levels=levels,
         )
     )
 

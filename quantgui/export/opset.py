@@ -7,7 +7,7 @@ from onnx import version_converter
 
 from quantgui.errors import ExportError
 from quantgui.network.surgery import opset_of, subgraphs
-from quantgui.spec.formats import FloatFormat, Format, IntFormat
+from quantgui.spec.formats import CodebookFormat, FloatFormat, Format, IntFormat, MinifloatFormat, TableFormat
 
 QUANTIZE_LINEAR = 10
 """Q/DQ with one scale per tensor, 8 bits; int32 for biases."""
@@ -32,6 +32,8 @@ def opset_for_activations(fmt: Format) -> int:
             if bits > 8:
                 return BLOCKS
             return QUANTIZE_LINEAR if bits == 8 else CLIP_INPUTS
+        case MinifloatFormat() | TableFormat() | CodebookFormat():
+            raise ExportError(f"{fmt} cannot be exported as QuantizeLinear and DequantizeLinear yet.")
 
 
 def raise_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

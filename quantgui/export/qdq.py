@@ -6,7 +6,7 @@ through the same nodes as in the simulation. So the file, run without fusing any
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,11 @@ from quantgui.network.segments import tensor_types
 from quantgui.network.session import create_session, runtime_errors
 from quantgui.network.simulation import TensorQuantizer
 from quantgui.network.surgery import all_names, insert_quantizers, opset_of, subgraphs
-from quantgui.numerics.affine import to_bfloat16, to_float16
+from quantgui.numerics.minifloat import to_bfloat16, to_float16
 from quantgui.results import ActivationReady, Array, Event, Exported, LayerInfo, Progress
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import FloatFormat, IntFormat
-from quantgui.spec.granularity import PerTensor
+from quantgui.spec.granularity import PerBlock, PerTensor
 from quantgui.spec.quantizer import QuantizerSpec
 
 _BFLOAT16 = helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
@@ -61,6 +61,7 @@ def export_qdq(
     """
     path = Path(path)
     refuse_source(path, Path(network.summary.path))
+    refuse_formats(network.summary.layers, config)
     ranges: Ranges = {}
     quantizers = quantizers_for(network, config, activations, ranges)
     biases = plan_biases(network, config, quantizers)
@@ -92,6 +93,34 @@ def export_qdq(
     size = write_network(path, model, data, probe=probe)
     notes = _notes(network, config, activations, opset_of(model))
     yield Exported(str(path), config, size, opset_of(model), notes)
+
+
+def refuse_formats(layers: Iterable[LayerInfo], config: QuantConfig) -> None:
+    """Refuse what QuantizeLinear and DequantizeLinear cannot express, or this program does not write with them yet.
+
+    Raises:
+        ExportError: a layer is quantized so; the sentence names it.
+    """
+    for layer in layers:
+        spec = config.spec_for(layer.name)
+        activations = spec.activations if layer.quantizes_activations else None
+        for quantizer in (weight_spec(layer, config), activations):
+            unwritten = None if quantizer is None else _unwritten(quantizer)
+            if unwritten:
+                raise ExportError(
+                    f"{layer.name} is quantized to {unwritten}, which cannot be exported yet; choose int2 to int16 "
+                    "per tensor, channel or group with float32 scales, float16 or bfloat16."
+                )
+
+
+def _unwritten(spec: QuantizerSpec) -> str:
+    if not isinstance(spec.format, IntFormat | FloatFormat) or str(spec) != str(spec.format):
+        return str(spec)
+    if isinstance(spec.granularity, PerBlock):
+        return f"{spec} in blocks of {spec.granularity.rows} x {spec.granularity.columns}"
+    if spec.double_quantization:
+        return f"{spec} with scales that are quantized themselves"
+    return f"{spec} with {spec.scale_format} scales" if spec.scale_format != "float32" else ""
 
 
 class _Names:

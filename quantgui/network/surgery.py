@@ -16,7 +16,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from quantgui.network.simulation import TensorQuantizer
-from quantgui.spec.formats import FloatFormat, IntFormat
+from quantgui.spec.formats import CodebookFormat, FloatFormat, IntFormat, MinifloatFormat, TableFormat
 
 MICROSOFT = "com.microsoft"
 _OPSET_QUANTIZE, _OPSET_QUANTIZE_16, _OPSET_CLIP_INPUTS, _OPSET_BFLOAT16 = 10, 21, 11, 13
@@ -175,6 +175,10 @@ class _Insertion:
                 result = self.through_integers(tensor, source, quantizer, fmt, nodes)
             case FloatFormat(name):
                 result = self.through_floats(tensor, source, name, nodes)
+            case MinifloatFormat() as fmt:
+                result = self.through_minifloats(tensor, source, quantizer.scale, fmt, nodes)
+            case TableFormat() | CodebookFormat():
+                raise ValueError(f"Activations cannot be {quantizer.format}.")
             case _:
                 assert_never(quantizer.format)
         if kind != TensorProto.FLOAT:
@@ -210,6 +214,31 @@ class _Insertion:
             for end, value in (("low", low), ("high", high))
         ]
         return self.add(nodes, "Clip", [source, *limits], tensor)
+
+    def through_minifloats(
+        self, tensor: str, source: str, scale: float, fmt: MinifloatFormat, nodes: list[NodeProto]
+    ) -> str:
+        """Append what rounds to a minifloat by arithmetic alone, which every opset has; bit for bit as Cast does it.
+
+        The power of two below a value comes from its products with ``2**23 + 1`` and ``1 - 2**-24`` (S. Rump,
+        T. Ogita and S. Oishi, "Accurate floating-point summation", 2008). 1.5 * 2**23 steps of the value's precision
+        added to it leave float32 no digits below a step; taking them off again is exact.
+        """
+
+        def number(name: str, value: float) -> str:
+            return self.constant(f"{tensor}_{name}", np.array(value, np.float32))
+
+        def apply(op: str, *inputs: str) -> str:
+            return self.add(nodes, op, list(inputs), tensor)
+
+        step = number("scale", scale)
+        units = self.clip(tensor, apply("Div", source, step), -fmt.largest, fmt.largest, nodes)
+        stretched = apply("Mul", units, number("stretch", 2.0**23 + 1.0))
+        shortened = apply("Mul", stretched, number("shorten", 1.0 - 2.0**-24))
+        power = apply("Abs", apply("Sub", stretched, shortened))
+        power = apply("Max", power, number("smallest", 2.0**fmt.smallest_exponent))
+        magic = apply("Mul", power, number("magic", 1.5 * 2.0 ** (23 - fmt.mantissa_bits)))
+        return apply("Mul", apply("Sub", apply("Add", units, magic), magic), step)
 
     def through_floats(self, tensor: str, source: str, name: str, nodes: list[NodeProto]) -> str:
         if name == "bfloat16" and self.opset < _OPSET_BFLOAT16:

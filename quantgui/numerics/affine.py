@@ -1,8 +1,11 @@
-"""Quantize, dequantize, fake-quantize: the arithmetic of ONNX's QuantizeLinear and DequantizeLinear, bit for bit.
+"""Quantize, dequantize, fake-quantize weights in any format; for integers bit for bit as ONNX does.
 
-``q = clamp(round_half_even(x / scale) + zero_point, quant_min, quant_max)``, ``x' = (q - zero_point) * scale``, all in
-float32. Weights are walked in pieces that fit the cache: beside the result no temporary is larger than a few pieces.
-The input is never written to; it may be float16, float32 or float64 (taken as float32), read-only or memory-mapped.
+Integers: ``q = clamp(round_half_even(x / scale) + zero_point, quant_min, quant_max)`` and
+``x' = (q - zero_point) * scale``, which is QuantizeLinear and DequantizeLinear. Minifloats and tables:
+``x' = nearest level of (x / scale) * scale``. Codebooks: the nearest of the group's levels. All in float32.
+
+Weights are walked in pieces that fit the cache: beside the result no temporary is larger than a few pieces. The input
+is never written to; it may be float16, float32 or float64 (taken as float32), read-only or memory-mapped.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from quantgui.errors import SpecError
+from quantgui.numerics.codebooks import weight_codebooks
 from quantgui.numerics.groups import (
     Piece,
     as_box,
@@ -24,21 +28,24 @@ from quantgui.numerics.groups import (
     needs_reordering,
     pieces,
 )
-from quantgui.numerics.qparams import QParams, choose_qparams, grid_ends
-from quantgui.numerics.ranges import estimate_range_from_statistics, weight_ranges
+from quantgui.numerics.qparams import QParams
+from quantgui.numerics.ranges import Extrema, estimate_range_from_statistics, weight_ranges
+from quantgui.numerics.rounding import CodebookRounding, EvenRounding, Rounding, UnevenRounding, rounding_of
+from quantgui.numerics.scales import choose_grid
 from quantgui.numerics.statistics import decibels, decibels_each
 from quantgui.results import Array, Histogram, TensorError, TensorStatistics
-from quantgui.spec.formats import FloatFormat, FloatName, Format, IntFormat
-from quantgui.spec.granularity import Granularity, PerTensor
+from quantgui.spec.formats import CodebookFormat, FloatFormat, IntFormat, UnevenFormat
+from quantgui.spec.granularity import PerChannel, PerTensor
 from quantgui.spec.quantizer import MinMax, QuantizerSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """An integer-quantized weight.
+    """A quantized weight.
 
     Attributes:
-        codes: integers in the weight's shape; int8, uint8, int16 or uint16, the smallest that holds the format.
+        codes: in the weight's shape. Integers: int8, uint8, int16 or uint16, the smallest that holds the format.
+            Minifloats: bit patterns, uint8. Tables and codebooks: the number of the level from below, uint8.
         qparams: scale and zero point of each group, (G,), channel by channel.
         scale_shape: (C, groups per channel), (1, 1) per tensor; G is their product.
     """
@@ -73,8 +80,9 @@ class WeightMeasurement:
 def quantize_groups(groups: Array, qparams: QParams, fmt: IntFormat) -> Array:
     """Return the codes of groups (G, N), in the smallest integer type that holds the format."""
     piece = _one_piece(groups)
-    codes: Array = _codes(as_float32(groups)[None], _Grids.of(qparams, fmt, (len(groups), 1)), piece, fmt)[0]
-    return codes
+    rounding = EvenRounding.of(qparams, fmt, (len(groups), 1), PerChannel())
+    codes: Array = rounding.codes(as_float32(groups)[None], piece)[0]
+    return codes.astype(code_dtype(fmt))
 
 
 def dequantize_groups(codes: Array, qparams: QParams) -> Array:
@@ -94,29 +102,38 @@ def code_dtype(fmt: IntFormat) -> type[np.signedinteger | np.unsignedinteger]:
 
 
 def weight_qparams(x: Array, spec: QuantizerSpec, channel_axis: int) -> QParams:
-    """Return the scales and zero points of a weight, (G,), channel by channel."""
-    return _grid_of(weight_ranges(x, spec, channel_axis), spec, _int_format(spec))
+    """Return the scales and zero points, or the codebooks, of a weight, (G,), channel by channel.
+
+    Raises:
+        SpecError: the format has no grid, or the weight holds NaN.
+    """
+    match spec.format:
+        case CodebookFormat() as fmt:
+            return _checked(weight_codebooks(x, spec, channel_axis, fmt))
+        case FloatFormat() as fmt:
+            raise SpecError(f"{fmt} has no scale and no codes; choose an integer format.")
+        case fmt:
+            return _grids(weight_ranges(x, spec, channel_axis), spec, fmt)
 
 
 def encode(x: Array, spec: QuantizerSpec, channel_axis: int, qparams: QParams | None = None) -> Encoded:
-    """Return the integer codes of a weight, with the ranges that `spec` estimates unless `qparams` are given.
+    """Return the codes of a weight, with the ranges that `spec` estimates unless `qparams` are given.
 
     Raises:
         SpecError: the format has no codes.
     """
-    fmt = _int_format(spec)
     qparams = weight_qparams(x, spec, channel_axis) if qparams is None else qparams
     shape = grid_shape(x.shape, channel_axis, spec.granularity)
     if needs_reordering(x.shape, channel_axis, spec.granularity):
         reordered = encode(np.ascontiguousarray(as_matrix(x, channel_axis)), spec, 0, qparams)
         codes = np.ascontiguousarray(from_matrix(reordered.codes, x.shape, channel_axis))
         return Encoded(codes, qparams, shape)
-    codes = np.empty(x.shape, code_dtype(fmt))
+    codes = np.empty(x.shape, code_dtype(spec.format) if isinstance(spec.format, IntFormat) else np.uint8)
     source, target = as_box(x, channel_axis), as_box(codes, channel_axis)
-    grids = _Grids.of(qparams, fmt, shape)
+    rounding = _coder(rounding_of(x.shape, spec, qparams, channel_axis))
 
     def fill(piece: Piece) -> None:
-        piece.take(target)[...] = _codes(as_float32(piece.take(source)), grids, piece, fmt)
+        piece.take(target)[...] = rounding.codes(as_float32(piece.take(source)), piece)
 
     compute_each(fill, pieces(_shape3(source), spec.granularity), x.size)
     return Encoded(codes, qparams, shape)
@@ -131,13 +148,10 @@ def decode(encoded: Encoded, spec: QuantizerSpec, channel_axis: int) -> Array:
         return np.ascontiguousarray(from_matrix(reordered, codes.shape, channel_axis))
     out = np.empty(codes.shape, np.float32)
     source, target = as_box(codes, channel_axis), as_box(out, channel_axis)
-    scale = encoded.qparams.scale.reshape(encoded.scale_shape)
-    zero_point = encoded.qparams.zero_point.reshape(encoded.scale_shape).astype(np.float32)
+    rounding = _coder(rounding_of(codes.shape, spec, encoded.qparams, channel_axis))
 
     def fill(piece: Piece) -> None:
-        # Codes have at most 16 bits, so the difference is exact in float32.
-        difference = piece.take(source) - piece.spread(zero_point)
-        np.multiply(difference, piece.spread(scale), out=piece.take(target))
+        piece.take(target)[...] = rounding.values(piece.take(source), piece)
 
     compute_each(fill, pieces(_shape3(source), spec.granularity), codes.size)
     return out
@@ -151,7 +165,8 @@ def fake_quantize(
     Without a spec the values are copied. `out` is filled and returned if given: contiguous float32 in the shape of
     `x`, sharing no memory with it.
     """
-    qparams = weight_qparams(x, spec, channel_axis) if spec is not None and spec.is_integer else None
+    has_grid = spec is not None and not isinstance(spec.format, FloatFormat)
+    qparams = weight_qparams(x, spec, channel_axis) if spec is not None and has_grid else None
     return _fake_quantized(x, spec, qparams, channel_axis, out)
 
 
@@ -164,23 +179,24 @@ def fake_quantize_with(
 
 def measure_weight(x: Array, spec: QuantizerSpec | None, channel_axis: int, *, bins: int = 512) -> WeightMeasurement:
     """Return error and histograms of a weight under `spec`, without making the quantized weight."""
-    granularity = PerTensor() if spec is None or not spec.is_integer else spec.granularity
+    granularity = PerTensor() if spec is None or isinstance(spec.format, FloatFormat) else spec.granularity
     if needs_reordering(x.shape, channel_axis, granularity):
         x, channel_axis = np.ascontiguousarray(as_matrix(x, channel_axis)), 0
     ends = weight_ranges(x, QuantizerSpec(granularity=granularity, range_estimator=MinMax()), channel_axis)
     qparams = _NO_QPARAMS
-    if spec is not None and isinstance(spec.format, IntFormat):
-        # Min-max ranges are at hand; any other is estimated.
-        ranges = ends if isinstance(spec.range_estimator, MinMax) else weight_ranges(x, spec, channel_axis)
-        qparams = _grid_of(ranges, spec, spec.format)
-    quantizer = _Quantizer.of(x.shape, spec, qparams, channel_axis)
+    if spec is not None and not isinstance(spec.format, FloatFormat | CodebookFormat) and _is_min_max(spec):
+        # These ranges are at hand; any other is estimated.
+        qparams = _grids(ends, spec, spec.format)
+    elif spec is not None and not isinstance(spec.format, FloatFormat):
+        qparams = weight_qparams(x, spec, channel_axis)
+    rounding = rounding_of(x.shape, spec, qparams, channel_axis)
     source = as_box(x, channel_axis)
-    low, high, reach = quantizer.bounds(*ends)
+    low, high, reach = rounding.bounds(*ends)
     edges, error_edges = _edges(low, high, bins), _edges(-reach, reach, bins | 1)
 
     def measure(piece: Piece) -> tuple[_Sums, Array, Array]:
         part = as_float32(piece.take(source))
-        quantized, clipped = quantizer.quantized(part, piece)
+        quantized, clipped = rounding.quantized(part, piece)
         counts = _binned(quantized, edges)
         error = np.subtract(part, quantized)
         return _Sums.by_channel(part, error, clipped, piece), counts, _binned(error, error_edges)
@@ -202,69 +218,46 @@ def measure_weight(x: Array, spec: QuantizerSpec | None, channel_axis: int, *, b
     )
 
 
-def activation_qparams(statistics: TensorStatistics, spec: QuantizerSpec) -> QParams:
+def activation_qparams(statistics: TensorStatistics, spec: QuantizerSpec, extrema: Extrema | None = None) -> QParams:
     """Return the scale and zero point, (1,), of a tensor from its statistics.
+
+    `extrema` are the smallest and the largest value of each sample, which some estimators average.
 
     Raises:
         SpecError: the format has no scale.
     """
-    low, high = estimate_range_from_statistics(statistics, spec)
-    return choose_qparams(low, high, _int_format(spec), symmetric=spec.symmetric, full_range=spec.full_range)
-
-
-# --- floating-point formats ----------------------------------------------------------------------------------------
-
-
-def to_float16(x: Array) -> Array:
-    """Return `x` as float16, rounded half to even; what is too large becomes infinite."""
-    with np.errstate(over="ignore", under="ignore"):
-        return np.asarray(x, np.float32).astype(np.float16)
-
-
-def to_bfloat16(x: Array) -> Array:
-    """Return the bit patterns of `x` in bfloat16, uint16, rounded half to even (the upper half of a float32)."""
-    bits = as_float32(np.ascontiguousarray(x)).view(np.uint32)
-    rounded = (bits + (((bits >> 16) & 1) + 0x7FFF)) >> 16
-    # Rounding would carry the digits of a NaN into its sign.
-    nan = (bits & 0x7FFFFFFF) > 0x7F800000
-    return np.where(nan, (bits >> 16) & 0x8000 | 0x7FC0, rounded).astype(np.uint16)
-
-
-def from_bfloat16(bits: Array) -> Array:
-    """Return the float32 values of bfloat16 bit patterns (uint16)."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
-def round_to_format(x: Array, name: FloatName) -> Array:
-    """Return `x` rounded to a floating-point format, as float32."""
-    match name:
-        case "float16":
-            return to_float16(x).astype(np.float32)
-        case "bfloat16":
-            return from_bfloat16(to_bfloat16(x))
+    if isinstance(spec.format, FloatFormat | CodebookFormat):
+        raise SpecError(f"{spec.format} has no scale; choose an integer or an 8-bit float for activations.")
+    low, high = estimate_range_from_statistics(statistics, spec, extrema)
+    return choose_grid(np.array([low]), np.array([high]), spec, spec.format)
 
 
 # --- kernels -------------------------------------------------------------------------------------------------------
 
+_NOT_A_NUMBER = "The weight holds values that are not numbers; leave it float."
 _NO_QPARAMS = QParams(np.empty(0, np.float32), np.empty(0, np.int32))
 
 
-def _int_format(spec: QuantizerSpec) -> IntFormat:
-    match spec.format:
-        case IntFormat() as fmt:
-            return fmt
-        case FloatFormat() as fmt:
-            raise SpecError(f"{fmt} has no scale and no codes; choose an integer format.")
+def _is_min_max(spec: QuantizerSpec) -> bool:
+    return isinstance(spec.range_estimator, MinMax)
 
 
-def _grid_of(ranges: tuple[Array, Array], spec: QuantizerSpec, fmt: IntFormat) -> QParams:
+def _grids(ranges: tuple[Array, Array], spec: QuantizerSpec, fmt: IntFormat | UnevenFormat) -> QParams:
     low, high = (ends.ravel() for ends in ranges)
-    grids = choose_qparams(low, high, fmt, symmetric=spec.symmetric, full_range=spec.full_range)
-    used = (low != 0) | (high != 0)
-    if used.all() or not used.any():
-        return grids
-    # Any grid holds a group of zeros; the finest of the others keeps it from looking like the widest.
-    return QParams(np.where(used, grids.scale, grids.scale[used].min()), grids.zero_point)
+    if np.isnan(low).any() or np.isnan(high).any():
+        raise SpecError(_NOT_A_NUMBER)
+    return choose_grid(low, high, spec, fmt)
+
+
+def _checked(qparams: QParams) -> QParams:
+    if qparams.levels is not None and np.isnan(qparams.levels).any():
+        raise SpecError(_NOT_A_NUMBER)
+    return qparams
+
+
+def _coder(rounding: Rounding) -> EvenRounding | UnevenRounding | CodebookRounding:
+    assert isinstance(rounding, EvenRounding | UnevenRounding | CodebookRounding)
+    return rounding
 
 
 def _shape3(box: Array) -> tuple[int, int, int]:
@@ -276,64 +269,6 @@ def _one_piece(groups: Array) -> Piece:
     rows, columns = groups.shape
     everything = (slice(0, 1), slice(0, rows), slice(0, columns))
     return Piece(everything, (1, rows, columns), (slice(0, rows), slice(0, 1)), (0, 2))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Grids:
-    """Scales and smallest and largest ``q - zero_point``, (C, groups per channel); ends are numbers if all alike."""
-
-    scale: Array
-    low: Array | float
-    high: Array | float
-    zero_point: Array
-
-    @staticmethod
-    def of(qparams: QParams, fmt: IntFormat, shape: tuple[int, int]) -> _Grids:
-        low, high = grid_ends(qparams, fmt)
-        scale = qparams.scale.astype(np.float32, copy=False).reshape(shape)
-        zero_point = qparams.zero_point.reshape(shape).astype(np.float32)
-        if low.size and (low == low[0]).all():
-            return _Grids(scale, float(low[0]), float(high[0]), zero_point)
-        return _Grids(scale, low.reshape(shape), high.reshape(shape), zero_point)
-
-    def levels(self, part: Array, piece: Piece) -> tuple[Array, int]:
-        """Return ``q - zero_point`` of a piece as float32, and how many values are clipped."""
-        with np.errstate(over="ignore", under="ignore"):
-            units = np.divide(part, _filled(piece.spread(self.scale), piece))
-        np.rint(units, out=units)
-        if isinstance(self.low, float) and isinstance(self.high, float):
-            clipped = 0
-            if units.max() > self.high:
-                clipped += int(np.count_nonzero(units > self.high))
-            if units.min() < self.low:
-                clipped += int(np.count_nonzero(units < self.low))
-            if clipped:
-                np.clip(units, self.low, self.high, out=units)
-        else:
-            low, high = (_filled(piece.spread(np.asarray(end)), piece) for end in (self.low, self.high))
-            clipped = int(np.count_nonzero(units > high)) + int(np.count_nonzero(units < low))
-            if clipped:
-                np.clip(units, low, high, out=units)
-        # Integers know no negative zero.
-        units += np.float32(0.0)
-        return units, clipped
-
-
-def _filled(per_group: Array, piece: Piece) -> Array:
-    """Return values that broadcast to a piece; written out where inner loops would be too short to be fast."""
-    if piece.shape[2] >= 128 or per_group.shape[2] != 1 or per_group.size == 1:
-        return per_group
-    return (
-        np.repeat(per_group.ravel(), piece.shape[2]).reshape(per_group.shape[:2] + piece.shape[2:])
-        if (piece.shape[0] == per_group.shape[0])
-        else per_group
-    )
-
-
-def _codes(part: Array, grids: _Grids, piece: Piece, fmt: IntFormat) -> Array:
-    levels, _ = grids.levels(part, piece)
-    levels += piece.spread(grids.zero_point)
-    return levels.astype(code_dtype(fmt))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -369,61 +304,11 @@ class _Sums:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Quantizer:
-    """Quantizes pieces of one weight."""
-
-    format: Format | None
-    grids: _Grids | None
-    granularity: Granularity
-
-    @staticmethod
-    def of(
-        shape: tuple[int, ...], spec: QuantizerSpec | None, qparams: QParams | None, channel_axis: int
-    ) -> _Quantizer:
-        if spec is None or isinstance(spec.format, FloatFormat) or qparams is None:
-            return _Quantizer(None if spec is None else spec.format, None, PerTensor())
-        grids = _Grids.of(qparams, spec.format, grid_shape(shape, channel_axis, spec.granularity))
-        return _Quantizer(spec.format, grids, spec.granularity)
-
-    def quantized(self, part: Array, piece: Piece, out: Array | None = None) -> tuple[Array, int]:
-        """Return the float32 piece as its quantized form represents it, and how many values are clipped."""
-        if self.grids is not None:
-            levels, clipped = self.grids.levels(part, piece)
-            with np.errstate(over="ignore"):
-                out = np.multiply(levels, _filled(piece.spread(self.grids.scale), piece), out=out)
-            return out, clipped
-        quantized = round_to_format(part, self.format.name) if isinstance(self.format, FloatFormat) else part
-        if out is not None:
-            out[...] = quantized
-        return quantized, 0 if quantized is part else int(np.count_nonzero(np.isinf(quantized)))
-
-    def bounds(self, low: Array, high: Array) -> tuple[float, float, float]:
-        """Return the smallest and largest quantized value there can be, and the largest error.
-
-        `low` and `high` are the smallest and largest value of each group, or 0.
-        """
-        if not low.size:
-            return 0.0, 0.0, 0.0
-        if self.grids is None:
-            largest = max(-float(low.min()), float(high.max()))
-            digits = {"None": 53, "float16": 11, "bfloat16": 8}[str(self.format)]
-            lowest, highest = np.float32(low.min()), np.float32(high.max())
-            if isinstance(self.format, FloatFormat):
-                lowest, highest = round_to_format(np.array([lowest, highest]), self.format.name)
-            return float(lowest), float(highest), largest * 2.0**-digits
-        scale = self.grids.scale.astype(np.float64)
-        first, last = self.grids.low * scale, self.grids.high * scale
-        reach = max(float((scale / 2).max()), float((high - last).max()), float((first - low).max()))
-        # Rounding takes a value at most half a step outwards.
-        low, high = np.maximum(low - scale / 2, first), np.minimum(high + scale / 2, last)
-        return float(low.min()), float(high.max()), reach * (1 + 1e-6)
-
-    def sums(self, piece: Piece, source: Array, target: Array) -> _Sums:
-        """Quantize one piece into `target`, and return its sums."""
-        part = as_float32(piece.take(source))
-        quantized, clipped = self.quantized(part, piece, piece.take(target))
-        return _Sums.of(part, np.subtract(part, quantized), clipped)
+def _quantized_piece(rounding: Rounding, piece: Piece, source: Array, target: Array) -> _Sums:
+    """Quantize one piece into `target`, and return its sums."""
+    part = as_float32(piece.take(source))
+    quantized, clipped = rounding.quantized(part, piece, piece.take(target))
+    return _Sums.of(part, np.subtract(part, quantized), clipped)
 
 
 def _wide(largest: float) -> bool:
@@ -448,7 +333,7 @@ def _squares(values: Array) -> float:
 
 def _channel_squares(values: Array, piece: Piece) -> Array:
     """Return the sum of squares in each channel of a piece, float64."""
-    if piece.axes == (2,):
+    if piece.axes == (2,) or (piece.block and not piece.transposed):
         letters = "cgn,cgn->c"
     elif piece.transposed:
         letters = "gnc,gnc->c"
@@ -469,17 +354,15 @@ def _fake_quantized(
     x: Array, spec: QuantizerSpec | None, qparams: QParams | None, channel_axis: int, out: Array | None
 ) -> tuple[Array, TensorError]:
     out = np.empty(x.shape, np.float32) if out is None else out
-    granularity = PerTensor() if spec is None or not spec.is_integer else spec.granularity
-    if needs_reordering(x.shape, channel_axis, granularity):
+    rounding = rounding_of(x.shape, spec, qparams, channel_axis)
+    if needs_reordering(x.shape, channel_axis, rounding.granularity):
         matrix, error = _fake_quantized(np.ascontiguousarray(as_matrix(x, channel_axis)), spec, qparams, 0, None)
         out[...] = from_matrix(matrix, x.shape, channel_axis)
         return out, error
-    quantizer = _Quantizer.of(x.shape, spec, qparams, channel_axis)
     source = as_box(x, channel_axis)
     target = out.reshape(source.shape, copy=False)
-    sums = compute_each(
-        lambda piece: quantizer.sums(piece, source, target), pieces(_shape3(source), granularity), x.size
-    )
+    parts = pieces(_shape3(source), rounding.granularity)
+    sums = compute_each(lambda piece: _quantized_piece(rounding, piece, source, target), parts, x.size)
     return out, _Sums.joined(sums, x.size)
 
 
@@ -506,18 +389,13 @@ __all__ = [
     "QParams",
     "WeightMeasurement",
     "activation_qparams",
-    "choose_qparams",
     "code_dtype",
     "decode",
     "dequantize_groups",
     "encode",
     "fake_quantize",
     "fake_quantize_with",
-    "from_bfloat16",
     "measure_weight",
     "quantize_groups",
-    "round_to_format",
-    "to_bfloat16",
-    "to_float16",
     "weight_qparams",
 ]

@@ -17,7 +17,8 @@ from typing import TypeVar
 import numpy as np
 
 from quantgui.results import Array
-from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
+from quantgui.spec import granularity as spec_granularity
+from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
 
 CHUNK = 1 << 17
 """Elements per piece: half a MiB of float32. Smaller ones fit the cache better, but threads meet too often."""
@@ -39,6 +40,7 @@ class Piece:
         grid: where its groups lie in the grid of scales (C, groups per channel).
         axes: axes of the view along which a group extends.
         transposed: whether the view holds the group's number before the channel.
+        block: whether a group holds several channels, which lie on axis 0, or on axis 2 if transposed.
     """
 
     slices: tuple[slice, slice, slice]
@@ -46,6 +48,7 @@ class Piece:
     grid: tuple[slice, slice]
     axes: tuple[int, ...]
     transposed: bool = False
+    block: bool = False
 
     def take(self, box: Array) -> Array:
         """Return the piece of `box` as a view; what is written to it is written to the box."""
@@ -54,7 +57,10 @@ class Piece:
 
     def spread(self, grid: Array) -> Array:
         """Return the values of `grid` (C, groups per channel) in a shape that broadcasts to the piece."""
-        part = grid[self.grid]
+        return self.spread_own(grid[self.grid])
+
+    def spread_own(self, part: Array) -> Array:
+        """Return the values of this piece's own part of a grid in a shape that broadcasts to the piece."""
         return np.expand_dims(part.T if self.transposed else part, self.axes).reshape(self._spread_shape)
 
     def gather(self, reduced: Array) -> Array:
@@ -104,13 +110,8 @@ def grid_shape(shape: tuple[int, ...], channel_axis: int, granularity: Granulari
     >>> grid_shape((10, 70), 0, PerGroup(32))
     (10, 3)
     """
-    match granularity:
-        case PerTensor():
-            return 1, 1
-        case PerChannel():
-            return shape[channel_axis], 1
-        case PerGroup(group_size):
-            return shape[channel_axis], -(-elements_per_channel(shape, channel_axis) // group_size)
+    channels = shape[channel_axis]
+    return spec_granularity.grid_shape(channels, elements_per_channel(shape, channel_axis), granularity)
 
 
 def as_box(x: Array, channel_axis: int) -> Array:
@@ -122,13 +123,14 @@ def as_box(x: Array, channel_axis: int) -> Array:
 def needs_reordering(shape: tuple[int, ...], channel_axis: int, granularity: Granularity) -> bool:
     """Return whether a group spans both sides of the channel axis, so that no view holds it in one piece."""
     axis = channel_axis % len(shape)
-    return isinstance(granularity, PerGroup) and math.prod(shape[:axis]) > 1 and math.prod(shape[axis + 1 :]) > 1
+    spans = math.prod(shape[:axis]) > 1 and math.prod(shape[axis + 1 :]) > 1
+    return spans and isinstance(granularity, PerGroup | PerBlock)
 
 
 def pieces(box_shape: tuple[int, int, int], granularity: Granularity, chunk: int = CHUNK) -> Iterator[Piece]:
     """Yield the pieces of a box (A, C, B), each of about `chunk` elements, in a fixed order.
 
-    A piece holds whole groups `PerGroup`, but may hold a part of a channel or tensor.
+    A piece holds whole groups `PerGroup` and `PerBlock`, but may hold a part of a channel or tensor.
     """
     before, channels, behind = box_shape
     if 0 in box_shape:
@@ -147,6 +149,13 @@ def pieces(box_shape: tuple[int, int, int], granularity: Granularity, chunk: int
                 yield from _row_groups(channels, behind, group_size, chunk)
             else:
                 yield from _column_groups(before, channels, group_size, chunk)
+        case PerBlock(rows, columns):
+            if before > 1 and behind > 1:
+                raise ValueError("A block spans both sides of the channel axis; reorder the weight first.")
+            if behind > 1 or before == 1:
+                yield from _row_blocks(channels, behind, (rows, columns), chunk)
+            else:
+                yield from _column_blocks(before, channels, (rows, columns), chunk)
 
 
 def _blocks(box_shape: tuple[int, int, int], chunk: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -188,6 +197,36 @@ def _column_groups(elements: int, channels: int, size: int, chunk: int) -> Itera
             yield Piece(part, (1, rest, columns), (c, slice(whole, whole + 1)), (1,), transposed=True)
 
 
+def _row_blocks(channels: int, elements: int, size: tuple[int, int], chunk: int) -> Iterator[Piece]:
+    """Yield rows of blocks, views (channels of a block, blocks, columns of a block)."""
+    rows, columns = size
+    for down, c in enumerate(_steps(channels, rows)):
+        height = c.stop - c.start
+        for b, along, width in _block_runs(elements, columns, max(1, chunk // (height * columns))):
+            shape = (height, along.stop - along.start, width)
+            yield Piece((slice(0, 1), c, b), shape, (slice(down, down + 1), along), (0, 2), block=True)
+
+
+def _column_blocks(elements: int, channels: int, size: tuple[int, int], chunk: int) -> Iterator[Piece]:
+    """Yield rows of blocks where channels lie last, views (blocks, columns of a block, channels of a block)."""
+    rows, columns = size
+    for down, c in enumerate(_steps(channels, rows)):
+        height = c.stop - c.start
+        for a, along, width in _block_runs(elements, columns, max(1, chunk // (height * columns))):
+            shape = (along.stop - along.start, width, height)
+            grid = (slice(down, down + 1), along)
+            yield Piece((a, c, slice(0, 1)), shape, grid, (1, 2), transposed=True, block=True)
+
+
+def _block_runs(elements: int, columns: int, most: int) -> Iterator[tuple[slice, slice, int]]:
+    """Yield runs of at most `most` blocks: their elements, their numbers, and the columns of each."""
+    whole, rest = divmod(elements, columns)
+    for run in _steps(whole, most):
+        yield slice(run.start * columns, run.stop * columns), run, columns
+    if rest:
+        yield slice(whole * columns, elements), slice(whole, whole + 1), rest
+
+
 def _steps(total: int, step: int) -> Iterator[slice]:
     for start in range(0, total, step):
         yield slice(start, min(start + step, total))
@@ -196,6 +235,42 @@ def _steps(total: int, step: int) -> Iterator[slice]:
 def _shape(part: tuple[slice, slice, slice]) -> tuple[int, int, int]:
     a, c, b = part
     return a.stop - a.start, c.stop - c.start, b.stop - b.start
+
+
+def ordered_box(x: Array, channel_axis: int) -> Array:
+    """Return the box (A, C, B) of `x`; the transposed view of a matrix is walked as it lies in memory."""
+    if x.ndim == 2 and channel_axis % 2 == 0 and abs(x.strides[0]) < abs(x.strides[1]):
+        return x.T[:, :, None]
+    return as_box(x, channel_axis)
+
+
+def whole_groups(box: Array, granularity: Granularity) -> Iterator[Piece]:
+    """Yield pieces that hold whole groups, whatever their size."""
+    a, c, b = box.shape
+    if isinstance(granularity, PerTensor):
+        everything = (slice(0, a), slice(0, c), slice(0, b))
+        yield Piece(everything, (a, c, b), (slice(0, 1), slice(0, 1)), (0, 1, 2))
+        return
+    if not isinstance(granularity, PerChannel):
+        yield from pieces((a, c, b), granularity)
+        return
+    # Channels that lie last are gathered from cache lines of 16 values.
+    step = max(CHUNK // max(a * b, 1), 1 if a == 1 else 16)
+    for start in range(0, c, step):
+        rows = slice(start, min(start + step, c))
+        part = (slice(0, a), rows, slice(0, b))
+        yield Piece(part, (a, rows.stop - start, b), (rows, slice(0, 1)), (0, 2))
+
+
+def group_rows(box: Array, piece: Piece) -> Array:
+    """Return the groups of a piece as float32 rows (G, N), in the order of the piece's part of the grid."""
+    part = piece.take(box)
+    rows, columns = (s.stop - s.start for s in piece.grid)
+    if piece.transposed and not piece.block:
+        part = part.transpose(2, 0, 1)
+    elif piece.axes == (0, 2):
+        part = part.transpose(1, 0, 2)
+    return np.ascontiguousarray(as_float32(part)).reshape(rows * columns, part.size // (rows * columns))
 
 
 def compute_each(

@@ -19,10 +19,14 @@ SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QParams:
-    """Scale (float32) and zero point (int32) of each group, both of shape (G,)."""
+    """Scale (float32) and zero point (int32) of each group, both of shape (G,).
+
+    `levels`, float32 (G, L), are those of codebooks, in ascending order; their scales are 1.
+    """
 
     scale: Array
     zero_point: Array
+    levels: Array | None = None
 
 
 def choose_qparams(
@@ -40,11 +44,15 @@ def choose_qparams(
     levels = fmt.quant_max - fmt.quant_min
     if symmetric:
         middle = 0 if fmt.signed else 1 << (fmt.bits - 1)
-        scale = _normal(np.maximum(-low64, high64) / (levels / 2 if full_range else fmt.quant_max - middle))
+        scale = normal_scale(np.maximum(-low64, high64) / (levels / 2 if full_range else fmt.quant_max - middle))
         return QParams(scale, np.full(scale.shape, middle, np.int32))
-    scale = _normal((high64 - low64) / levels)
-    zero_point = np.clip(np.rint(fmt.quant_min - low64 / scale), fmt.quant_min, fmt.quant_max)
-    return QParams(scale, zero_point.astype(np.int32))
+    scale = normal_scale((high64 - low64) / levels)
+    return QParams(scale, zero_points(low64, scale, fmt))
+
+
+def zero_points(low: Array, scale: Array, fmt: IntFormat) -> Array:
+    """Return the zero points, int32, of asymmetric grids that begin at `low`."""
+    return np.clip(np.rint(fmt.quant_min - low / scale), fmt.quant_min, fmt.quant_max).astype(np.int32)
 
 
 def grid_ends(qparams: QParams, fmt: IntFormat) -> tuple[Array, Array]:
@@ -54,13 +62,7 @@ def grid_ends(qparams: QParams, fmt: IntFormat) -> tuple[Array, Array]:
     return low, high
 
 
-def covered_range(qparams: QParams, fmt: IntFormat) -> tuple[Array, Array]:
-    """Return the smallest and largest value each group's grid holds, both float64 (G,)."""
-    low, high = grid_ends(qparams, fmt)
-    scale = qparams.scale.astype(np.float64)
-    return low * scale, high * scale
-
-
-def _normal(scale: Array) -> Array:
+def normal_scale(scale: Array) -> Array:
+    """Return `scale` (float64) as a positive, normal float32; 1 where it is 0."""
     scale = np.minimum(scale, float(np.finfo(np.float32).max)).astype(np.float32)
     return np.where(scale > 0, np.maximum(scale, np.float32(SMALLEST_SCALE)), np.float32(1.0))

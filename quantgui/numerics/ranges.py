@@ -2,36 +2,54 @@
 
 Least squared error is searched in each group on its own: the clipping limit runs from around the root mean square to
 a little beyond the largest value, first in coarse then in finer steps, and the scale is then refitted to the codes
-it gives (``scale = sum(x q) / sum(q^2)``), which never makes the error larger.
+it gives (``scale = sum(x q) / sum(q^2)``), which never makes the error larger. Scales that are powers of two are few
+enough to try them all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 
+from quantgui.errors import SpecError
 from quantgui.numerics.groups import (
-    CHUNK,
     Piece,
-    as_box,
     as_float32,
     as_matrix,
     compute_each,
     grid_shape,
+    group_rows,
     needs_reordering,
+    ordered_box,
     pieces,
+    whole_groups,
 )
+from quantgui.numerics.half_quadratic import half_quadratic_ranges
+from quantgui.numerics.levels import Grid, UnitGrid, nearest_levels, uneven_grid
+from quantgui.numerics.minifloat import largest_power
 from quantgui.numerics.qparams import SMALLEST_SCALE
-from quantgui.numerics.statistics import UnitGrid, collect, nonzero_counts, quantile, rebin
+from quantgui.numerics.scales import largest_level
+from quantgui.numerics.statistics import collect, nonzero_counts, quantile, rebin
 from quantgui.results import Array, TensorStatistics
-from quantgui.spec.formats import FloatFormat, IntFormat
-from quantgui.spec.granularity import PerChannel, PerTensor
-from quantgui.spec.quantizer import Entropy, FixedRange, LeastSquaredError, MinMax, Percentile, QuantizerSpec
+from quantgui.spec.formats import CodebookFormat, FloatFormat, IntFormat, UnevenFormat
+from quantgui.spec.granularity import PerTensor
+from quantgui.spec.quantizer import (
+    Entropy,
+    FixedRange,
+    HalfQuadratic,
+    LeastSquaredError,
+    MinMax,
+    MovingAverage,
+    Percentile,
+    QuantizerSpec,
+    SampleMean,
+    TwoSidedPercentile,
+)
 
 LARGE_GROUP = 1 << 20
 """Groups of more values than this are searched on their fine histogram."""
@@ -44,7 +62,14 @@ _REFITS = 3
 _RATIOS = np.linspace(1.0, 0.1, 73)
 _ENTROPY_BITS = 11
 
+_POWERS_TRIED = (2, 1, -1, -2, -3, -4)
+"""How far from its first choice the exponent of a scale is tried."""
+
 Ranges = tuple[Array, Array]
+Extrema = tuple[Array, Array]
+"""Smallest and largest value of each sample, both (S,)."""
+
+_Scaled = IntFormat | UnevenFormat
 
 
 def estimate_ranges(matrix: Array, spec: QuantizerSpec) -> Ranges:
@@ -53,101 +78,123 @@ def estimate_ranges(matrix: Array, spec: QuantizerSpec) -> Ranges:
     return low.reshape(-1), high.reshape(-1)
 
 
-def weight_ranges(x: Array, spec: QuantizerSpec, channel_axis: int) -> Ranges:
-    """Return (low, high) of a weight of any shape, each float64 (C, groups per channel), (1, 1) per tensor."""
-    fmt = _int_format(spec)
+def weight_ranges(x: Array, spec: QuantizerSpec, channel_axis: int, *, importance: Array | None = None) -> Ranges:
+    """Return (low, high) of a weight of any shape, each float64 (rows, columns) of its grid, (1, 1) per tensor.
+
+    `importance`, (K,), is how much the squared error of each of a channel's elements counts where the least squared
+    error is looked for; the mean square of the input that it is multiplied by makes that the error of the output, as
+    far as inputs are not correlated.
+
+    Raises:
+        SpecError: the estimator averages over samples, which a weight has not.
+    """
+    fmt = _scaled_format(spec)
     shape = grid_shape(x.shape, channel_axis, spec.granularity)
     if needs_reordering(x.shape, channel_axis, spec.granularity):
         x, channel_axis = np.ascontiguousarray(as_matrix(x, channel_axis)), 0
-    box = _ordered_box(x, channel_axis)
+    box = ordered_box(x, channel_axis)
     match spec.range_estimator:
         case FixedRange(low, high):
             return np.full(shape, low), np.full(shape, high)
         case MinMax():
             return _min_max(box, spec, shape)
+        case MovingAverage() | SampleMean():
+            raise SpecError("Weights have no samples to average over; choose another range estimator for them.")
         case _ if x.size == 0:
             return np.zeros(shape), np.zeros(shape)
         case Entropy():
             return _weight_entropy(box, spec, fmt, shape)
-        case Percentile() | LeastSquaredError():
+        case Percentile() | TwoSidedPercentile() | LeastSquaredError() | HalfQuadratic():
             pass
-    if isinstance(spec.granularity, PerTensor) and x.size > LARGE_GROUP:
+    is_large = isinstance(spec.granularity, PerTensor) and x.size > LARGE_GROUP
+    if is_large and importance is None and not isinstance(spec.range_estimator, HalfQuadratic):
         low_one, high_one = estimate_range_from_statistics(collect(box), spec)
         return np.full(shape, low_one), np.full(shape, high_one)
+    weights = None if importance is None else _spread_importance(importance, box.shape)
 
     def estimate(piece: Piece) -> tuple[Piece, Array, Array]:
-        return piece, *_group_ranges(_group_rows(box, piece), spec, fmt)
+        rows = None if weights is None else group_rows(weights, piece)
+        return piece, *_group_ranges(group_rows(box, piece), spec, fmt, rows)
 
-    return _filled(compute_each(estimate, _whole_groups(box, spec), x.size), shape)
+    return _filled(compute_each(estimate, whole_groups(box, spec.granularity), x.size), shape)
 
 
-def estimate_range_from_statistics(statistics: TensorStatistics, spec: QuantizerSpec) -> tuple[float, float]:
-    """Return (low, high) of a tensor quantized with one scale, such as an activation, from its statistics."""
-    fmt = _int_format(spec)
+def estimate_range_from_statistics(
+    statistics: TensorStatistics, spec: QuantizerSpec, extrema: Extrema | None = None
+) -> tuple[float, float]:
+    """Return (low, high) of a tensor quantized with one scale, such as an activation, from its statistics.
+
+    Estimators that average over samples take `extrema`, in the order of the samples.
+
+    Raises:
+        SpecError: the estimator is not for activations.
+    """
+    fmt = _scaled_format(spec)
     low, high = min(statistics.minimum, 0.0), max(statistics.maximum, 0.0)
     match spec.range_estimator:
         case FixedRange(low, high):
             return low, high
         case MinMax():
             return low, high
+        case MovingAverage() | SampleMean() as estimator:
+            if extrema is None:
+                raise ValueError("Averages over samples need the extrema of each.")
+            momentum = estimator.momentum if isinstance(estimator, MovingAverage) else None
+            return _average_extrema(extrema, momentum)
+        case HalfQuadratic():
+            raise SpecError("Half-quadratic quantization is for weights; choose another range estimator.")
         case _ if statistics.count == 0 or low == high:
             return low, high
-        case Percentile(percentile):
-            tail = (1.0 - percentile / 100.0) / 2.0
-            return min(quantile(statistics, tail), 0.0), max(quantile(statistics, 1.0 - tail), 0.0)
+        case Percentile() | TwoSidedPercentile() as estimator:
+            lower, upper = _tails(estimator)
+            return min(quantile(statistics, lower), 0.0), max(quantile(statistics, upper), 0.0)
         case LeastSquaredError():
-            lows, highs = _search(_Bins.of(statistics), spec, fmt)
+            lows, highs = _search(_Bins.of(statistics, fmt), spec, fmt)
             return float(lows[0]), float(highs[0])
         case Entropy():
             ratio = _entropy_ratio(_Nonzero.of(statistics, fmt, symmetric=spec.symmetric), spec, fmt)
             return low * ratio, high * ratio
 
 
+def _average_extrema(extrema: Extrema, momentum: float | None) -> tuple[float, float]:
+    """Return the mean of the extrema of samples, or with a momentum their moving average."""
+    minima, maxima = (np.asarray(each, np.float64) for each in extrema)
+    held = np.isfinite(minima) & np.isfinite(maxima)
+    minima, maxima = minima[held], maxima[held]
+    if not minima.size:
+        return 0.0, 0.0
+    shares = np.full(minima.size, 1.0 / minima.size)
+    if momentum is not None:
+        shares = (1.0 - momentum) * momentum ** np.arange(minima.size - 1, -1, -1.0)
+        # The first sample is where the average starts.
+        shares[0] = momentum ** (minima.size - 1)
+    return min(float(shares @ minima), 0.0), max(float(shares @ maxima), 0.0)
+
+
+def _tails(estimator: Percentile | TwoSidedPercentile) -> tuple[float, float]:
+    """Return the shares of all values below the lower and below the upper end."""
+    if isinstance(estimator, TwoSidedPercentile):
+        return estimator.lower / 100.0, estimator.upper / 100.0
+    tail = (1.0 - estimator.percentile / 100.0) / 2.0
+    return tail, 1.0 - tail
+
+
 # --- walking the groups --------------------------------------------------------------------------------------------
 
 
-def _int_format(spec: QuantizerSpec) -> IntFormat:
+def _scaled_format(spec: QuantizerSpec) -> _Scaled:
     match spec.format:
-        case IntFormat() as fmt:
+        case FloatFormat() | CodebookFormat():
+            raise ValueError(f"{spec.format} has no range.")
+        case fmt:
             return fmt
-        case FloatFormat():
-            raise ValueError("A floating-point format has no range.")
 
 
-def _ordered_box(x: Array, channel_axis: int) -> Array:
-    """Return the box (A, C, B) of `x`; the transposed view of a matrix is walked as it lies in memory."""
-    if x.ndim == 2 and channel_axis % 2 == 0 and abs(x.strides[0]) < abs(x.strides[1]):
-        return x.T[:, :, None]
-    return as_box(x, channel_axis)
-
-
-def _whole_groups(box: Array, spec: QuantizerSpec) -> Iterator[Piece]:
-    """Yield pieces that hold whole groups, whatever their size."""
-    a, c, b = box.shape
-    if isinstance(spec.granularity, PerTensor):
-        everything = (slice(0, a), slice(0, c), slice(0, b))
-        yield Piece(everything, (a, c, b), (slice(0, 1), slice(0, 1)), (0, 1, 2))
-        return
-    if not isinstance(spec.granularity, PerChannel):
-        yield from pieces((a, c, b), spec.granularity)
-        return
-    # Channels that lie last are gathered from cache lines of 16 values.
-    step = max(CHUNK // max(a * b, 1), 1 if a == 1 else 16)
-    for start in range(0, c, step):
-        rows = slice(start, min(start + step, c))
-        part = (slice(0, a), rows, slice(0, b))
-        yield Piece(part, (a, rows.stop - start, b), (rows, slice(0, 1)), (0, 2))
-
-
-def _group_rows(box: Array, piece: Piece) -> Array:
-    """Return the groups of a piece as float32 rows (G, N), in the order of the piece's part of the grid."""
-    part = piece.take(box)
-    rows, columns = (s.stop - s.start for s in piece.grid)
-    if piece.transposed:
-        part = part.transpose(2, 0, 1)
-    elif piece.axes == (0, 2):
-        part = part.transpose(1, 0, 2)
-    return np.ascontiguousarray(as_float32(part)).reshape(rows * columns, part.size // (rows * columns))
+def _spread_importance(importance: Array, shape: tuple[int, ...]) -> Array:
+    """Return the importance (K,) of the elements of each channel as a box (A, C, B), a view."""
+    before, channels, behind = shape
+    weights = np.asarray(importance, np.float32).reshape(before, 1, behind)
+    return np.broadcast_to(weights, (before, channels, behind))
 
 
 def _filled(results: list[tuple[Piece, Array, Array]], shape: tuple[int, int]) -> Ranges:
@@ -179,17 +226,19 @@ def _min_max(box: Array, spec: QuantizerSpec, shape: tuple[int, int]) -> Ranges:
     return low, high
 
 
-def _group_ranges(rows: Array, spec: QuantizerSpec, fmt: IntFormat) -> Ranges:
+def _group_ranges(rows: Array, spec: QuantizerSpec, fmt: _Scaled, weights: Array | None) -> Ranges:
     match spec.range_estimator:
-        case Percentile(percentile):
-            tail = (100.0 - percentile) / 2.0
-            low, high = np.percentile(rows, [tail, 100.0 - tail], axis=1)
+        case Percentile() | TwoSidedPercentile() as estimator:
+            lower, upper = _tails(estimator)
+            low, high = np.percentile(rows, [100.0 * lower, 100.0 * upper], axis=1)
             return np.minimum(low, 0.0), np.maximum(high, 0.0)
-        case _ if rows.shape[1] > LARGE_GROUP:
-            found = [_search(_Bins.of(collect(row)), spec, fmt) for row in rows]
+        case HalfQuadratic() if isinstance(fmt, IntFormat):
+            return half_quadratic_ranges(rows, fmt)
+        case _ if rows.shape[1] > LARGE_GROUP and weights is None:
+            found = [_search(_Bins.of(collect(row), fmt), spec, fmt) for row in rows]
             return np.concatenate([low for low, _ in found]), np.concatenate([high for _, high in found])
         case _:
-            return _search(_Values.of(rows), spec, fmt)
+            return _search(_Values.of(rows, fmt, weights), spec, fmt)
 
 
 # --- least squared error -------------------------------------------------------------------------------------------
@@ -220,11 +269,15 @@ class _Values:
     minimum: Array
     maximum: Array
     rms: Array
+    format: _Scaled
+    weights: Array | None = None
 
     @staticmethod
-    def of(rows: Array) -> _Values:
+    def of(rows: Array, fmt: _Scaled, weights: Array | None = None) -> _Values:
         axis = 1 if rows.shape[1] >= 256 else 0
         values = rows if axis == 1 else np.ascontiguousarray(rows.T)
+        if weights is not None and axis == 0:
+            weights = np.ascontiguousarray(weights.T)
         low = np.minimum(values.min(axis=axis), 0.0).astype(np.float64)
         high = np.maximum(values.max(axis=axis), 0.0).astype(np.float64)
         # Values of one chunk are brought near 1, so that no square leaves the range of float32.
@@ -232,26 +285,33 @@ class _Values:
         exponent = np.clip(np.frexp(largest)[1], -120, 120)
         scaled = np.ldexp(values, np.expand_dims(-exponent, axis))
         rms = np.sqrt(_sum_of_squares(scaled, axis) / max(rows.shape[1], 1)) * np.ldexp(1.0, exponent)
-        return _Values(values, axis, low, high, rms)
+        return _Values(values, axis, low, high, rms, fmt, weights)
 
     def error(self, scale: Array, low: Array | float, high: Array | float) -> Array:
         rest = self.values * self._along(1.0 / scale)
-        codes = np.rint(rest)
-        np.clip(codes, self._along(low), self._along(high), out=codes)
-        rest -= codes
-        error: Array = _sum_of_squares(rest, self.axis) * scale**2
+        rest -= self._nearest(rest, low, high)
+        error: Array = self._products(rest, rest) * scale**2
         return error
 
     def refitted(self, scale: Array, low: Array | float, high: Array | float) -> Array:
         units = self.values * self._along(1.0 / scale)
-        codes = np.rint(units)
-        np.clip(codes, self._along(low), self._along(high), out=codes)
-        letters = "gn,gn->g" if self.axis else "ng,ng->g"
-        products = np.einsum(letters, units, codes).astype(np.float64)
-        squares = _sum_of_squares(codes, self.axis)
+        codes = self._nearest(units, low, high)
+        products, squares = self._products(units, codes), self._products(codes, codes)
         fits = (squares > 0) & (products > 0)
-        fitted: Array = scale * np.where(fits, products / np.maximum(squares, 1.0), 1.0)
+        fitted: Array = scale * np.where(fits, products / np.where(fits, squares, 1.0), 1.0)
         return fitted
+
+    def _nearest(self, units: Array, low: Array | float, high: Array | float) -> Array:
+        if not isinstance(self.format, IntFormat):
+            return nearest_levels(units, self.format)
+        codes = np.rint(units)
+        return np.clip(codes, self._along(low), self._along(high), out=codes)
+
+    def _products(self, a: Array, b: Array) -> Array:
+        if self.weights is not None:
+            a = a * self.weights
+        products: Array = np.einsum("gn,gn->g" if self.axis else "ng,ng->g", a, b).astype(np.float64)
+        return products
 
     def _along(self, per_group: Array | float) -> Array | float:
         if isinstance(per_group, float):
@@ -266,7 +326,7 @@ def _sum_of_squares(values: Array, axis: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class _Bins:
-    """One group, known by its fine histogram; exact zeros are left out, as every grid holds them."""
+    """One group, known by its fine histogram; exact zeros are counted apart, as most grids hold them."""
 
     minimum: Array
     maximum: Array
@@ -275,9 +335,11 @@ class _Bins:
     edges: Array
     counts: Array
     outliers: Array
+    zeros: int
+    format: _Scaled
 
     @staticmethod
-    def of(statistics: TensorStatistics) -> _Bins:
+    def of(statistics: TensorStatistics, fmt: _Scaled) -> _Bins:
         return _Bins(
             np.array([min(statistics.minimum, 0.0)]),
             np.array([max(statistics.maximum, 0.0)]),
@@ -286,41 +348,82 @@ class _Bins:
             statistics.edges,
             nonzero_counts(statistics),
             statistics.outliers,
+            statistics.zeros,
+            fmt,
         )
 
     def error(self, scale: Array, low: Array | float, high: Array | float) -> Array:
-        grid = UnitGrid(float(np.ravel(low)[0]), float(np.ravel(high)[0]))
-        return np.array([grid.squared_error(self.edges, self.counts, self.outliers, float(scale[0]))])
+        grid = self._grid(low, high)
+        of_zeros = self.zeros * float(grid.error(np.zeros(1))[0] * scale[0]) ** 2
+        return np.array([grid.squared_error(self.edges, self.counts, self.outliers, float(scale[0])) + of_zeros])
 
     def refitted(self, scale: Array, low: Array | float, high: Array | float) -> Array:
-        values = np.concatenate([self.edges[:-1] + self.bin_width / 2, self.outliers])
-        weights = np.concatenate([self.counts, np.ones(len(self.outliers))])
-        codes = np.clip(np.rint(values / scale), low, high)
+        values = np.concatenate([self.edges[:-1] + self.bin_width / 2, self.outliers, [0.0]])
+        weights = np.concatenate([self.counts, np.ones(len(self.outliers)), [self.zeros]])
+        units = values / scale
+        codes = units - self._grid(low, high).error(units)
         squares = float(weights @ (codes * codes))
         product = float(weights @ (codes * values))
         return scale if squares == 0.0 or product <= 0.0 else np.array([product / squares])
 
+    def _grid(self, low: Array | float, high: Array | float) -> Grid:
+        if isinstance(self.format, IntFormat):
+            return UnitGrid(float(np.ravel(low)[0]), float(np.ravel(high)[0]))
+        return uneven_grid(self.format)
 
-def _search(objective: _Objective, spec: QuantizerSpec, fmt: IntFormat) -> Ranges:
+
+def _search(objective: _Objective, spec: QuantizerSpec, fmt: _Scaled) -> Ranges:
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        search = _search_symmetric if spec.symmetric else _search_asymmetric
-        return search(objective, spec, fmt)
+        if not spec.symmetric and isinstance(fmt, IntFormat):
+            return _search_asymmetric(objective, spec, fmt)
+        if spec.scale_format == "e8m0":
+            return _search_powers(objective, fmt)
+        return _search_symmetric(objective, spec, fmt)
 
 
-def _search_symmetric(objective: _Objective, spec: QuantizerSpec, fmt: IntFormat) -> Ranges:
+def _ends(fmt: _Scaled) -> tuple[float, float]:
+    """Return the smallest and the largest level of a symmetric grid."""
+    if not isinstance(fmt, IntFormat):
+        return fmt.levels[0], fmt.largest
     middle = 0 if fmt.signed else 1 << (fmt.bits - 1)
-    low, high = float(fmt.quant_min - middle), float(fmt.quant_max - middle)
+    return float(fmt.quant_min - middle), float(fmt.quant_max - middle)
+
+
+def _search_symmetric(objective: _Objective, spec: QuantizerSpec, fmt: _Scaled) -> Ranges:
+    low, high = _ends(fmt)
     divisor = (high - low) / 2 if spec.full_range else high
     absmax = np.maximum(-objective.minimum, objective.maximum)
 
     def error(limit: Array) -> Array:
         return objective.error(np.maximum(limit / divisor, SMALLEST_SCALE), low, high)
 
+    if fmt.bits == 1:
+        # The signs are the same at every scale, so the first fit of the scale to them is the best.
+        limit = np.where(absmax > 0, objective.refitted(np.maximum(absmax, SMALLEST_SCALE), low, high), 0.0)
+        return -limit, limit
     best = _Best(absmax, error(absmax))
     best = _scan_limits(best, np.minimum(objective.rms * _smallest_limit(fmt), absmax), absmax * 1.08, error)
     for _ in range(_REFITS):
         scale = np.maximum(best.limit / divisor, SMALLEST_SCALE)
         best = best.better(objective.refitted(scale, low, high) * divisor, error)
+    limit = np.where(absmax > 0, best.limit, 0.0)
+    return -limit, limit
+
+
+def _search_powers(objective: _Objective, fmt: _Scaled) -> Ranges:
+    """Try the powers of two around the one that the largest value asks for; the largest of equals."""
+    low, high = _ends(fmt)
+    absmax = np.maximum(-objective.minimum, objective.maximum)
+    # The limit at which `scales.choose_grid` picks the power, not the largest value of the grid.
+    power = largest_power(largest_level(fmt))
+    limit = np.ldexp(1.0, np.frexp(np.maximum(absmax, SMALLEST_SCALE))[1] - 1)
+
+    def error(limit: Array) -> Array:
+        return objective.error(np.maximum(np.ldexp(limit, -power), SMALLEST_SCALE), low, high)
+
+    best = _Best(limit, error(limit))
+    for step in _POWERS_TRIED:
+        best = best.better(np.ldexp(limit, step), error)
     limit = np.where(absmax > 0, best.limit, 0.0)
     return -limit, limit
 
@@ -375,7 +478,7 @@ def _second(error: Callable[[Array, Array], Array], low: Array, high: Array, rat
     return error(low, high * ratio)
 
 
-def _smallest_limit(fmt: IntFormat) -> float:
+def _smallest_limit(fmt: _Scaled) -> float:
     """Return the smallest limit worth trying, in root mean squares; many levels leave no reason to clip much."""
     return 0.5 if fmt.bits <= 3 else 1.0 if fmt.bits <= 5 else 2.0
 
@@ -430,7 +533,7 @@ class _Nonzero:
     counts: Array
 
     @staticmethod
-    def of(statistics: TensorStatistics, fmt: IntFormat, *, symmetric: bool) -> _Nonzero:
+    def of(statistics: TensorStatistics, fmt: _Scaled, *, symmetric: bool) -> _Nonzero:
         low, high = min(statistics.minimum, 0.0), max(statistics.maximum, 0.0)
         if symmetric:
             low, high = -max(-low, high), max(-low, high)
@@ -443,19 +546,17 @@ class _Nonzero:
         return _Nonzero(histogram.edges, np.maximum(counts, 0.0))
 
 
-def _entropy_ratio(histogram: _Nonzero, spec: QuantizerSpec, fmt: IntFormat) -> float:
+def _entropy_ratio(histogram: _Nonzero, spec: QuantizerSpec, fmt: _Scaled) -> float:
     """Return the share of the range (0.1 ... 1) with the least divergence; the widest of equals."""
     if fmt.bits > _ENTROPY_BITS or histogram.counts.sum() == 0.0:
         return 1.0
-    divergences = [_divergence(histogram, float(ratio), spec, fmt) for ratio in _RATIOS]
+    divergences = [_divergence(histogram, float(ratio), fmt) for ratio in _RATIOS]
     return float(_RATIOS[int(np.argmin(divergences))])
 
 
-def _divergence(histogram: _Nonzero, ratio: float, spec: QuantizerSpec, fmt: IntFormat) -> float:
+def _divergence(histogram: _Nonzero, ratio: float, fmt: _Scaled) -> float:
     """Return the KL divergence, in nats, of the histogram quantized on a clipped range from the histogram."""
     low, high = histogram.edges[0] * ratio, histogram.edges[-1] * ratio
-    levels = fmt.quant_max - fmt.quant_min
-    scale = (high - low) / levels
     centers = (histogram.edges[1:] + histogram.edges[:-1]) / 2
     inside = (centers >= low) & (centers <= high)
     if not inside.any():
@@ -465,9 +566,14 @@ def _divergence(histogram: _Nonzero, ratio: float, spec: QuantizerSpec, fmt: Int
     first = int(np.argmax(inside))
     reference[0] += histogram.counts[:first].sum()
     reference[-1] += histogram.counts[first + len(clipped) :].sum()
-    codes = np.clip(np.rint((centers[inside] - low) / scale), 0, levels).astype(np.intp)
-    sums = np.bincount(codes, clipped, minlength=levels + 1)
-    filled = np.bincount(codes, reference > 0, minlength=levels + 1)
+    if isinstance(fmt, IntFormat):
+        levels = fmt.quant_max - fmt.quant_min
+        scale = (high - low) / levels
+        codes = np.clip(np.rint((centers[inside] - low) / scale), 0, levels).astype(np.intp)
+    else:
+        codes = uneven_grid(fmt).numbers(centers[inside] * (fmt.largest / high))
+    sums = np.bincount(codes, clipped)
+    filled = np.bincount(codes, reference > 0)
     held = reference > 0
     spread = (sums / np.maximum(filled, 1.0))[codes][held]
     total = spread.sum()
@@ -479,7 +585,7 @@ def _divergence(histogram: _Nonzero, ratio: float, spec: QuantizerSpec, fmt: Int
     return float(p @ np.log(p / q))
 
 
-def _weight_entropy(box: Array, spec: QuantizerSpec, fmt: IntFormat, shape: tuple[int, int]) -> Ranges:
+def _weight_entropy(box: Array, spec: QuantizerSpec, fmt: _Scaled, shape: tuple[int, int]) -> Ranges:
     low, high = _min_max(box, spec, shape)
     group_size = box.size // max(shape[0] * shape[1], 1)
     if group_size < POOLED:
@@ -491,15 +597,15 @@ def _weight_entropy(box: Array, spec: QuantizerSpec, fmt: IntFormat, shape: tupl
     def ratios(piece: Piece) -> tuple[Piece, Array, Array]:
         found = [
             _entropy_ratio(_Nonzero.of(collect(row), fmt, symmetric=spec.symmetric), spec, fmt)
-            for row in _group_rows(box, piece)
+            for row in group_rows(box, piece)
         ]
         return piece, np.array(found), np.array(found)
 
-    ratio_grid, _ = _filled(compute_each(ratios, _whole_groups(box, spec), box.size), shape)
+    ratio_grid, _ = _filled(compute_each(ratios, whole_groups(box, spec.granularity), box.size), shape)
     return low * ratio_grid, high * ratio_grid
 
 
-def _pooled_entropy(box: Array, spec: QuantizerSpec, fmt: IntFormat, ranges: Ranges) -> Ranges:
+def _pooled_entropy(box: Array, spec: QuantizerSpec, fmt: _Scaled, ranges: Ranges) -> Ranges:
     low, high = ranges
     absmax = np.maximum(-low, high)
     inverse = np.where(absmax > 0, 1.0 / np.maximum(absmax, SMALLEST_SCALE), 0.0).astype(np.float32)

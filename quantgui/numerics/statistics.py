@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from quantgui.numerics.groups import as_box, as_float32, pieces
-from quantgui.numerics.qparams import QParams, choose_qparams
+from quantgui.numerics.levels import Grid, LevelGrid, UnitGrid, grid_of
+from quantgui.numerics.qparams import QParams, choose_qparams, normal_scale
 from quantgui.results import Array, ChannelStatistics, Histogram, TensorError, TensorStatistics
-from quantgui.spec.formats import IntFormat
+from quantgui.spec.formats import Format, IntFormat, UnevenFormat
 from quantgui.spec.granularity import PerChannel, PerTensor
 
 HALF_BINS = 1 << 15
@@ -174,34 +175,38 @@ def estimate_error(
     statistics: TensorStatistics,
     low: float,
     high: float,
-    fmt: IntFormat,
+    fmt: IntFormat | UnevenFormat,
     *,
     symmetric: bool = False,
     full_range: bool = False,
 ) -> TensorError:
-    """Return the error the tensor would have with the range ``low`` ... ``high``, from the fine histogram alone."""
-    return estimate_error_with(
-        statistics, choose_qparams(low, high, fmt, symmetric=symmetric, full_range=full_range), fmt
-    )
+    """Return the error the tensor would have with the range ``low`` ... ``high``, from the fine histogram alone.
+
+    Minifloats and tables are always symmetric.
+    """
+    if isinstance(fmt, IntFormat):
+        qparams = choose_qparams(low, high, fmt, symmetric=symmetric, full_range=full_range)
+    else:
+        scale = normal_scale(np.array([max(-low, high, 0.0) / fmt.largest]))
+        qparams = QParams(scale, np.zeros(1, np.int32))
+    return estimate_error_with(statistics, qparams, fmt)
 
 
-def estimate_error_with(statistics: TensorStatistics, qparams: QParams, fmt: IntFormat) -> TensorError:
-    """Return the error the tensor would have on a given grid (one scale).
+def estimate_error_with(statistics: TensorStatistics, qparams: QParams, fmt: Format) -> TensorError:
+    """Return the error the tensor would have on a given grid (one scale), evenly spaced or not.
 
     Values are taken to be spread evenly within each fine bin, apart from exact zeros.
     """
     if statistics.count == 0:
         return TensorError(math.inf, 0.0, 0.0, 0.0)
-    grid, scale = UnitGrid.of(qparams, fmt)
+    grid, scale = grid_of(qparams, fmt)
     counts, edges = nonzero_counts(statistics), statistics.edges
     noise = grid.squared_error(edges, counts, statistics.outliers, scale)
-    limits = np.array([grid.low - 0.5, grid.high + 0.5])
-    below, not_above = _cumulative(statistics, limits * scale)
+    noise += statistics.zeros * float(grid.error(np.zeros(1))[0] * scale) ** 2
+    below, not_above = _cumulative(statistics, np.array(grid.limits) * scale)
     inside = not_above - below + statistics.zeros
-    outside = np.count_nonzero(
-        (np.rint(statistics.outliers / scale) < grid.low) | (np.rint(statistics.outliers / scale) > grid.high)
-    )
-    clipped = (len(statistics.outliers) and outside) + (statistics.count - len(statistics.outliers) - inside)
+    outside = int(np.count_nonzero(grid.clips(statistics.outliers / scale)))
+    clipped = outside + (statistics.count - len(statistics.outliers) - inside)
     return TensorError(
         sqnr_db=decibels(statistics.total_square, noise),
         mse=noise / statistics.count,
@@ -211,37 +216,50 @@ def estimate_error_with(statistics: TensorStatistics, qparams: QParams, fmt: Int
 
 
 def quantized_levels_histogram(
-    statistics: TensorStatistics, qparams: QParams, fmt: IntFormat, *, max_bins: int = 1024
+    statistics: TensorStatistics, qparams: QParams, fmt: Format, *, max_bins: int = 1024
 ) -> Histogram:
     """Return how many values come to lie on each level of a grid (one scale).
 
-    Each bin is one scale wide with a level in its middle; grids of more than `max_bins` levels have several levels in
-    each bin. Counts are float64 estimates from the fine histogram.
+    Of an evenly spaced grid each bin is one scale wide with a level in its middle; grids of more than `max_bins` levels
+    have several levels in each bin. Uneven levels lie in bins of equal width, narrow enough to tell most of them apart.
+    Counts are float64 estimates from the fine histogram.
     """
-    grid, scale = UnitGrid.of(qparams, fmt)
-    per_bin = -(-int(grid.high - grid.low + 1) // max_bins)
-    bins = -(-int(grid.high - grid.low + 1) // per_bin)
+    grid, scale = grid_of(qparams, fmt)
+    if isinstance(grid, LevelGrid):
+        return _uneven_histogram(statistics, grid, scale, max_bins)
+    per_bin = -(-grid.count // max_bins)
+    bins = -(-grid.count // per_bin)
     borders = grid.low - 0.5 + per_bin * np.arange(bins + 1)
     cumulative = _cumulative(statistics, borders * scale)
     cumulative[0], cumulative[-1] = 0.0, statistics.counts.sum() - statistics.zeros
     counts = np.diff(cumulative)
-    outliers = np.clip(np.rint(statistics.outliers / scale), grid.low, grid.high)
-    counts += np.bincount(((outliers - grid.low) // per_bin).astype(np.intp), minlength=bins)
+    counts += np.bincount(grid.numbers(statistics.outliers / scale) // per_bin, minlength=bins)
     counts[int(-grid.low // per_bin)] += statistics.zeros
     return Histogram(borders * scale, counts)
 
 
-def estimate_error_histogram(
-    statistics: TensorStatistics, qparams: QParams, fmt: IntFormat, bins: int = 101
-) -> Histogram:
+def _uneven_histogram(statistics: TensorStatistics, grid: LevelGrid, scale: float, bins: int) -> Histogram:
+    borders = np.concatenate([[-np.inf], grid.borders, [np.inf]])
+    counts = np.diff(_cumulative(statistics, borders * scale))
+    counts += np.bincount(grid.numbers(statistics.outliers / scale), minlength=grid.count)
+    counts[grid.numbers(np.zeros(1))] += statistics.zeros
+    # An odd number of bins has one around 0 where the levels lie symmetrically.
+    bins = (bins - 1) | 1
+    margin = max(grid.high - grid.low, abs(grid.high)) / (2 * (bins - 1)) or 0.5
+    edges = np.linspace(grid.low - margin, grid.high + margin, bins + 1)
+    return Histogram(edges * scale, np.histogram(grid.levels, edges, weights=counts)[0])
+
+
+def estimate_error_histogram(statistics: TensorStatistics, qparams: QParams, fmt: Format, bins: int = 101) -> Histogram:
     """Return the histogram of ``x - x'`` on a grid (one scale), estimated from the fine histogram."""
-    grid, scale = UnitGrid.of(qparams, fmt)
+    grid, scale = grid_of(qparams, fmt)
     centers = (statistics.first_bin + np.arange(len(statistics.counts)) + 0.5) * statistics.bin_width / scale
     counts = nonzero_counts(statistics)
-    errors = np.concatenate([grid.error(centers), grid.error(statistics.outliers / scale), [0.0]])
+    errors = np.concatenate([grid.error(centers), grid.error(statistics.outliers / scale), grid.error(np.zeros(1))])
     weights = np.concatenate([counts, np.ones(len(statistics.outliers)), [statistics.zeros]])
     held = weights > 0
-    reach = max(float(np.abs(errors[held]).max(initial=0.0)), 0.5)
+    least = 0.5 if isinstance(grid, UnitGrid) else 1e-6 * (abs(grid.low) + abs(grid.high)) or 0.5
+    reach = max(float(np.abs(errors[held]).max(initial=0.0)), least)
     edges = np.linspace(-reach, reach, bins + 1)
     index = np.minimum(((errors[held] + reach) * (bins / (2 * reach))).astype(np.intp), bins - 1)
     return Histogram(edges * scale, np.bincount(index, weights[held], minlength=bins))
@@ -260,43 +278,6 @@ def decibels_each(signal: Array, noise: Array) -> Array:
     """Return `decibels` element by element."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(noise == 0.0, np.inf, 10.0 * (np.log10(signal) - np.log10(noise)))
-
-
-@dataclass(frozen=True, slots=True)
-class UnitGrid:
-    """One group's levels in units of its scale: the integers ``low`` ... ``high``."""
-
-    low: float
-    high: float
-
-    @staticmethod
-    def of(qparams: QParams, fmt: IntFormat) -> tuple[UnitGrid, float]:
-        """Return the grid and the scale of the first group."""
-        zero_point = int(qparams.zero_point.reshape(-1)[0])
-        grid = UnitGrid(float(fmt.quant_min - zero_point), float(fmt.quant_max - zero_point))
-        return grid, float(qparams.scale.reshape(-1)[0])
-
-    def error(self, units: Array) -> Array:
-        """Return ``units - nearest level``."""
-        error: Array = units - np.clip(np.rint(units), self.low, self.high)
-        return error
-
-    def squared_error(self, edges: Array, counts: Array, outliers: Array, scale: float) -> float:
-        """Return the sum of squared errors of values spread evenly within bins, and of single values.
-
-        The squared error has the antiderivative ``level / 12 + (u - level)^3 / 3``: 1/12 for each level passed, and a
-        cubic since the last one.
-        """
-        single = self.error(outliers / scale)
-        total = float(single @ single)
-        if len(counts):
-            units = edges / scale
-            level = np.clip(np.rint(units), self.low, self.high)
-            units -= level
-            level /= 12.0
-            level += units * units * units / 3.0
-            total += float(counts @ np.diff(level)) * (scale / float(edges[1] - edges[0]))
-        return total * scale**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,12 +465,13 @@ def _bin_of(edges: Array, value: float) -> int:
     return int(np.clip(np.searchsorted(edges, value, side="right") - 1, 0, len(edges) - 2))
 
 
-def _largest_error(statistics: TensorStatistics, counts: Array, edges: Array, grid: UnitGrid, scale: float) -> float:
+def _largest_error(statistics: TensorStatistics, counts: Array, edges: Array, grid: Grid, scale: float) -> float:
     held = np.flatnonzero(counts)
     centers = (edges[held] + edges[held + 1]) / 2
     inside = np.clip(centers, grid.low, grid.high)
     half_width = statistics.bin_width / scale / 2
-    rounding = float(np.minimum(np.abs(inside - np.rint(inside)) + half_width, 0.5).max(initial=0.0))
+    within = np.minimum(np.abs(grid.error(inside)) + half_width, grid.largest_rounding(inside))
+    rounding = float(within.max(initial=0.0))
     single = np.concatenate([statistics.outliers, [statistics.minimum, statistics.maximum]]) / scale
     return max(rounding, float(np.abs(grid.error(single)).max())) * scale
 

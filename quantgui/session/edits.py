@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from quantgui.results import LayerInfo
-from quantgui.spec.formats import FloatFormat, Format, IntFormat
-from quantgui.spec.granularity import PerTensor
-from quantgui.spec.presets import activation_spec, weight_spec
+from quantgui.spec.formats import Format, IntFormat
+from quantgui.spec.presets import activation_spec, usual_weight_spec, weight_spec
 from quantgui.spec.quantizer import FLOAT, LayerSpec, QuantizerSpec
 
 SpecEdit = Callable[[LayerSpec], LayerSpec]
@@ -19,8 +18,8 @@ def with_weight_format(spec: LayerSpec, chosen: Format | None) -> LayerSpec:
     old = spec.weights
     if chosen is None:
         return replace(spec, weights=None)
-    if isinstance(chosen, FloatFormat):
-        return replace(spec, weights=QuantizerSpec(chosen, granularity=PerTensor()))
+    if not isinstance(chosen, IntFormat):
+        return replace(spec, weights=usual_weight_spec(chosen))
     if old is None or not isinstance(old.format, IntFormat):
         return replace(spec, weights=weight_spec(chosen.bits))
     return replace(spec, weights=replace(old, format=replace(old.format, bits=chosen.bits)))

@@ -36,7 +36,39 @@ class PerGroup:
             raise SpecError(f"Group size must be 2 or more, got {self.group_size}.")
 
 
-Granularity = PerTensor | PerChannel | PerGroup
+@dataclass(frozen=True, slots=True)
+class PerBlock:
+    """One group per block of ``rows`` channels by ``columns`` neighbours; blocks at the ends may be smaller.
+
+    Scale shape (ceil(C / rows), ceil(K / columns)). Source of the usual 128 x 128: DeepSeek-V3 technical report, 2024.
+    """
+
+    rows: int
+    columns: int
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1 or self.rows * self.columns < 2:
+            raise SpecError(f"A block must hold 2 values or more, got {self.rows} x {self.columns}.")
+
+
+Granularity = PerTensor | PerChannel | PerGroup | PerBlock
+
+
+def grid_shape(channels: int, elements_per_channel: int, granularity: Granularity) -> tuple[int, int]:
+    """Return how many groups the matrix of C x K elements is divided into, downwards and along.
+
+    >>> grid_shape(10, 70, PerGroup(32)), grid_shape(10, 70, PerBlock(4, 32))
+    ((10, 3), (3, 3))
+    """
+    match granularity:
+        case PerTensor():
+            return 1, 1
+        case PerChannel():
+            return channels, 1
+        case PerGroup(group_size):
+            return channels, -(-elements_per_channel // group_size)
+        case PerBlock(rows, columns):
+            return -(-channels // rows), -(-elements_per_channel // columns)
 
 
 def group_count(channels: int, elements_per_channel: int, granularity: Granularity) -> int:
@@ -45,10 +77,5 @@ def group_count(channels: int, elements_per_channel: int, granularity: Granulari
     >>> group_count(10, 70, PerGroup(32))
     30
     """
-    match granularity:
-        case PerTensor():
-            return 1
-        case PerChannel():
-            return channels
-        case PerGroup(group_size):
-            return channels * -(-elements_per_channel // group_size)
+    down, along = grid_shape(channels, elements_per_channel, granularity)
+    return down * along

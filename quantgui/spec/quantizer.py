@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Literal, get_args
 
 from quantgui.errors import SpecError
-from quantgui.spec.formats import FloatFormat, Format, IntFormat
-from quantgui.spec.granularity import Granularity, PerChannel, PerTensor
+from quantgui.spec.formats import CodebookFormat, FloatFormat, Format, IntFormat, MinifloatFormat, TableFormat
+from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,20 @@ class Percentile:
     def __post_init__(self) -> None:
         if not 50.0 <= self.percentile <= 100.0:
             raise SpecError(f"Percentile must be 50 to 100, got {self.percentile}.")
+
+
+@dataclass(frozen=True, slots=True)
+class TwoSidedPercentile:
+    """Range = from the value below which ``lower`` percent of all values lie to that with ``upper`` percent below."""
+
+    lower: float = 0.01
+    upper: float = 99.99
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.lower <= 50.0 <= self.upper <= 100.0:
+            raise SpecError(
+                f"The lower percentile must be 0 to 50 and the upper 50 to 100, got {self.lower} and {self.upper}."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +68,49 @@ class FixedRange:
             raise SpecError(f"A fixed range must be finite and contain 0, got {self.low} to {self.high}.")
 
 
-RangeEstimator = MinMax | Percentile | LeastSquaredError | Entropy | FixedRange
+@dataclass(frozen=True, slots=True)
+class MovingAverage:
+    """Range = moving average of each sample's smallest and largest value, in their order; activations only.
+
+    ``average = momentum * average + (1 - momentum) * value``, started with the first sample.
+    Source: B. Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only
+    inference", 2018.
+    """
+
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.momentum < 1.0:
+            raise SpecError(f"The momentum of a moving average must be 0 to below 1, got {self.momentum}.")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleMean:
+    """Range = mean of each sample's smallest value to mean of each sample's largest; activations only."""
+
+
+@dataclass(frozen=True, slots=True)
+class HalfQuadratic:
+    """Range = that of min-max, shifted by whole steps to where large errors are few; asymmetric integer weights only.
+
+    Source: H. Badri and A. Shaji, "Half-quadratic quantization of large machine learning models", 2023.
+    """
+
+
+RangeEstimator = (
+    MinMax
+    | Percentile
+    | TwoSidedPercentile
+    | LeastSquaredError
+    | Entropy
+    | FixedRange
+    | MovingAverage
+    | SampleMean
+    | HalfQuadratic
+)
+
+ScaleFormat = Literal["float32", "float16", "bfloat16", "e8m0", "e4m3"]
+SCALE_FORMATS: tuple[ScaleFormat, ...] = get_args(ScaleFormat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +120,14 @@ class QuantizerSpec:
     With ``symmetric`` the zero point is 0 (the middle of the grid for unsigned formats) and
     ``scale = absmax / quant_max``; with ``full_range`` it is ``absmax / ((quant_max - quant_min) / 2)``, which uses
     the lowest code too (1.4 dB better at 2 bits, 0.05 dB at 8) and clips the largest positive values by half a step.
-    A `FloatFormat` uses nothing but ``format``.
+    Minifloats and tables are symmetric: ``scale = absmax / largest level``. A `CodebookFormat` has no scale, its levels
+    are the values themselves; range estimators have no meaning for it. A `FloatFormat` uses nothing but ``format``.
+
+    ``scale_format`` is what scales, or the levels of a codebook, are stored in; values are quantized with the scales
+    as stored. ``e8m0`` is a power of two, ``2**(floor(log2(absmax)) - floor(log2(largest level)))`` as the OCP
+    Microscaling specification has it (asymmetric integers: the smallest that covers the range). ``e4m3`` comes with
+    one float32 scale for the whole tensor, by which the largest scale becomes 448. With ``double_quantization``
+    scales are int8 in runs of 256 with a float32 scale each, around their mean, as QLoRA stores them.
     """
 
     format: Format = IntFormat(8)
@@ -69,6 +135,32 @@ class QuantizerSpec:
     granularity: Granularity = PerChannel()
     range_estimator: RangeEstimator = MinMax()
     full_range: bool = False
+    scale_format: ScaleFormat = "float32"
+    double_quantization: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scale_format not in SCALE_FORMATS:
+            raise SpecError(f"'{self.scale_format}' is no scale format; use {', '.join(SCALE_FORMATS)}.")
+        if not isinstance(self.format, IntFormat):
+            if not self.symmetric or self.full_range:
+                raise SpecError(f"{self.format} has no zero point; only integers are asymmetric or use the full range.")
+            if isinstance(self.range_estimator, HalfQuadratic):
+                raise SpecError(f"{self.format} has no zero point, which half-quadratic quantization moves.")
+        if isinstance(self.range_estimator, HalfQuadratic) and self.symmetric:
+            raise SpecError("Half-quadratic quantization moves the zero point; choose asymmetric.")
+        match self.format:
+            case FloatFormat() if self.scale_format != "float32" or self.double_quantization:
+                raise SpecError(f"{self.format} has no scales.")
+            case CodebookFormat() if self.scale_format in ("e8m0", "e4m3") or self.double_quantization:
+                raise SpecError("The levels of a codebook are stored as float32, float16 or bfloat16.")
+            case CodebookFormat() if not isinstance(self.range_estimator, MinMax):
+                raise SpecError("A codebook is fitted to all values; it has no range to estimate.")
+            case _:
+                pass
+        if self.double_quantization and self.scale_format != "float32":
+            raise SpecError(f"Scales are either quantized twice or {self.scale_format}, not both.")
+        if isinstance(self.granularity, PerTensor) and (self.double_quantization or self.scale_format == "e4m3"):
+            raise SpecError("One scale for the whole tensor is stored as float32; quantize scales of groups.")
 
     @property
     def bits(self) -> int:
@@ -77,11 +169,38 @@ class QuantizerSpec:
 
     @property
     def is_integer(self) -> bool:
-        """Whether scale and zero point are used."""
+        """Whether values are integers with a scale and a zero point."""
         return isinstance(self.format, IntFormat)
 
+    @property
+    def has_scale(self) -> bool:
+        """Whether groups have a scale, which follows from a range."""
+        return isinstance(self.format, IntFormat | MinifloatFormat | TableFormat)
+
     def __str__(self) -> str:
-        return str(self.format)
+        bare = replace(self, range_estimator=MinMax()) if self.scale_format != "float32" else self
+        return next((name for name, spec in BLOCK_FORMATS.items() if spec == bare), str(self.format))
+
+
+def _block_format(element: Format, size: int, scales: ScaleFormat) -> QuantizerSpec:
+    return QuantizerSpec(element, granularity=PerGroup(size), scale_format=scales)
+
+
+BLOCK_FORMATS: Mapping[str, QuantizerSpec] = MappingProxyType(
+    {
+        "mxfp8_e4m3": _block_format(MinifloatFormat(4, 3), 32, "e8m0"),
+        "mxfp8_e5m2": _block_format(MinifloatFormat(5, 2, "ieee"), 32, "e8m0"),
+        "mxfp6_e2m3": _block_format(MinifloatFormat(2, 3), 32, "e8m0"),
+        "mxfp6_e3m2": _block_format(MinifloatFormat(3, 2), 32, "e8m0"),
+        "mxfp4": _block_format(MinifloatFormat(2, 1), 32, "e8m0"),
+        "mxint8": _block_format(IntFormat(8), 32, "e8m0"),
+        "nvfp4": _block_format(MinifloatFormat(2, 1), 16, "e4m3"),
+    }
+)
+"""What hardware calls a format, though it is three choices: a format, blocks along K, and a format of their scales.
+
+Sources: OCP Microscaling Formats (MX) Specification 1.0, 2023; NVIDIA, "Introducing NVFP4", 2025.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +215,16 @@ class LayerSpec:
     activations: QuantizerSpec | None = None
 
     def __post_init__(self) -> None:
-        if self.activations is not None and not isinstance(self.activations.granularity, PerTensor):
+        if self.weights is not None and isinstance(self.weights.range_estimator, MovingAverage | SampleMean):
+            raise SpecError("Weights have no samples to average over; choose another range estimator for them.")
+        if self.activations is None:
+            return
+        if not isinstance(self.activations.granularity, PerTensor):
             raise SpecError("Activations are quantized per tensor.")
+        if isinstance(self.activations.format, TableFormat | CodebookFormat):
+            raise SpecError(f"Activations cannot be {self.activations.format}; it is a format for weights.")
+        if isinstance(self.activations.range_estimator, HalfQuadratic):
+            raise SpecError("Half-quadratic quantization is for weights; choose another range estimator.")
 
     def __str__(self) -> str:
         weights = "float32" if self.weights is None else str(self.weights)
@@ -113,15 +240,22 @@ def bits_of(spec: QuantizerSpec | None) -> int:
 
 
 __all__ = [
+    "BLOCK_FORMATS",
     "FLOAT",
+    "SCALE_FORMATS",
     "Entropy",
     "FixedRange",
     "FloatFormat",
+    "HalfQuadratic",
     "LayerSpec",
     "LeastSquaredError",
     "MinMax",
+    "MovingAverage",
     "Percentile",
     "QuantizerSpec",
     "RangeEstimator",
+    "SampleMean",
+    "ScaleFormat",
+    "TwoSidedPercentile",
     "bits_of",
 ]

@@ -8,23 +8,31 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, assert_never
 
 from quantgui.errors import SpecError
 from quantgui.spec.config import QuantConfig
-from quantgui.spec.formats import IntFormat, parse_format
-from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
+from quantgui.spec.formats import CodebookFormat, FloatFormat, Format, IntFormat, parse_format
+from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
 from quantgui.spec.quantizer import (
+    BLOCK_FORMATS,
+    SCALE_FORMATS,
     Entropy,
     FixedRange,
+    HalfQuadratic,
     LayerSpec,
     LeastSquaredError,
     MinMax,
+    MovingAverage,
     Percentile,
     QuantizerSpec,
     RangeEstimator,
+    SampleMean,
+    ScaleFormat,
+    TwoSidedPercentile,
 )
 
 VERSION = 1
@@ -133,37 +141,83 @@ def layer_spec_from_json(value: object, place: str) -> LayerSpec:
 
 
 def quantizer_to_json(spec: QuantizerSpec) -> dict[str, Any]:
-    """Return `spec` as JSON values; a float format needs no other key."""
-    if not isinstance(spec.format, IntFormat):
-        return {"format": str(spec.format)}
-    value: dict[str, Any] = {
-        "format": str(spec.format),
-        "symmetric": spec.symmetric,
-        "granularity": _granularity_to_json(spec.granularity),
-        "range": _range_to_json(spec.range_estimator),
-    }
-    if spec.format.narrow_range:
+    """Return `spec` as JSON values; keys that have no meaning for its format are left out."""
+    value: dict[str, Any] = {"format": str(spec.format)}
+    if isinstance(spec.format, FloatFormat):
+        return value
+    if isinstance(spec.format, IntFormat):
+        value["symmetric"] = spec.symmetric
+    value["granularity"] = _granularity_to_json(spec.granularity)
+    if not isinstance(spec.format, CodebookFormat):
+        value["range"] = _range_to_json(spec.range_estimator)
+    if isinstance(spec.format, IntFormat) and spec.format.narrow_range:
         value["narrow_range"] = True
     if spec.full_range:
         value["full_range"] = True
+    if spec.scale_format != "float32":
+        value["scale_format"] = spec.scale_format
+    if spec.double_quantization:
+        value["double_quantization"] = True
     return value
 
 
 def quantizer_from_json(value: object, place: str) -> QuantizerSpec:
-    """Return the quantizer spec that `value` describes; `place` is named in errors."""
-    optional = {"symmetric", "granularity", "range", "narrow_range", "full_range"}
-    fields = _fields(value, place, required={"format"}, optional=optional)
+    """Return the quantizer spec that `value` describes; `place` is named in errors.
+
+    Besides the formats themselves, ``format`` may name one of `BLOCK_FORMATS`, with ``range`` as the only other key.
+    """
+    fields = _fields(value, place, required={"format"}, optional=_ALL_KEYS)
     with _at(place):
-        fmt = parse_format(str(fields["format"]))
-        if not isinstance(fmt, IntFormat):
+        name = str(fields["format"])
+        block = BLOCK_FORMATS.get(name)
+        fmt = parse_format(name) if block is None else block.format
+        known = _BLOCK_KEYS if block is not None else _known_keys(fmt)
+        if unfit := sorted(fields.keys() - known - {"format"}):
+            raise SpecError(f"'{unfit[0]}' has no meaning for {name}.")
+        if isinstance(fmt, FloatFormat):
             return QuantizerSpec(fmt, granularity=PerTensor())
+        estimator = _range_from_json(fields.get("range", "min-max"))
+        if block is not None:
+            return replace(block, range_estimator=estimator)
+        if isinstance(fmt, IntFormat):
+            narrow = _boolean(fields, "narrow_range", default=fmt.narrow_range)
+            if fmt.narrow_range and not narrow:
+                raise SpecError("ternary weights have no lowest level; leave out 'narrow_range', or use int2.")
+            fmt = replace(fmt, narrow_range=narrow)
         return QuantizerSpec(
-            IntFormat(fmt.bits, fmt.signed, _boolean(fields, "narrow_range", default=False)),
+            fmt,
             _boolean(fields, "symmetric", default=True),
             _granularity_from_json(fields.get("granularity", "channel")),
-            _range_from_json(fields.get("range", "min-max")),
+            estimator,
             _boolean(fields, "full_range", default=False),
+            _scale_format(fields),
+            _boolean(fields, "double_quantization", default=False),
         )
+
+
+_BLOCK_KEYS = {"range"}
+_CODEBOOK_KEYS = {"granularity", "scale_format"}
+_SCALED_KEYS = {"symmetric", "granularity", "range", "scale_format", "double_quantization"}
+_ALL_KEYS = _SCALED_KEYS | {"narrow_range", "full_range"}
+
+
+def _known_keys(fmt: Format) -> set[str]:
+    match fmt:
+        case IntFormat() | FloatFormat():
+            # Float formats have always been written without other keys, and read with any of these.
+            return _ALL_KEYS
+        case CodebookFormat():
+            return _CODEBOOK_KEYS
+        case _:
+            return _SCALED_KEYS
+
+
+def _scale_format(fields: dict[str, Any]) -> ScaleFormat:
+    value = fields.get("scale_format", "float32")
+    for known in SCALE_FORMATS:
+        if value == known:
+            return known
+    raise SpecError(f"scale_format must be one of {', '.join(SCALE_FORMATS)}, got {value!r}.")
 
 
 @contextlib.contextmanager
@@ -183,6 +237,8 @@ def _granularity_to_json(granularity: Granularity) -> Any:
             return "channel"
         case PerGroup(group_size):
             return {"group_size": group_size}
+        case PerBlock(rows, columns):
+            return {"rows": rows, "columns": columns}
         case _:
             assert_never(granularity)
 
@@ -193,10 +249,15 @@ def _granularity_from_json(value: object) -> Granularity:
             return PerTensor()
         case "channel":
             return PerChannel()
-        case {"group_size": int(group_size), **rest} if not rest and not isinstance(value["group_size"], bool):  # type: ignore[index]
+        case {"group_size": int(group_size), **rest} if not rest and _are_numbers(group_size):
             return PerGroup(group_size)
+        case {"rows": int(rows), "columns": int(columns), **rest} if not rest and _are_numbers(rows, columns):
+            return PerBlock(rows, columns)
         case _:
-            raise SpecError(f"granularity must be 'tensor', 'channel' or {{'group_size': N}}, got {value!r}.")
+            raise SpecError(
+                "granularity must be 'tensor', 'channel', {'group_size': N} or {'rows': M, 'columns': N}, "
+                f"got {value!r}."
+            )
 
 
 def _range_to_json(estimator: RangeEstimator) -> Any:
@@ -209,8 +270,16 @@ def _range_to_json(estimator: RangeEstimator) -> Any:
             return "entropy"
         case Percentile(percentile):
             return {"percentile": percentile}
+        case TwoSidedPercentile(lower, upper):
+            return {"lower_percentile": lower, "upper_percentile": upper}
         case FixedRange(low, high):
             return {"low": low, "high": high}
+        case MovingAverage(momentum):
+            return {"moving_average": momentum}
+        case SampleMean():
+            return "sample-mean"
+        case HalfQuadratic():
+            return "half-quadratic"
         case _:
             assert_never(estimator)
 
@@ -225,13 +294,29 @@ def _range_from_json(value: object) -> RangeEstimator:
             return Entropy()
         case {"percentile": int() | float() as percentile, **rest} if not rest:
             return Percentile(_number(percentile))
+        case {"lower_percentile": int() | float() as lower, "upper_percentile": int() | float() as upper, **rest} if (
+            not rest
+        ):
+            return TwoSidedPercentile(_number(lower), _number(upper))
+        case {"moving_average": int() | float() as momentum, **rest} if not rest:
+            return MovingAverage(_number(momentum))
+        case "sample-mean":
+            return SampleMean()
+        case "half-quadratic":
+            return HalfQuadratic()
         case {"low": int() | float() as low, "high": int() | float() as high, **rest} if not rest:
             return FixedRange(_number(low), _number(high))
         case _:
             raise SpecError(
-                f"range must be 'min-max', 'least-squared-error', 'entropy', {{'percentile': P}} or "
+                "range must be 'min-max', 'least-squared-error', 'entropy', 'sample-mean', 'half-quadratic', "
+                "{'percentile': P}, {'lower_percentile': P, 'upper_percentile': Q}, {'moving_average': M} or "
                 f"{{'low': A, 'high': B}}, got {value!r}."
             )
+
+
+def _are_numbers(*values: object) -> bool:
+    """Return whether none of `values` is a boolean, which is an int to Python."""
+    return not any(isinstance(value, bool) for value in values)
 
 
 def _number(value: float) -> float:

@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from quantgui.spec.config import QuantConfig
-from quantgui.spec.formats import FloatFormat, IntFormat
+from quantgui.spec.formats import CodebookFormat, FloatFormat, IntFormat
 from quantgui.spec.granularity import group_count
-from quantgui.spec.quantizer import QuantizerSpec
+from quantgui.spec.quantizer import QuantizerSpec, ScaleFormat
 
-SCALE_BYTES = 4
-"""Scales are float32."""
+SCALE_BYTES: dict[ScaleFormat, int] = {"float32": 4, "float16": 2, "bfloat16": 2, "e8m0": 1, "e4m3": 1}
+"""Bytes of one scale, or of one level of a codebook."""
+SUPERBLOCK = 256
+"""Scales quantized twice have one float32 scale of their own for so many of them."""
+_FLOAT_BYTES = 4
 
 
 class WeightTraits(Protocol):
@@ -55,7 +58,7 @@ def weight_bytes(
     stored: bool = False,
     float_bits: int = 32,
 ) -> int:
-    """Return the bytes of a weight of C x K elements: packed values, scales and zero points.
+    """Return the bytes of a weight of C x K elements: packed values, scales or codebooks, and zero points.
 
     With ``stored`` the values are counted in the next ONNX integer type (3 bits stored as 4), else packed at their
     own width. Symmetric quantizers store no zero point. Without a spec a value takes `float_bits`: 16 or 64 where the
@@ -68,15 +71,34 @@ def weight_bytes(
     elements = channels * elements_per_channel
     if spec is None:
         return float_bits * elements // 8
-    match spec.format:
-        case FloatFormat():
-            return 2 * elements
-        case IntFormat() as fmt:
-            bits = fmt.storage_bits if stored else fmt.bits
-            groups = group_count(channels, elements_per_channel, spec.granularity)
-            has_zero_point = not spec.symmetric or not fmt.signed
-            zero_points = _packed(groups, bits) if has_zero_point else 0
-            return _packed(elements, bits) + groups * SCALE_BYTES + zero_points
+    fmt = spec.format
+    if isinstance(fmt, FloatFormat):
+        return 2 * elements
+    bits = fmt.storage_bits if stored else fmt.bits
+    groups = group_count(channels, elements_per_channel, spec.granularity)
+    has_zero_point = isinstance(fmt, IntFormat) and not (spec.symmetric and fmt.signed)
+    zero_points = _packed(groups, bits) if has_zero_point else 0
+    return _packed(elements, bits) + scale_bytes(groups, spec) + zero_points
+
+
+def scale_bytes(groups: int, spec: QuantizerSpec) -> int:
+    """Return the bytes of the scales of so many groups, or of their codebooks.
+
+    >>> from quantgui.spec.quantizer import BLOCK_FORMATS
+    >>> scale_bytes(100, BLOCK_FORMATS["mxfp4"]), scale_bytes(100, BLOCK_FORMATS["nvfp4"])
+    (100, 104)
+    >>> scale_bytes(1000, QuantizerSpec(IntFormat(4), double_quantization=True))
+    1020
+    """
+    if isinstance(spec.format, FloatFormat):
+        return 0
+    if isinstance(spec.format, CodebookFormat):
+        return groups * spec.format.size * SCALE_BYTES[spec.scale_format]
+    if spec.double_quantization:
+        # One byte each, a scale for each superblock, and the mean around which all of them lie.
+        return groups + -(-groups // SUPERBLOCK) * _FLOAT_BYTES + _FLOAT_BYTES
+    of_tensor = _FLOAT_BYTES if spec.scale_format == "e4m3" else 0
+    return groups * SCALE_BYTES[spec.scale_format] + of_tensor
 
 
 def _packed(count: int, bits: int) -> int:

@@ -17,11 +17,9 @@ from quantgui.numerics.affine import (
     encode,
     fake_quantize,
     fake_quantize_with,
-    from_bfloat16,
-    to_bfloat16,
-    to_float16,
     weight_qparams,
 )
+from quantgui.numerics.minifloat import from_bfloat16, to_bfloat16, to_float16
 from quantgui.numerics.qparams import QParams
 from quantgui.spec.formats import IntFormat
 from quantgui.spec.granularity import PerChannel, PerGroup, PerTensor

@@ -24,7 +24,8 @@ from quantgui.numerics.affine import (
     weight_qparams,
 )
 from quantgui.numerics.groups import as_matrix, elements_per_channel, from_matrix, grid_shape
-from quantgui.numerics.qparams import QParams, choose_qparams, covered_range
+from quantgui.numerics.levels import covered_range
+from quantgui.numerics.qparams import QParams, choose_qparams
 from quantgui.numerics.statistics import collect
 from quantgui.spec.formats import FloatFormat, IntFormat
 from quantgui.spec.granularity import PerChannel, PerGroup, PerTensor

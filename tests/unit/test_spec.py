@@ -69,7 +69,7 @@ def test_that_a_configuration_survives_the_way_to_another_process(config: QuantC
         ({"version": 1, "layer": {}}, "unknown key 'layer'"),
         ({"version": 1, "layers": []}, "'layers' of the configuration must be an object"),
         ({"version": 1, "default": {"weights": {"bits": 4}}}, r"default.weights has the unknown key 'bits'"),
-        ({"version": 1, "default": {"weights": {"format": "int1"}}}, "Bit-width must be 2 to 16, got 1"),
+        ({"version": 1, "default": {"weights": {"format": "int17"}}}, "Bit-width must be 2 to 16, got 17"),
         ({"version": 1, "default": {"weights": {"format": "fp8"}}}, "'fp8' is no number format"),
         ({"version": 1, "default": {"weights": {"format": "int4", "symmetric": 1}}}, "must be true or false, got 1"),
         ({"version": 1, "default": {"weights": {"format": "int4", "granularity": "row"}}}, "granularity must be"),

@@ -23,8 +23,8 @@ from quantgui.results import LayerInfo, Score
 from quantgui.session.edits import fitting, with_activation_bits, with_weight_format
 from quantgui.session.session import Session
 from quantgui.session.sizes import layer_bytes
-from quantgui.spec.formats import FloatFormat, Format, IntFormat
-from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
+from quantgui.spec.formats import CodebookFormat, FloatFormat, Format, IntFormat, MinifloatFormat, TableFormat
+from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
 from quantgui.spec.quantizer import LayerSpec, QuantizerSpec, bits_of
 
 Index = QModelIndex | QPersistentModelIndex
@@ -76,6 +76,25 @@ def format_text(chosen: Format | None) -> str:
             return "BF16"
         case IntFormat(bits):
             return str(bits)
+        case MinifloatFormat() | TableFormat() | CodebookFormat():
+            return short_format(chosen)
+
+
+def short_format(chosen: MinifloatFormat | TableFormat | CodebookFormat) -> str:
+    """Return the short name of a format with uneven levels.
+
+    >>> [short_format(each) for each in (MinifloatFormat(4, 3), TableFormat("nf4"), CodebookFormat(3))]
+    ['E4M3', 'NF4', 'CB3']
+    """
+    match chosen:
+        case MinifloatFormat(exponent, mantissa):
+            return f"E{exponent}M{mantissa}"
+        case TableFormat("binary"):
+            return "1"
+        case TableFormat(name):
+            return name.upper()
+        case CodebookFormat(bits):
+            return f"CB{bits}"
 
 
 def short_name(layer: LayerInfo) -> str:
@@ -448,8 +467,10 @@ def why_fixed(layer: LayerInfo, tr: Callable[[str], str]) -> str:
 
 def scheme_text(spec: QuantizerSpec | None) -> str:
     """Return granularity and symmetry in a few letters, such as ``channel, sym``."""
-    if spec is None or not spec.is_integer:
+    if spec is None or isinstance(spec.format, FloatFormat):
         return "–"
+    if not spec.is_integer:
+        return _granularity_text(spec.granularity)
     return f"{_granularity_text(spec.granularity)}, {'sym' if spec.symmetric else 'asym'}"
 
 
@@ -461,6 +482,8 @@ def _granularity_text(granularity: Granularity) -> str:
             return "channel"
         case PerGroup(size):
             return f"group {size}"
+        case PerBlock(rows, columns):
+            return f"block {rows}×{columns}"
 
 
 def format_words(chosen: Format | None) -> str:

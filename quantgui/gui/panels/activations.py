@@ -16,11 +16,12 @@ from quantgui.gui.widgets.labels import ElidedLabel, MetricLabel, Tone
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
 from quantgui.gui.widgets.state_page import StatePage
 from quantgui.numerics.coarsening import coarsened
-from quantgui.numerics.qparams import choose_qparams
+from quantgui.numerics.levels import quantized_levels
 from quantgui.numerics.ranges import estimate_range_from_statistics
+from quantgui.numerics.scales import choose_grid
 from quantgui.numerics.statistics import estimate_error_with, quantized_levels_histogram, rebin
 from quantgui.results import ActivationReady, LayerInfo
-from quantgui.spec.formats import IntFormat
+from quantgui.spec.formats import IntFormat, MinifloatFormat
 from quantgui.spec.quantizer import LeastSquaredError, QuantizerSpec
 
 ROOMY = 270
@@ -263,7 +264,7 @@ class TensorColumn(QWidget):
         self._quantized_chip.set_text(str(spec) if spec is not None else "")
         self.histogram.show_float(rebin(statistics, BINS))
         limits = None
-        if spec is not None and isinstance(spec.format, IntFormat):
+        if spec is not None and isinstance(spec.format, IntFormat | MinifloatFormat):
             limits = self._show_quantized(ready, spec, spec.format)
         else:
             self.histogram.hide_limits()
@@ -278,19 +279,25 @@ class TensorColumn(QWidget):
         self.scale_buttons.set_value(log)
         self.histogram.set_log(log)
 
-    def _show_quantized(self, ready: ActivationReady, spec: QuantizerSpec, fmt: IntFormat) -> tuple[float, float]:
+    def _show_quantized(
+        self, ready: ActivationReady, spec: QuantizerSpec, fmt: IntFormat | MinifloatFormat
+    ) -> tuple[float, float]:
         # The search for the least error takes too long for one frame on all bins; on fewer it is near, and says so.
         searched = isinstance(spec.range_estimator, LeastSquaredError)
         about = "≈ " if searched else ""
         statistics = coarsened(ready.statistics)
-        low, high = estimate_range_from_statistics(statistics if searched else ready.statistics, spec)
-        qparams = choose_qparams(low, high, fmt, symmetric=spec.symmetric, full_range=spec.full_range)
+        extrema = ready.sample_minima, ready.sample_maxima
+        low, high = estimate_range_from_statistics(statistics if searched else ready.statistics, spec, extrema)
+        qparams = choose_grid(np.array([low]), np.array([high]), spec, fmt)
         if spec.symmetric:
             low, high = -max(-low, high), max(-low, high)
         scale, zero_point = float(qparams.scale[0]), int(qparams.zero_point[0])
         error = estimate_error_with(statistics, qparams, fmt)
         self.histogram.show_quantized(quantized_levels_histogram(statistics, qparams, fmt))
-        self.histogram.show_levels(grid_levels(fmt, scale, zero_point))
+        levels = (
+            grid_levels(fmt, scale, zero_point) if isinstance(fmt, IntFormat) else quantized_levels(qparams, fmt)
+        )
+        self.histogram.show_levels(levels)
         self.histogram.show_limits(low, high, symmetric=spec.symmetric, movable=False)
         tone: Tone = "good" if error.sqnr_db >= GOOD_DB else "bad" if error.sqnr_db < BAD_DB else "warning"
         self.sqnr.show_value(about + decibel(error.sqnr_db).removesuffix(" dB"), tone)

@@ -15,6 +15,7 @@ from quantgui.gui.widgets.state_page import StatePage
 from quantgui.gui.widgets.zoom_buttons import ZoomButtons
 from quantgui.results import Array, LayerInfo, WeightView
 from quantgui.spec.formats import IntFormat
+from quantgui.spec.granularity import PerBlock
 
 OUTLIER_DEVIATIONS = 3.5
 """Robust standard deviations of log2(max |w|) above the median from which a channel is an outlier.
@@ -314,6 +315,6 @@ def covered_by_grid(view: WeightView) -> tuple[Array, Array] | None:
     high = (view.spec.format.quant_max - view.zero_points) * scales
     if len(scales) == 1:
         return np.repeat(low, channels), np.repeat(high, channels)
-    if len(scales) % channels:
+    if len(scales) % channels or isinstance(view.spec.granularity, PerBlock):
         return None
     return low.reshape(channels, -1).min(axis=1), high.reshape(channels, -1).max(axis=1)

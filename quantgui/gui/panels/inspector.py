@@ -373,7 +373,7 @@ class InspectorPanel(Card):
     def _show_activations(self) -> None:
         able = [i for i, layer in enumerate(self._layers) if layer.quantizes_activations]
         specs = [self._specs[i].activations for i in able]
-        bits = {None if spec is None else spec.bits for spec in specs}
+        bits = {None if spec is None else spec.bits if spec.is_integer else str(spec) for spec in specs}
         self.activation_bits.set_value(_common(bits))
         self.activation_bits.setEnabled(bool(able) and self._editable())
         self.activation_bits.setToolTip(
@@ -484,7 +484,7 @@ def _plain(chosen: Format) -> Format:
     return IntFormat(chosen.bits) if isinstance(chosen, IntFormat) else chosen
 
 
-def _common(values: set[object] | set[bool] | set[int | None] | set[type]) -> object:
+def _common(values: set[object] | set[bool] | set[int | str | None] | set[type]) -> object:
     return next(iter(values)) if len(values) == 1 else MIXED
 
 

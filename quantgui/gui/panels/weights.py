@@ -25,8 +25,8 @@ from quantgui.numerics.statistics import (
     rebin,
 )
 from quantgui.results import Array, Histogram, LayerInfo, TensorError, TensorStatistics, WeightView
-from quantgui.spec.formats import IntFormat
-from quantgui.spec.granularity import PerChannel, PerGroup
+from quantgui.spec.formats import CodebookFormat, IntFormat
+from quantgui.spec.granularity import PerBlock, PerChannel, PerGroup
 from quantgui.spec.quantizer import FixedRange, QuantizerSpec
 
 BINS = 256
@@ -246,7 +246,7 @@ class WeightsPanel(QWidget):
         self._float_chip.set_text(given)
         self._quantized_chip.set_text(str(view.spec) if view.spec else self.tr("quantized"))
         self._quantized_chip.setVisible(self._is_quantized(view))
-        self._grid_chip.setVisible(len(view.scales) > 0)
+        self._grid_chip.setVisible(len(view.scales) > 0 or len(view.levels) > 0)
         self._pages.show_page(self._content)
 
     # --- drawing ---
@@ -260,7 +260,9 @@ class WeightsPanel(QWidget):
         self.error.show_error(quantized.error_histogram if is_quantized else None, quantized.step)
         if fit:
             if len(quantized.scales) and view.spec is not None:
-                self.histogram.show_limits(quantized.low, quantized.high, symmetric=view.spec.symmetric)
+                # Other formats take no range set by hand.
+                movable, symmetric = view.spec.is_integer, view.spec.symmetric
+                self.histogram.show_limits(quantized.low, quantized.high, symmetric=symmetric, movable=movable)
             else:
                 self.histogram.hide_limits()
             self.histogram.fit(keep_zoom=keep_zoom)
@@ -306,6 +308,8 @@ class WeightsPanel(QWidget):
             return self.tr("Some weights are not finite; the layer stays float32")
         if spec is None:
             return self.tr("The layer stays float32")
+        if isinstance(spec.format, CodebookFormat):
+            return self.tr("{number} levels fitted to the weights").format(number=spec.format.size)
         if not len(view.scales):
             return self.tr("{format} needs no scale; its steps are finer near 0").format(format=spec)
         widest = int(np.argmax(view.scales))
@@ -313,7 +317,7 @@ class WeightsPanel(QWidget):
         match spec.granularity:
             case PerChannel():
                 text = self.tr("Grid of the widest of {number} channels, no. {index}; the finest is {ratio}× finer")
-            case PerGroup():
+            case PerGroup() | PerBlock():
                 text = self.tr("Grid of the widest of {number} groups; the finest is {ratio}× finer")
             case _:
                 text = self.tr("One grid for all weights, zero point {zero_point}")
@@ -411,7 +415,7 @@ def _on_levels(histogram: Histogram, fmt: IntFormat, scale: float, zero_point: i
 
 def _exact(view: WeightView) -> _Quantized:
     spec = view.spec
-    low, high, levels, step, histogram = view.low, view.high, np.zeros(0), None, view.quantized
+    low, high, levels, step, histogram = view.low, view.high, view.levels, None, view.quantized
     if spec is not None and isinstance(spec.format, IntFormat) and len(view.scales):
         widest = int(np.argmax(view.scales))
         grid = float(view.scales[widest]), int(view.zero_points[widest])
