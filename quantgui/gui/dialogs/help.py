@@ -14,7 +14,18 @@ from quantgui.paths import resources
 
 SHORTCUTS = "shortcuts"
 _LINE_PERCENT = 128
-_FIRST = ("getting-started", "data", "layers", "inspector", "weights", "channels", "activations", "quality", "export")
+_FIRST = (
+    "getting-started",
+    "data",
+    "layers",
+    "inspector",
+    "weights",
+    "channels",
+    "activations",
+    "quality",
+    "sensitivity",
+    "export",
+)
 
 
 class HelpDialog(QDialog):

@@ -533,8 +533,9 @@ class SensitivityPanel(QWidget):
         parts = [metric_name(table.metric), question_words(table.sweep)]
         if done < total and not self._is_running():
             parts.append(self._measured_words())
-        if (shown := self.model.rowCount()) < len({each.layer for each in table.candidates}):
-            parts.append(self.tr("{n} layers shown").format(n=count(shown)))
+        shown, layers = self.model.rowCount(), len({each.layer for each in table.candidates})
+        if shown < layers:
+            parts.append(self.tr("{n} of {all} layers shown").format(n=count(shown), all=count(layers)))
         self.card.set_note(" · ".join(parts))
 
     def _show_proxies(self) -> None:
