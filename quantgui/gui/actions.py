@@ -28,6 +28,7 @@ class Need(Enum):
     NOT_EVALUATED = auto()
     NO_EXPORT_RUNNING = auto()
     NO_SWEEP_RUNNING = auto()
+    PINS = auto()
     JOBS = auto()
 
 
@@ -246,6 +247,39 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "Sensitivity",
         (Need.NETWORK, Need.DATA, Need.NO_SWEEP_RUNNING),
     ),
+    ActionSpec(
+        "find_mix",
+        "Find &mix…",
+        ANALYZE,
+        "Find the best format for each layer within a limit of size, quality or time.",
+        "F7",
+        "chart-scatter",
+        "Find mix",
+        _N,
+    ),
+    ActionSpec(
+        "pin_a", "Pin as &A", ANALYZE, "Hold the present configuration as A.", "Ctrl+1", needs=_N, separator=True
+    ),
+    ActionSpec("pin_b", "Pin as &B", ANALYZE, "Hold the present configuration as B.", "Ctrl+2", needs=_N),
+    ActionSpec(
+        "flip",
+        "&Flip A | B",
+        ANALYZE,
+        "Put A to use, or B if A is in use; any number of flips in a row are one undo step.",
+        "Ctrl+B",
+        "git-compare-arrows",
+        "A | B",
+        (Need.NETWORK, Need.PINS),
+        checkable=True,
+    ),
+    ActionSpec(
+        "compare",
+        "&Compare A and B…",
+        ANALYZE,
+        "See which layers differ between A and B, in formats, bytes and error.",
+        "Ctrl+Shift+B",
+        needs=(Need.NETWORK, Need.PINS),
+    ),
     ActionSpec("tab_weights", "&Weights tab", VIEW, "Show the weights of the current layer.", "Alt+1", needs=_N),
     ActionSpec("tab_channels", "&Channels tab", VIEW, "Show the range of every channel.", "Alt+2", needs=_N),
     ActionSpec(
@@ -286,7 +320,7 @@ def why_not(needs: Sequence[Need], session: Session) -> str:
     return next((sentence for need in needs if (sentence := _lack(need, session))), "")
 
 
-def _lack(need: Need, session: Session) -> str:
+def _lack(need: Need, session: Session) -> str:  # noqa: C901 -- one case for each need
     match need:
         case Need.NETWORK:
             return "" if session.summary is not None else tr("Open a network first.")
@@ -313,6 +347,8 @@ def _lack(need: Need, session: Session) -> str:
             return tr("An export is under way.") if session.jobs.is_active("export") else ""
         case Need.NO_SWEEP_RUNNING:
             return tr("Sensitivity is being measured.") if session.jobs.is_active("sensitivity") else ""
+        case Need.PINS:
+            return "" if None not in session.pins else tr("Pin two configurations as A and B first.")
         case Need.JOBS:
             return "" if any(job.is_active for job in session.jobs) else tr("The engine has nothing to do.")
 

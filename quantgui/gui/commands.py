@@ -25,6 +25,7 @@ from quantgui.gui.dialogs.preferences import PreferencesDialog
 from quantgui.gui.dialogs.verification import VerificationDialog
 from quantgui.gui.theme import theme_events
 from quantgui.results import DataSummary, Exported, Verification
+from quantgui.session.document import Side
 from quantgui.session.jobs import Job, JobState
 from quantgui.session.recent import RecentFile
 from quantgui.session.samples import Sample
@@ -117,6 +118,11 @@ class Commands(QObject):
             "automatic": self.toggle_automatic,
             "calibrate": self._session.calibrate,
             "sensitivity": self.measure_sensitivity,
+            "find_mix": self.find_mix,
+            "pin_a": lambda: self._pin("A"),
+            "pin_b": lambda: self._pin("B"),
+            "flip": self.flip,
+            "compare": self.compare,
             "stop": self.stop_jobs,
             "restart": self._session.restart_engine,
             **{name: self._showing_tab(place) for place, name in enumerate(tabs)},
@@ -262,6 +268,26 @@ class Commands(QObject):
         """Show the sensitivity tab, and measure what its settings ask."""
         self._window.tabs.setCurrentWidget(self._window.panels.sensitivity)
         self._window.presenter.sensitivity.measure()
+
+    def find_mix(self) -> None:
+        """Show the dialog that looks for a mix."""
+        self._window.presenter.trade_off.find_mix()
+
+    def compare(self) -> None:
+        """Show A and B layer by layer."""
+        self._window.presenter.trade_off.compare()
+
+    def flip(self) -> None:
+        """Put A to use, or B if A is in use, and say which."""
+        self._window.presenter.trade_off.flip()
+        first, second = self._session.pins
+        side = "A" if self._session.config == first else "B"
+        if first is not None and second is not None:
+            self._window.status.show_notice(self.tr("{side} is in use").format(side=side))
+
+    def _pin(self, side: Side) -> None:
+        self._window.presenter.trade_off.pin(side)
+        self._window.status.show_notice(self.tr("Pinned the present configuration as {side}").format(side=side))
 
     # --- export --------------------------------------------------------------------------------------------------
 

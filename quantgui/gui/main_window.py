@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QByteArray, QEvent, QObject, QSettings, QSize, Qt, QTimer
-from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDragLeaveEvent, QDropEvent, QKeyEvent, QKeySequence
+from PySide6.QtGui import (
+    QCloseEvent,
+    QDragEnterEvent,
+    QDragLeaveEvent,
+    QDropEvent,
+    QKeyEvent,
+    QKeySequence,
+    QResizeEvent,
+)
 from PySide6.QtWidgets import (
     QAbstractSpinBox,
     QApplication,
@@ -50,14 +58,25 @@ from quantgui.spec.presets import PRESETS
 if TYPE_CHECKING:
     from quantgui.gui.presenter import Panels, Presenter
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 FIRST_SIZE = QSize(1440, 900)
 SMALLEST = QSize(1024, 640)
 _FRAME = QSize(8, 40)
 """About what a window manager draws around a window."""
-_LEFT, _RIGHT, _BOTTOM, _JOBS = 496, 316, 196, 300
+_LEFT, _RIGHT, _BOTTOM, _JOBS = 496, 316, 272, 300
+_LOW_BOTTOM = 228
+"""Height of the lower docks where the window is not high."""
+_WIDE, _NARROW = 1400, 1200
+"""Pixels of width from which the toolbar has all its texts, and below which it has none."""
+_WITHOUT_TEXT = ("undo", "redo", "search")
+"""Whose icons say enough where space is short."""
 _ACTIVATIONS_TAB, _GRAPH_TAB = 2, 3
-_TOOLBAR_LEFT = (("open", "data"), ("presets", "evaluate", "sensitivity"), ("export", "verify"), ("undo", "redo"))
+_TOOLBAR_LEFT = (
+    ("open", "data"),
+    ("presets", "evaluate", "sensitivity", "find_mix", "flip"),
+    ("export", "verify"),
+    ("undo", "redo"),
+)
 
 
 class UndoKeys(QObject):
@@ -180,6 +199,7 @@ class MainWindow(QMainWindow):
         for _ in panels.make():
             yield True
         presenter = Presenter(self.session, panels)
+        presenter.trade_off.data_requested.connect(self.commands.open_data)
         self._lay_out_tabs(panels)
         yield True
         self._lay_out_docks(panels)
@@ -221,7 +241,7 @@ class MainWindow(QMainWindow):
         widgets: tuple[tuple[str, str, QWidget, Qt.DockWidgetArea], ...] = (
             ("layers", self.tr("Layers"), panels.layers, side.LeftDockWidgetArea),
             ("inspector", self.tr("Inspector"), panels.inspector, side.RightDockWidgetArea),
-            ("tried", self.tr("Tried"), panels.tried, side.BottomDockWidgetArea),
+            ("trade_off", self.tr("Trade-off"), panels.trade_off, side.BottomDockWidgetArea),
             ("jobs", self.tr("Jobs"), panels.jobs, side.BottomDockWidgetArea),
         )
         view = self._menus[VIEW]
@@ -234,13 +254,12 @@ class MainWindow(QMainWindow):
             view.addAction(action)
         self._workspace.setCorner(Qt.Corner.BottomRightCorner, side.RightDockWidgetArea)
         self._workspace.setCorner(Qt.Corner.BottomLeftCorner, side.BottomDockWidgetArea)
-        self._workspace.splitDockWidget(self._docks["tried"], self._docks["jobs"], Qt.Orientation.Horizontal)
+        self._workspace.splitDockWidget(self._docks["trade_off"], self._docks["jobs"], Qt.Orientation.Horizontal)
         self._sides = SideWidths(self._workspace, (self._docks["layers"], self._docks["inspector"]))
         self._first_layout = self._workspace.saveState(LAYOUT_VERSION)
 
     def _connect_workspace(self, panels: Panels) -> None:
         panels.activations.data_requested.connect(self.commands.open_data)
-        panels.tried.data_requested.connect(self.commands.open_data)
         panels.sensitivity.data_requested.connect(self.commands.open_data)
         self._tabs.currentChanged.connect(self._on_tab_changed)
 
@@ -306,6 +325,20 @@ class MainWindow(QMainWindow):
         self.addToolBar(bar)
         self.toolbar = bar
 
+    def _fit_toolbar(self) -> None:
+        """Leave out the texts for which there is no room."""
+        icon, both = Qt.ToolButtonStyle.ToolButtonIconOnly, Qt.ToolButtonStyle.ToolButtonTextBesideIcon
+        for name, action in self.actions_by_id.items():
+            button = self.toolbar.widgetForAction(action)
+            if isinstance(button, QToolButton) and name != "theme":
+                room = _WIDE if name in _WITHOUT_TEXT else _NARROW
+                button.setToolButtonStyle(both if self.width() >= room else icon)
+        self.preset_button.setToolButtonStyle(both if self.width() >= _NARROW else icon)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit_toolbar()
+
     def _make_preset_button(self) -> QToolButton:
         self.presets_menu = QMenu(self)
         self.presets_menu.setToolTipsVisible(True)
@@ -359,6 +392,7 @@ class MainWindow(QMainWindow):
             session.evaluation_ready,
             session.engine_state_changed,
             session.undo_stack.indexChanged,
+            session.pins_changed,
         ):
             signal.connect(self._actions_timer.start)
         # At once: who undoes twice in one turn of the event loop must find the action as it is.
@@ -483,6 +517,8 @@ class MainWindow(QMainWindow):
         tip = self.tr("Quantize the whole network by a usual recipe, in one undo step.")
         self.preset_button.setToolTip(tip if is_open else f"{tip}\n{self.tr('Open a network first.')}")
         stack = self.session.undo_stack
+        first, second = self.session.pins
+        self.actions_by_id["flip"].setChecked(second is not None and first != second == self.session.config)
         for name, text in (("undo", stack.undoText()), ("redo", stack.redoText())):
             action = self.actions_by_id[name]
             if text and action.isEnabled():
@@ -531,15 +567,15 @@ class MainWindow(QMainWindow):
     # --- opening and closing -------------------------------------------------------------------------------------
 
     def _size_docks(self) -> None:
-        wide = self.width() >= 1400
+        wide = self.width() >= _WIDE
         horizontal, vertical = Qt.Orientation.Horizontal, Qt.Orientation.Vertical
         self._sides.want(
             {self.docks["layers"]: _LEFT if wide else 400, self.docks["inspector"]: _RIGHT if wide else 300}
         )
-        height = _BOTTOM if self.height() >= 850 else 158
-        self.workspace.resizeDocks([self.docks["tried"], self.docks["jobs"]], [height, height], vertical)
+        height = _BOTTOM if self.height() >= 850 else _LOW_BOTTOM
+        self.workspace.resizeDocks([self.docks["trade_off"], self.docks["jobs"]], [height, height], vertical)
         room = self.width() - _RIGHT - 3 * GAP
-        self.workspace.resizeDocks([self.docks["tried"], self.docks["jobs"]], [room - _JOBS, _JOBS], horizontal)
+        self.workspace.resizeDocks([self.docks["trade_off"], self.docks["jobs"]], [room - _JOBS, _JOBS], horizontal)
 
     def _restore(self) -> None:
         geometry = self._settings.value("geometry")

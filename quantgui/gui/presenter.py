@@ -17,10 +17,10 @@ from quantgui.gui.panels.inspector import InspectorPanel
 from quantgui.gui.panels.jobs import JobsPanel
 from quantgui.gui.panels.layers import LayersPanel
 from quantgui.gui.panels.sensitivity import SensitivityPanel
-from quantgui.gui.panels.tried import TriedPanel, TriedPoint
+from quantgui.gui.panels.trade_off import TradeOffPanel
 from quantgui.gui.panels.weights import WeightsPanel
 from quantgui.gui.presenters.sensitivity import SensitivityPresenter
-from quantgui.gui.quality import metric_name
+from quantgui.gui.presenters.trade_off import TradeOffPresenter
 from quantgui.gui.status_line import StatusLine
 from quantgui.results import EvaluationReady, LayerInfo, NetworkSummary
 from quantgui.session.edits import fitting, with_weight_format, with_weights
@@ -53,7 +53,8 @@ class Panels(QObject):
         self.activations = ActivationsPanel()
         yield
         self.graph = GraphPanel()
-        self.tried = TriedPanel()
+        yield
+        self.trade_off = TradeOffPanel()
         yield
         self.sensitivity = SensitivityPanel()
         yield
@@ -81,6 +82,7 @@ class Presenter(QObject):
         self._listen_to_session()
         self._listen_to_panels()
         self.sensitivity = SensitivityPresenter(session, panels.sensitivity, panels.model, self)
+        self.trade_off = TradeOffPresenter(session, panels.trade_off, self)
         for job in session.jobs:
             panels.jobs.show_job(job)
         self._on_engine_state(session.engine_state)
@@ -111,7 +113,6 @@ class Presenter(QObject):
         panels.weights.retry_requested.connect(session.retry)
         panels.activations.calibration_requested.connect(session.calibrate)
         panels.graph.layer_picked.connect(self._on_layer_picked)
-        panels.tried.point_picked.connect(self._on_point_picked)
         panels.jobs.cancel_requested.connect(session.cancel)
 
     # --- what the user wants -------------------------------------------------------------------------------------
@@ -167,39 +168,29 @@ class Presenter(QObject):
     def _on_layer_picked(self, name: str) -> None:
         self._session.select((name,))
 
-    def _on_point_picked(self, index: int) -> None:
-        tried = self._session.tried
-        if 0 <= index < len(tried):
-            text = self.tr("Return to {label}").format(label=self._label(tried[index].config))
-            self._session.set_config(tried[index].config, text)
-
     # --- what the session says -----------------------------------------------------------------------------------
 
     def _on_network_opened(self, summary: NetworkSummary) -> None:
         self._panels.layers.show_network(summary)
         self._panels.graph.show_network(summary)
         self._panels.inspector.advice.show_advice(None)
-        self._show_tried()
         self._show_sizes()
         self._panels.status.show_quality(None, current=False)
 
     def _on_network_closed(self) -> None:
         self._panels.layers.show_network(None)
         self._on_selection_changed(())
-        self._show_tried()
         self._show_sizes()
         self._panels.status.show_quality(None, current=False)
 
     def _on_data_opened(self, _: object) -> None:
         self._panels.inspector.advice.show_advice(None)
         self._panels.status.show_quality(None, current=False)
-        self._show_tried()
         self._show_activations()
 
     def _on_config_changed(self, changed: frozenset[str]) -> None:
         self._show_sizes()
         self._show_quality()
-        self._show_tried()
         self._show_inspector()
         current = self._session.current
         if current is not None and current.name in changed:
@@ -239,7 +230,6 @@ class Presenter(QObject):
     def _on_evaluation_ready(self, ready: EvaluationReady) -> None:
         if ready.config == self._session.config:
             self._show_quality()
-        self._show_tried()
 
     def _show_advice(self, _: object) -> None:
         self._panels.inspector.advice.show_advice(self._session.store.advice(self._session.config))
@@ -341,33 +331,6 @@ class Presenter(QObject):
             trustworthy=trustworthy,
             coming=session.jobs.is_active("evaluate"),
         )
-
-    def _show_tried(self) -> None:
-        tried = self._session.tried
-        if not tried:
-            if self._session.summary is not None and self._session.data is None:
-                self._panels.tried.show_needs_data()
-            else:
-                self._panels.tried.show_points((), None, "")
-            return
-        points = [
-            TriedPoint(
-                self._label(t.config), t.bytes, t.evaluation.quantized_score.value, t.evaluation.quantized_score.stderr
-            )
-            for t in tried
-        ]
-        newest = tried[-1].evaluation
-        self._panels.tried.show_points(
-            points,
-            self._session.current_tried(),
-            metric_name(newest.metric),
-            higher_is_better=newest.higher_is_better,
-        )
-
-    def _label(self, config: QuantConfig) -> str:
-        if config.name:
-            return config.name
-        return self.tr("float32") if config == QuantConfig() else self.tr("mixed")
 
     def _colour_graph(self) -> None:
         if not self._panels.graph.isVisible():

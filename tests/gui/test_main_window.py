@@ -219,7 +219,7 @@ def test_that_a_point_tried_brings_its_configuration_back(opened, qtbot) -> None
     settled(qtbot, window)
     window.presenter.apply_preset(find_preset("W4"))
     settled(qtbot, window)
-    window.panels.tried.point_picked.emit(0)
+    window.panels.trade_off.point_picked.emit(0)
     assert session.config == QuantConfig()
     assert session.undo_stack.undoText() == "Return to float32"
     assert session.evaluation.complete

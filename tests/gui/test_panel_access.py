@@ -7,13 +7,15 @@ import weakref
 
 import pytest
 from gui_examples import A8, W4_CHANNEL, activation, layer, network, shown, weight_view, weights
+from mix_examples import frontier
 from PySide6.QtCore import QEvent, Qt
 from PySide6.QtWidgets import QAbstractButton, QApplication, QComboBox, QLineEdit, QWidget
 
 from quantgui.gui.panels.activations import ActivationsPanel
 from quantgui.gui.panels.channels import ChannelsPanel
+from quantgui.gui.panels.comparison import ComparedLayer, ComparedSide, Comparison, ComparisonPanel
 from quantgui.gui.panels.graph import GraphPanel
-from quantgui.gui.panels.tried import TriedPanel, TriedPoint
+from quantgui.gui.panels.trade_off import TradeOff, TradeOffPanel
 from quantgui.gui.panels.weights import WeightsPanel
 from quantgui.gui.theme import apply_theme
 
@@ -28,11 +30,15 @@ def fill(panel: QWidget) -> None:
             panel.show_statistics(activation("in", 8), activation("out", 8), A8)
         case GraphPanel():
             panel.show_network(network(2))
-        case TriedPanel():
-            panel.show_points([TriedPoint("W8", 1_000_000, 30.0, 0.1)], 0, "SQNR")
+        case TradeOffPanel():
+            panel.show_trade_off(TradeOff(mix=frontier(network(2).layers, measured=(0, 5))))
+        case ComparisonPanel():
+            sides = (ComparedSide("W8", 100, None, in_use=True), ComparedSide("W4", 60, None, in_use=False))
+            rows = (ComparedLayer("conv1", ("int8", "int4"), (100, 60), (40.0, 20.0), differs=True),)
+            panel.show_comparison(Comparison(sides, "accuracy", rows))
 
 
-PANELS = [WeightsPanel, ChannelsPanel, ActivationsPanel, GraphPanel, TriedPanel]
+PANELS = [WeightsPanel, ChannelsPanel, ActivationsPanel, GraphPanel, TradeOffPanel, ComparisonPanel]
 each_panel = pytest.mark.parametrize("kind", PANELS, ids=lambda kind: kind.__name__)
 
 

@@ -14,10 +14,10 @@ from quantgui.gui.plots.channels import ChannelErrorPlot, ChannelRangePlot
 from quantgui.gui.plots.error import ErrorPlot
 from quantgui.gui.plots.histogram import HistogramPlot
 from quantgui.gui.plots.samples import SamplesPlot
-from quantgui.gui.plots.tried import TriedPlot
+from quantgui.gui.plots.trade_off import TradeOffPlot
 from quantgui.results import Histogram
 
-PLOTS = [HistogramPlot, ErrorPlot, ChannelRangePlot, ChannelErrorPlot, SamplesPlot, TriedPlot]
+PLOTS = [HistogramPlot, ErrorPlot, ChannelRangePlot, ChannelErrorPlot, SamplesPlot, TradeOffPlot]
 BELL = Histogram(np.linspace(-1.0, 1.0, 257), np.exp(-(np.linspace(-3, 3, 256) ** 2)) * 1e4)
 
 

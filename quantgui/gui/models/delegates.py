@@ -42,7 +42,11 @@ def sqnr_token(sqnr_db: float) -> str:
     return "good" if sqnr_db >= SQNR_GOOD_DB else "warning" if sqnr_db >= SQNR_POOR_DB else "bad"
 
 
-def _draw_background(option: QStyleOptionViewItem, painter: QPainter) -> None:
+def draw_background(option: QStyleOptionViewItem, painter: QPainter, index: Index) -> None:
+    """Draw what lies behind a cell: the selection, or the colour that the model gives it."""
+    brush = index.data(Qt.ItemDataRole.BackgroundRole)
+    if brush is not None:
+        option.backgroundBrush = brush
     option.widget.style().drawPrimitive(QStyle.PrimitiveElement.PE_PanelItemViewItem, option, painter, option.widget)
 
 
@@ -55,7 +59,7 @@ class BitsDelegate(QStyledItemDelegate):
         self._name = name
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
-        _draw_background(option, painter)
+        draw_background(option, painter, index)
         text = str(index.data(Qt.ItemDataRole.DisplayRole) or "")
         editable = bool(index.flags() & Qt.ItemFlag.ItemIsEditable)
         chosen = index.data(ROLE_VALUE) if editable else None
@@ -125,7 +129,7 @@ class BarDelegate(QStyledItemDelegate):
     """A number, and a bar whose length and colour say how good it is."""
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
-        _draw_background(option, painter)
+        draw_background(option, painter, index)
         value: Any = index.data(ROLE_VALUE)
         text = str(index.data(Qt.ItemDataRole.DisplayRole) or "")
         if not text or not isinstance(value, float):

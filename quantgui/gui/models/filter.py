@@ -24,6 +24,8 @@ class LayerFacts:
     parameters: float
     macs: float
     bytes: float
+    differs: bool = False
+    """Whether the pinned configurations A and B differ in it."""
 
 
 Test = Callable[[LayerFacts], bool]
@@ -41,6 +43,8 @@ TEXTS: dict[str, Callable[[LayerFacts], str]] = {
     "op": lambda facts: facts.op,
     "format": lambda facts: facts.format,
 }
+DIFFERS = "differs"
+"""The word that finds the layers in which the pinned configurations A and B differ."""
 _SYNONYMS = {"parameters": "params", "type": "op", "size": "bytes", "w": "bits", "a": "abits"}
 _OF_CONFIG = {"bits", "abits", "bytes", "format", "sqnr"}
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -65,6 +69,8 @@ class LayerFilter:
     """Whether it asks for something the engine computes, so that rows come and go."""
     uses_config: bool = False
     """Whether it asks for something the configuration decides."""
+    uses_pins: bool = False
+    """Whether it asks what differs between the pinned configurations."""
 
     def accepts(self, facts: LayerFacts) -> bool:
         """Return whether a layer passes."""
@@ -79,15 +85,17 @@ def parse_filter(text: str) -> LayerFilter:
     """
     tests: list[Test] = []
     fields = set()
+    uses_pins = False
     for match in _TOKEN.finditer(text.rstrip()):
         field, comparison, value, word = match.groups()
         if word is not None:
             tests.append(_word(word))
+            uses_pins |= word.lower().removeprefix("-") == DIFFERS
             continue
         name = _SYNONYMS.get(field.lower(), field.lower())
         fields.add(name)
         tests.append(_comparison(name, comparison, value))
-    return LayerFilter(tuple(tests), "sqnr" in fields, bool(fields & _OF_CONFIG))
+    return LayerFilter(tuple(tests), "sqnr" in fields, bool(fields & _OF_CONFIG), uses_pins)
 
 
 def _word(word: str) -> Test:
@@ -97,6 +105,8 @@ def _word(word: str) -> Test:
         inner = _word(word[1:])
         return lambda facts: not inner(facts)
     sought = word.lower()
+    if sought == DIFFERS:
+        return lambda facts: facts.differs
     return lambda facts: sought in facts.name.lower() or sought in facts.op.lower()
 
 

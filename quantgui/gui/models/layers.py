@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Any
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt, QTimer, Signal
+from PySide6.QtGui import QBrush
 
 from quantgui.gui import numbers
 from quantgui.gui.damage import DamageScale, cell_text
@@ -23,6 +24,7 @@ from quantgui.results import LayerInfo, Score
 from quantgui.session.edits import fitting, with_activation_bits, with_weight_format
 from quantgui.session.session import Session
 from quantgui.session.sizes import layer_bytes
+from quantgui.spec.config import changed_layers
 from quantgui.spec.formats import CodebookFormat, FloatFormat, Format, IntFormat, MinifloatFormat, TableFormat
 from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
 from quantgui.spec.quantizer import LayerSpec, QuantizerSpec, bits_of
@@ -122,12 +124,14 @@ class LayersModel(QAbstractTableModel):
         self._rows: dict[str, int] = {}
         self._damages: Mapping[str, LayerDamage] = {}
         self._damage_scale: DamageScale | None = None
+        self._differing: frozenset[str] = frozenset()
         self._refilter = QTimer(self, singleShot=True, interval=200)
         self._refilter.timeout.connect(self._filter_again)
         session.network_opened.connect(self._rebuild)
         session.network_closed.connect(self._rebuild)
         session.config_changed.connect(self._on_config_changed)
         session.weight_error_ready.connect(self._on_error_ready)
+        session.pins_changed.connect(self._on_pins_changed)
         session.data_opened.connect(self._take_damages)
         session.sensitivity_ready.connect(self._take_damages)
         theme_events().changed.connect(self._on_theme_changed)
@@ -195,6 +199,8 @@ class LayersModel(QAbstractTableModel):
             case Qt.ItemDataRole.DecorationRole if column is Column.NAME:
                 mark = self._mark(layer)
                 return pixmap(mark, 14, current().muted, 2.0) if mark else None
+            case Qt.ItemDataRole.BackgroundRole:
+                return QBrush(current().color("quantized", 0.12)) if layer.name in self._differing else None
             case Qt.ItemDataRole.ForegroundRole:
                 fixed = not self._session.is_editable(layer.name)
                 return current().color("muted") if fixed or column in (Column.OP, Column.SHAPE, Column.SCHEME) else None
@@ -293,6 +299,7 @@ class LayersModel(QAbstractTableModel):
             layer.parameters,
             layer.macs,
             layer_bytes(layer, spec.weights),
+            layer.name in self._differing,
         )
 
     def _take_damages(self, _: object = None) -> None:
@@ -323,6 +330,19 @@ class LayersModel(QAbstractTableModel):
             last = len(Column) - 1
             # One signal for all: the view repaints what is visible, however many rows are named.
             self.dataChanged.emit(self.index(min(rows), Column.WEIGHT_BITS), self.index(max(rows), last))
+
+    def _on_pins_changed(self) -> None:
+        first, second = self._session.pins
+        names = [] if self._session.summary is None else [layer.name for layer in self._session.summary.layers]
+        pinned = first is not None and second is not None
+        differing = changed_layers(first, second, names) if pinned else frozenset()  # type: ignore[arg-type]
+        if differing == self._differing:
+            return
+        self._differing = differing
+        if self._filter.uses_pins:
+            self._rebuild()
+        elif self._layers:
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self._layers) - 1, len(Column) - 1))
 
     def _on_error_ready(self, name: str) -> None:
         if self._filter.uses_results:
@@ -427,6 +447,10 @@ class LayersModel(QAbstractTableModel):
             lines.append(self.tr("Shared by {users}").format(users=", ".join(layer.users[:8])))
         if layer.scope:
             lines.append(self.tr("Inside {scope}").format(scope=" / ".join(layer.scope)))
+        first, second = self._session.pins
+        if layer.name in self._differing and first is not None and second is not None:
+            a, b = first.spec_for(layer.name), second.spec_for(layer.name)
+            lines.append(self.tr("Differs: A has {a}, B has {b}").format(a=a, b=b))
         return "\n".join([*lines, *filter(None, [self._why_fixed(layer)])])
 
     def _damage_tip(self, layer: LayerInfo) -> str:

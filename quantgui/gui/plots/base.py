@@ -51,6 +51,8 @@ class NumberAxis(pg.AxisItem):
     """An axis that writes numbers out instead of scaling them by a factor named in the label."""
 
     def __init__(self, orientation: str) -> None:
+        self.unit = ""
+        """Written behind every number, with a blank where it needs one."""
         super().__init__(orientation)
         self.enableAutoSIPrefix(False)
         self.setStyle(tickFont=ui_font(AXIS_PIXELS), tickLength=-4, tickTextOffset=5)
@@ -68,7 +70,7 @@ class NumberAxis(pg.AxisItem):
         return result[:1]
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
-        return [tick_text(value * scale, spacing * scale) for value in values]
+        return [tick_text(value * scale, spacing * scale) + self.unit for value in values]
 
 
 class CountAxis(NumberAxis):
@@ -186,6 +188,14 @@ class Plot(pg.PlotWidget):
             shown = bool(text) and not self._tight
             axis.showLabel(shown)
             axis.setHeight(_BOTTOM_WITH_LABEL if shown else _BOTTOM)
+
+    def set_unit(self, side: str, unit: str) -> None:
+        """Write `unit` behind every number of the axis at `side`."""
+        axis = self.getAxis(side)
+        if isinstance(axis, NumberAxis) and axis.unit != unit:
+            axis.unit = unit
+            axis.picture = None
+            axis.update()
 
     # --- view ---
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QRectF, QSize, Qt
+import math
+from typing import Literal
+
+from PySide6.QtCore import QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import QAbstractButton, QFrame, QHBoxLayout, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
 
@@ -11,6 +14,9 @@ from quantgui.gui.widgets.labels import ElidedLabel
 
 _SWATCH = QSize(10, 8)
 
+Symbol = Literal["bar", "line", "dot", "square", "diamond", "star"]
+"""What a legend chip shows: an area, or how something is drawn in a plot."""
+
 
 class LegendChip(QAbstractButton):
     """A coloured swatch with a word; if it can be switched, a click hides and shows what it stands for.
@@ -18,9 +24,18 @@ class LegendChip(QAbstractButton):
     The swatch takes the colour of a token, so it follows the theme.
     """
 
-    def __init__(self, token: str, text: str, parent: QWidget | None = None, *, switchable: bool = False) -> None:
+    def __init__(
+        self,
+        token: str,
+        text: str,
+        parent: QWidget | None = None,
+        *,
+        switchable: bool = False,
+        symbol: Symbol = "bar",
+    ) -> None:
         super().__init__(parent)
         self._token = token
+        self._symbol = symbol
         self.setFont(ui_font(SMALL_PIXELS))
         self.setText(text)
         self.setAccessibleName(text)
@@ -45,6 +60,13 @@ class LegendChip(QAbstractButton):
         metrics = self.fontMetrics()
         return QSize(_SWATCH.width() + 8 + metrics.horizontalAdvance(self.text()), max(18, metrics.height() + 2))
 
+    def minimumSizeHint(self) -> QSize:
+        return QSize(_SWATCH.width() + 2, self.sizeHint().height())
+
+    def let_shrink(self) -> None:
+        """Let the word give way where the card is narrow, down to the swatch alone."""
+        self.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+
     def paintEvent(self, event: QPaintEvent) -> None:
         tokens = current()
         shown = self.isChecked() or not self.isCheckable()
@@ -57,12 +79,30 @@ class LegendChip(QAbstractButton):
         else:
             painter.setPen(tokens.color("muted"))
             swatch.adjust(0.5, 0.5, -0.5, -0.5)
-        painter.drawRoundedRect(swatch, 2.5, 2.5)
+        self._draw_swatch(painter, swatch)
         active = self.hasFocus() or (self.underMouse() and self.isCheckable())
         painter.setPen(tokens.color("accent" if self.hasFocus() else "text" if active else "muted"))
         text = self.rect().adjusted(_SWATCH.width() + 6, 0, 0, 0)
-        painter.drawText(text, int(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft), self.text())
+        words = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, text.width())
+        painter.drawText(text, int(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft), words)
         painter.end()
+
+    def _draw_swatch(self, painter: QPainter, swatch: QRectF) -> None:
+        middle = swatch.center()
+        match self._symbol:
+            case "bar":
+                painter.drawRoundedRect(swatch, 2.5, 2.5)
+            case "line":
+                painter.drawRect(QRectF(swatch.left(), middle.y() - 1, swatch.width(), 2))
+            case "dot":
+                painter.drawEllipse(middle, 3.5, 3.5)
+            case "square":
+                painter.drawRect(QRectF(middle.x() - 3.5, middle.y() - 3.5, 7, 7))
+            case "diamond":
+                painter.drawPolygon([middle + QPointF(x, y) for x, y in ((0, -5), (4.5, 0), (0, 5), (-4.5, 0))])
+            case "star":
+                turns = [(-math.pi / 2 + math.pi * corner / 5, 5.5 if corner % 2 == 0 else 2.2) for corner in range(10)]
+                painter.drawPolygon([middle + QPointF(r * math.cos(a), r * math.sin(a)) for a, r in turns])
 
     def _on_theme_changed(self, _tokens: object) -> None:
         self.update()
@@ -120,9 +160,9 @@ class Card(QFrame):
         """Return what stands at the right end of the header."""
         return self._note.text()
 
-    def add_chip(self, token: str, text: str, *, switchable: bool = False) -> LegendChip:
+    def add_chip(self, token: str, text: str, *, switchable: bool = False, symbol: Symbol = "bar") -> LegendChip:
         """Add a legend chip in the colour of `token` and return it."""
-        chip = LegendChip(token, text, self, switchable=switchable)
+        chip = LegendChip(token, text, self, switchable=switchable, symbol=symbol)
         self._legend.addWidget(chip)
         return chip
 

@@ -1,0 +1,454 @@
+"""Carries what has been tried, the frontier of a mix, and the two pinned configurations between session and window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import replace
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from quantgui.errors import SpecError
+from quantgui.gui.dialogs.comparison import ComparisonDialog
+from quantgui.gui.dialogs.find_mix import FindMixDialog
+from quantgui.gui.mix_words import CostScale, answer
+from quantgui.gui.models.layers import scheme_text
+from quantgui.gui.panels.comparison import ComparedLayer, ComparedSide, Comparison
+from quantgui.gui.panels.trade_off import Limit, Present, TradeOff, TradeOffPanel, TriedPoint, outcome
+from quantgui.gui.plots.trade_off import Spot
+from quantgui.results import Evaluation, LayerInfo, MixPoint, MixReady, Score
+from quantgui.session.document import Side
+from quantgui.session.jobs import Job
+from quantgui.session.session import Session
+from quantgui.session.sizes import bit_operations, layer_bytes
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.mix import COST_KINDS, CostKind
+from quantgui.spec.quantizer import QuantizerSpec
+
+TOPIC = "mix"
+_COMPARE_MS = 120
+"""How long news are collected before the comparison is made anew."""
+_NOT_PLACED = Score(math.nan, 0.0, 0)
+
+
+class TradeOffPresenter(QObject):
+    """Connects `Session` with the trade-off panel, the search for a mix, and the comparison of A and B.
+
+    Signals:
+        data_requested: the user wants to open data.
+    """
+
+    data_requested = Signal()
+
+    def __init__(self, session: Session, panel: TradeOffPanel, parent: QObject) -> None:
+        super().__init__(parent)
+        self._session = session
+        self._panel = panel
+        self._drags = 0
+        self._limit: Limit | None = None
+        self._mix: MixReady | None = None
+        self._by_bytes: dict[int, list[int]] = {}
+        self._shown = TradeOff()
+        self.dialog: FindMixDialog | None = None
+        self.comparison: ComparisonDialog | None = None
+        self._compare_timer = QTimer(self, singleShot=True, interval=_COMPARE_MS)
+        self._compare_timer.timeout.connect(self._show_comparison)
+        self._listen_to_session()
+        self._listen_to_panel()
+        self._show_all()
+
+    def _listen_to_session(self) -> None:
+        session = self._session
+        session.network_opened.connect(self._on_network)
+        session.network_closed.connect(self._on_network)
+        session.data_opened.connect(self._show_all)
+        session.config_changed.connect(self._on_config_changed)
+        session.selection_changed.connect(self._show_selection)
+        session.evaluation_ready.connect(self._on_evaluation)
+        session.mix_ready.connect(self._on_mix)
+        session.pins_changed.connect(self._on_pins)
+        session.job_changed.connect(self._on_job)
+        session.weight_error_ready.connect(self._compare_soon)
+
+    def _listen_to_panel(self) -> None:
+        panel, session = self._panel, self._session
+        panel.point_picked.connect(self._on_point_picked)
+        panel.frontier_dragged.connect(self._on_dragged)
+        panel.frontier_released.connect(self._on_released)
+        panel.limit_chosen.connect(self._on_limit_chosen)
+        panel.data_requested.connect(self.data_requested)
+        panel.mix_requested.connect(self.find_mix)
+        panel.cancel_requested.connect(lambda: session.cancel(TOPIC))
+        panel.mix_accepted.connect(self.use_mix)
+        panel.pin_requested.connect(self._on_pin_requested)
+        panel.unpin_requested.connect(lambda side: session.pin(side, None))
+        panel.comparison_requested.connect(self.compare)
+
+    # --- what the user wants -------------------------------------------------------------------------------------
+
+    def find_mix(self) -> None:
+        """Show the dialog that looks for a mix."""
+        if self._session.summary is None:
+            return
+        if self.dialog is None:
+            self.dialog = FindMixDialog(self._panel.window())
+            self.dialog.start_requested.connect(self._on_start)
+            self.dialog.cancel_requested.connect(lambda: self._session.cancel(TOPIC))
+            self.dialog.accepted_mix.connect(self.use_mix)
+            self.dialog.data_requested.connect(self.data_requested)
+        self._show_dialog()
+        self.dialog.show()
+        self.dialog.raise_()
+        self.dialog.activateWindow()
+
+    def use_mix(self) -> None:
+        """Make the answer of the search the configuration, in one undo step."""
+        point = None if self._mix is None else answer(self._mix)
+        if point is not None:
+            config = self._named(point)
+            self._session.set_config(config, self.tr("Use the {name}").format(name=config.name))
+
+    def pin(self, side: Side) -> None:
+        """Pin the present configuration as A or B."""
+        self._session.pin(side, self._session.config)
+
+    def compare(self) -> None:
+        """Show A and B layer by layer."""
+        if None in self._session.pins:
+            return
+        if self.comparison is None:
+            self.comparison = ComparisonDialog(self._panel.window())
+            self.comparison.panel.side_chosen.connect(self._on_side_chosen)
+            self.comparison.panel.layer_picked.connect(lambda name: self._session.select((name,)))
+            self.comparison.flip.clicked.connect(self.flip)
+        self._show_comparison(hidden=True)
+        self.comparison.show()
+        self.comparison.raise_()
+        self.comparison.activateWindow()
+
+    def flip(self) -> None:
+        """Put A to use, or B if A is in use; any number of flips in a row are one undo step."""
+        first, second = self._session.pins
+        if first is None or second is None:
+            return
+        target = second if self._session.config == first else first
+        self._session.set_config(target, self.tr("Flip A | B"), merge_key="flip")
+
+    def _on_side_chosen(self, side: str) -> None:
+        config = self._session.pins[0 if side == "A" else 1]
+        if config is not None:
+            self._session.set_config(config, self.tr("Use {side}").format(side=side))
+
+    def _on_start(self) -> None:
+        question = None if self.dialog is None else self.dialog.controls.asked()
+        if question is None or self._session.summary is None:
+            return
+        selected = {
+            layer.name: self._session.spec_for(layer.name)
+            for layer in self._session.selected_layers
+            if self._session.is_editable(layer.name)
+        }
+        try:
+            mix = question.mix(self._float_cost(question.cost), selected)
+        except SpecError as error:
+            assert self.dialog is not None
+            self.dialog.show_outcome(str(error), "bad", usable=False)
+            return
+        self._session.find_mix(mix)
+
+    def _on_point_picked(self, index: int) -> None:
+        tried = self._session.tried
+        if 0 <= index < len(tried):
+            text = self.tr("Return to {label}").format(label=self._label(tried[index].config))
+            self._session.set_config(tried[index].config, text)
+
+    def _on_dragged(self, place: int) -> None:
+        if self._mix is None or not 0 <= place < len(self._mix.points):
+            return
+        config = self._named(self._mix.points[place])
+        text = self.tr("Drag to the {name}").format(name=config.name)
+        self._session.drag_config(config, text, merge_key=f"frontier {self._drags}")
+
+    def _on_released(self) -> None:
+        self._drags += 1
+
+    def _on_limit_chosen(self, limit: Limit) -> None:
+        self._limit = limit
+        if self.dialog is None or self._mix is None:
+            return
+        question = self.dialog.controls.asked()
+        if question is None or question.cost != self._mix.mix.cost:
+            return
+        if limit.side == "quality" and question.kind == "sqnr":
+            self.dialog.controls.show_limit(limit.value)
+        elif limit.side == "cost" and question.kind in ("share", "bytes", "bops", "latency"):
+            whole = 1.0 if question.kind == "bytes" else self._float_cost(question.cost)
+            self.dialog.controls.show_limit(limit.value / whole)
+
+    def _on_pin_requested(self, side: Side, spot: Spot | None) -> None:
+        config = self._session.config
+        if spot is not None and spot.kind == "tried" and spot.index < len(self._session.tried):
+            config = self._session.tried[spot.index].config
+        elif spot is not None and spot.kind == "frontier" and self._mix is not None:
+            config = self._named(self._mix.points[spot.index])
+        self._session.pin(side, config)
+
+    # --- what the session says -----------------------------------------------------------------------------------
+
+    def _on_network(self, _: object = None) -> None:
+        self._panel.show_job(None)
+        for dialog in (self.dialog, self.comparison):
+            if dialog is not None:
+                dialog.close()
+        self._show_all()
+
+    def _on_config_changed(self, changed: frozenset[str]) -> None:
+        if changed:
+            self._show_present()
+        else:
+            # The metric is another one.
+            self._show_all()
+        self._compare_soon()
+
+    def _on_evaluation(self, _: object) -> None:
+        self._show_points()
+        self._compare_soon()
+
+    def _on_mix(self, _: object) -> None:
+        self._show_points()
+        self._show_outcome()
+
+    def _on_pins(self) -> None:
+        self._show_pins()
+        if None in self._session.pins and self.comparison is not None:
+            self.comparison.close()
+        self._compare_soon()
+
+    def _on_job(self, job: Job) -> None:
+        if job.topic == TOPIC:
+            self._panel.show_job(job)
+            if self.dialog is not None:
+                self.dialog.show_job(job)
+                self._show_outcome()
+
+    # --- showing the plot ----------------------------------------------------------------------------------------
+
+    def _show_all(self, _: object = None) -> None:
+        session = self._session
+        self._shown = TradeOff()
+        if not session.tried and session.mix is None and session.summary is not None and session.data is None:
+            self._take_mix(None)
+            self._panel.show_needs_data()
+        else:
+            self._show_points()
+        self._show_pins()
+        self._show_dialog()
+
+    def _show_points(self) -> None:
+        session, shown = self._session, self._shown
+        if session.data is None and session.summary is not None:
+            return
+        self._take_mix(session.mix)
+        points, metric, better = self._tried_points()
+        kind = "bytes" if self._mix is None else self._mix.mix.cost
+        costs = [point.cost for point in points if math.isfinite(point.cost)]
+        if self._mix is not None:
+            costs += [point.cost for point in self._mix.points]
+        scale = CostScale(kind, self._float_cost(kind), max(costs, default=0.0))
+        fresh = TradeOff(points, metric, better, scale, self._mix)
+        same = (shown.points, shown.metric, shown.scale) == (fresh.points, fresh.metric, fresh.scale)
+        self._panel.show_limit(self._limit)
+        if not same or shown.mix is not fresh.mix or not points:
+            self._shown = fresh
+            self._panel.show_trade_off(fresh)
+            self._show_pins()
+        self._show_present()
+
+    def _take_mix(self, ready: MixReady | None) -> None:
+        if ready is self._mix:
+            return
+        if ready is None or self._mix is None or ready.mix != self._mix.mix:
+            self._limit = None if ready is None else _limit_of(ready)
+        self._mix = ready
+        self._by_bytes = {}
+        for place, point in enumerate(() if ready is None else ready.points):
+            self._by_bytes.setdefault(point.bytes, []).append(place)
+
+    def _tried_points(self) -> tuple[tuple[TriedPoint, ...], str, bool]:
+        """Return the configurations tried, what their values are, and whether more is better."""
+        tried = self._session.tried
+        if self._mix is not None:
+            kind, wanted = self._mix.mix.cost, self._mix.mix.sweep.metric
+            points = tuple(
+                TriedPoint(self._label(t.config), self._cost(t.config, kind, t.bytes), _score(t.evaluation, wanted))
+                for t in tried
+            )
+            return points, wanted, self._mix.higher_is_better
+        points = tuple(TriedPoint(self._label(t.config), t.bytes, t.evaluation.quantized_score) for t in tried)
+        newest = tried[-1].evaluation if tried else None
+        return points, "" if newest is None else newest.metric, newest is None or newest.higher_is_better
+
+    def _show_present(self) -> None:
+        self._panel.show_present(self._place(self._session.config))
+
+    def _show_pins(self) -> None:
+        first, second = (None if config is None else self._place(config) for config in self._session.pins)
+        self._panel.show_pins(first, second)
+
+    def _place(self, config: QuantConfig) -> Present:
+        """Return where a configuration is in the plot."""
+        session = self._session
+        if session.summary is None:
+            return Present()
+        size = session.size(config)
+        kind: CostKind = "bytes" if self._mix is None else self._mix.mix.cost
+        present = Present(session.store.place_in_tried(config), None, self._cost(config, kind, size))
+        if self._mix is None:
+            return present
+        key = session.store.key(config)
+        on_frontier = self._by_bytes.get(size, ())
+        place = next((i for i in on_frontier if session.store.key(self._mix.points[i].config) == key), None)
+        refined = self._mix.refined
+        if place is None and refined is not None and session.store.key(refined.config) == key:
+            value = refined.predicted if refined.measured is None else refined.measured.value
+            return replace(present, cost=refined.cost, value=value, is_measured=refined.measured is not None)
+        return replace(present, frontier=place)
+
+    def _cost(self, config: QuantConfig, kind: CostKind, size: int) -> float:
+        summary = self._session.summary
+        if summary is None or kind == "bytes":
+            return float(size)
+        return bit_operations(summary.layers, config) if kind == "bops" else math.nan
+
+    def _float_cost(self, kind: CostKind) -> float:
+        return 1.0 if kind == "latency" else self._cost(QuantConfig(), kind, self._session.size(QuantConfig()))
+
+    def _label(self, config: QuantConfig) -> str:
+        if config.name:
+            return config.name
+        return self.tr("float32") if config == QuantConfig() else self.tr("mixed")
+
+    def _named(self, point: MixPoint) -> QuantConfig:
+        """Return the configuration of a point under a name that says where it came from."""
+        assert self._mix is not None
+        kind = self._mix.mix.cost
+        scale = CostScale(kind, self._float_cost(kind), point.cost)
+        return replace(point.config, name=self.tr("mix at {share}×").format(share=f"{scale.share(point.cost):.3g}"))
+
+    # --- showing the dialogs -------------------------------------------------------------------------------------
+
+    def _show_dialog(self) -> None:
+        if self.dialog is None:
+            return
+        session, controls = self._session, self.dialog.controls
+        controls.show_costs(
+            {kind: CostScale(kind, cost, cost) for kind in COST_KINDS if (cost := self._float_cost(kind))}
+        )
+        controls.show_data(0 if session.data is None else session.data.samples)
+        possible, headline = _metrics(session.newest_evaluation)
+        controls.show_metrics(possible, headline)
+        self._show_selection()
+        needs_data = session.data is None
+        reason = self.tr("Open data first: quality is measured on it.") if needs_data else ""
+        self.dialog.show_state(reason=reason, needs_data=needs_data)
+        self.dialog.show_job(session.jobs.of_topic(TOPIC))
+        self._show_outcome()
+
+    def _show_selection(self, _: object = None) -> None:
+        if self.dialog is not None:
+            names = self._session.selection
+            self.dialog.controls.show_selection(sum(self._session.is_editable(name) for name in names))
+
+    def _show_outcome(self) -> None:
+        if self.dialog is not None:
+            kind = "bytes" if self._mix is None else self._mix.mix.cost
+            scale = CostScale(kind, self._float_cost(kind), self._shown.scale.largest)
+            said = outcome(self._mix, self._session.jobs.of_topic(TOPIC), scale)
+            self.dialog.show_outcome(said.sentence, said.tone, usable=said.is_usable)
+
+    def _compare_soon(self, _: object = None) -> None:
+        if self.comparison is not None and self.comparison.isVisible():
+            self._compare_timer.start()
+
+    def _show_comparison(self, *, hidden: bool = False) -> None:
+        first, second = self._session.pins
+        shown = self.comparison is not None and (hidden or self.comparison.isVisible())
+        if first is not None and second is not None and shown and self.comparison is not None:
+            self.comparison.panel.show_comparison(self._compared(first, second))
+
+    def _compared(self, first: QuantConfig, second: QuantConfig) -> Comparison:
+        session = self._session
+        layers = () if session.summary is None else session.summary.layers
+        known = [session.store.evaluation(config) for config in (first, second)]
+        metric = next((each.metric for each in known if each is not None), "")
+        a, b = (
+            ComparedSide(
+                self._label(config),
+                session.size(config),
+                None if evaluation is None else evaluation.quantized_score,
+                session.config == config,
+            )
+            for config, evaluation in zip((first, second), known, strict=True)
+        )
+        guesses = self._guessed_errors()
+        rows = [self._compared_layer(x, first, second, guesses) for x in layers if session.is_editable(x.name)]
+        return Comparison((a, b), metric, tuple(rows))
+
+    def _compared_layer(
+        self,
+        layer: LayerInfo,
+        first: QuantConfig,
+        second: QuantConfig,
+        guesses: dict[tuple[str, QuantizerSpec], float],
+    ) -> ComparedLayer:
+        specs = first.spec_for(layer.name), second.spec_for(layer.name)
+        words = (str(specs[0]), str(specs[1]))
+        if specs[0] != specs[1] and words[0] == words[1]:
+            words = (f"{words[0]} {scheme_text(specs[0].weights)}", f"{words[1]} {scheme_text(specs[1].weights)}")
+        a, b = (self._weight_sqnr(layer, spec.weights, guesses) for spec in specs)
+        sizes = (layer_bytes(layer, specs[0].weights), layer_bytes(layer, specs[1].weights))
+        return ComparedLayer(layer.name, words, sizes, (a, b), specs[0] != specs[1])
+
+    def _weight_sqnr(
+        self, layer: LayerInfo, spec: QuantizerSpec | None, guesses: dict[tuple[str, QuantizerSpec], float]
+    ) -> float:
+        if spec is None:
+            return math.inf
+        error = self._session.store.error(layer.name, spec)
+        return guesses.get((layer.name, spec), math.nan) if error is None else error.sqnr_db
+
+    def _guessed_errors(self) -> dict[tuple[str, QuantizerSpec], float]:
+        """Return the weight errors that a sweep has told of, for configurations that were never in use."""
+        table = self._session.sensitivity
+        if table is None:
+            return {}
+        return {
+            (each.layer, each.spec.weights): each.weight_sqnr_db
+            for each in table.candidates
+            if each.spec.weights is not None
+        }
+
+
+def _limit_of(ready: MixReady) -> Limit | None:
+    """Return the limit of a mix as far as it can be drawn: that of its own metric."""
+    mix = ready.mix
+    if mix.limit is not None:
+        return Limit("cost", mix.limit)
+    if mix.drop is None or mix.drop_metric not in ("", mix.sweep.metric):
+        return None
+    if mix.sweep.metric == "output_sqnr_db":
+        return Limit("quality", mix.drop)
+    sign = -1.0 if ready.higher_is_better else 1.0
+    return Limit("quality", ready.float_score.value + sign * mix.drop)
+
+
+def _score(evaluation: Evaluation, metric: str) -> Score:
+    return evaluation.scores.get(metric, _NOT_PLACED)
+
+
+def _metrics(evaluation: Evaluation | None) -> tuple[Collection[str] | None, str]:
+    """Return the metrics that mean something here (None: not known yet), and the one an evaluation shows first."""
+    if evaluation is None:
+        return None, ""
+    possible = {"output_sqnr_db", "cosine", *evaluation.scores}
+    return (possible | {"kl"} if "agreement" in possible else possible), evaluation.metric
