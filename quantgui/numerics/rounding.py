@@ -200,7 +200,7 @@ class CodebookRounding:
         """Return the rounding to learned levels."""
         if qparams.levels is None:
             raise ValueError("A codebook needs levels.")
-        levels = qparams.levels.reshape(*shape, -1)
+        levels = qparams.levels.reshape(*shape, qparams.levels.shape[-1])
         return CodebookRounding(levels, middles(levels), granularity)
 
     def codes(self, part: Array, piece: Piece) -> Array:

@@ -28,8 +28,8 @@ _POWERS = (-126, 127)
 def choose_grid(low: Array, high: Array, spec: QuantizerSpec, fmt: IntFormat | UnevenFormat) -> QParams:
     """Return the grids that cover ``low`` ... ``high`` (each (G,), float64) and 0, with scales as `spec` stores them.
 
-    A group of nothing but zeros fits any grid; it gets the finest of the others, so that it does not look like the
-    widest.
+    A group of nothing but zeros fits any grid that holds 0; it gets the finest of the others, so that it does not look
+    like the widest. On a grid without 0 its scale is as small as can be.
     """
     low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
     used = (low != 0) | (high != 0)
@@ -47,7 +47,7 @@ def choose_grid(low: Array, high: Array, spec: QuantizerSpec, fmt: IntFormat | U
         scale = choose_qparams(low, high, fmt, symmetric=True, full_range=spec.full_range).scale
     else:
         scale = normal_scale(limit / fmt.largest)
-    scale = _filled(scale, used)
+    scale = _filled(scale, used, holds_zero=isinstance(fmt, IntFormat) or 0.0 in fmt.levels)
     if spec.scale_format != "e8m0":
         scale = stored_scales(scale, spec)
     return QParams(scale, np.full(scale.shape, _middle(fmt), np.int32))
@@ -157,9 +157,11 @@ def _middle(fmt: IntFormat | UnevenFormat) -> int:
     return 1 << (fmt.bits - 1) if isinstance(fmt, IntFormat) and not fmt.signed else 0
 
 
-def _filled(scale: Array, used: Array) -> Array:
+def _filled(scale: Array, used: Array, *, holds_zero: bool = True) -> Array:
     if used.all():
         return scale
+    if not holds_zero:
+        return np.where(used, scale, np.float32(SMALLEST_SCALE))
     return np.where(used, scale, scale[used].min() if used.any() else np.float32(1.0))
 
 

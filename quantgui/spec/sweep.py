@@ -8,9 +8,9 @@ from typing import Literal, Protocol, get_args
 
 from quantgui.errors import SpecError
 from quantgui.spec.config import QuantConfig
-from quantgui.spec.granularity import PerGroup
+from quantgui.spec.granularity import PerBlock, PerGroup
 from quantgui.spec.presets import activation_spec, weight_spec
-from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
+from quantgui.spec.quantizer import BLOCK_FORMATS, LayerSpec, QuantizerSpec
 
 What = Literal["weights", "activations", "both"]
 WHAT: tuple[What, ...] = get_args(What)
@@ -100,7 +100,19 @@ class Sweep:
 
 
 def _column(spec: QuantizerSpec | None) -> str:
-    """Return the name of a format; groups have a column of their own beside channels."""
+    """Return the name of a format; groups, blocks and stored scales have columns of their own beside channels."""
     if spec is None:
         return "float32"
-    return f"{spec}-g{spec.granularity.group_size}" if isinstance(spec.granularity, PerGroup) else str(spec)
+    name = str(spec)
+    if name in BLOCK_FORMATS:
+        return name
+    match spec.granularity:
+        case PerGroup(group_size):
+            name += f"-g{group_size}"
+        case PerBlock(rows, columns):
+            name += f"-b{rows}x{columns}"
+        case _:
+            pass
+    if spec.double_quantization:
+        return f"{name}-double"
+    return name if spec.scale_format == "float32" else f"{name}-{spec.scale_format}"
