@@ -667,6 +667,43 @@ class Verification:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class SettingsWritten:
+    """A file for another tool has been written; `notes` say what it could not hold."""
+
+    path: str
+    dialect: str
+    config: QuantConfig
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsRead:
+    """Another tool's file has been read.
+
+    Attributes:
+        path: the file.
+        dialect: whose file it is, for people.
+        config: what it says.
+        unknown: sentences on names that match nothing in the network.
+        notes: what else is to be said.
+    """
+
+    path: str
+    dialect: str
+    config: QuantConfig
+    unknown: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReportWritten:
+    """A report has been written."""
+
+    path: str
+    file_bytes: int
+
+
 Event = (
     Progress
     | NetworkOpened
@@ -684,4 +721,7 @@ Event = (
     | SampleReady
     | Exported
     | Verification
+    | SettingsWritten
+    | SettingsRead
+    | ReportWritten
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, assert_never
@@ -21,7 +21,7 @@ from quantgui.analysis.metric_function import Metric, load_metric
 from quantgui.analysis.mixed_precision import check_limit, find_mix, sweep_for
 from quantgui.analysis.noise import trace_noise, view_sample
 from quantgui.analysis.sensitivity import measure_sensitivity
-from quantgui.analysis.simulation import activation_tensors, wanted_ranges
+from quantgui.analysis.simulation import activation_tensors, wanted_ranges, weight_spec
 from quantgui.analysis.sweep_store import SweepStore, question_key
 from quantgui.analysis.tensor_error import StatisticsCache, view_weight, weight_errors
 from quantgui.engine.requests import (
@@ -33,6 +33,7 @@ from quantgui.engine.requests import (
     MeasureSensitivity,
     OpenData,
     OpenNetwork,
+    ReadSettings,
     Request,
     SetMetric,
     TraceNoise,
@@ -40,10 +41,18 @@ from quantgui.engine.requests import (
     ViewSample,
     ViewWeight,
     WeightErrors,
+    WriteReport,
+    WriteSettings,
 )
 from quantgui.errors import DataError, NetworkError
+from quantgui.export.dialects.material import gather
+from quantgui.export.dialects.reading import read_text, unmatched, write_text
+from quantgui.export.dialects.table import find_dialect, read_dialect
+from quantgui.export.files import refuse_source
+from quantgui.export.latency import Seconds, measure_latencies
 from quantgui.export.metadata import exported_ranges
 from quantgui.export.qdq import export_qdq
+from quantgui.export.report import WORST_LAYERS, Report, worst_layers, write_report
 from quantgui.export.verify import verify
 from quantgui.network.datasets import Dataset, open_dataset
 from quantgui.network.executor import Executor
@@ -56,15 +65,24 @@ from quantgui.results import (
     Advice,
     Calibrated,
     DataOpened,
+    EvaluationReady,
     Event,
     NetworkOpened,
     Progress,
+    ReportWritten,
     Sensitivity,
+    SettingsRead,
+    SettingsWritten,
+    TensorError,
+    WeightErrorReady,
+    WeightView,
+    WeightViewReady,
 )
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import Mix
-from quantgui.spec.quantizer import QuantizerSpec
+from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
 from quantgui.spec.sweep import Sweep
+from quantgui.spec.targets import TARGETS
 
 CALIBRATION_SAMPLES: Final = 512
 """Samples used for ranges unless asked otherwise; ranges of more change little and take the time of a forward each."""
@@ -89,6 +107,7 @@ class _OpenData:
     calibration: Dataset
     samples: int
     activations: dict[str, ActivationReady] = field(default_factory=dict)
+    latencies: Seconds = field(default_factory=dict)
 
 
 class Bench:
@@ -158,6 +177,12 @@ class Bench:
                 return self._export(config, path)
             case Verify(config, path, samples):
                 return self._verify(config, path, samples)
+            case WriteSettings():
+                return self._write_settings(request)
+            case ReadSettings(path, dialect):
+                return self._read_settings(path, dialect)
+            case WriteReport():
+                return self._write_report(request)
             case _:
                 assert_never(request)
 
@@ -250,18 +275,29 @@ class Bench:
     def _find_mix(self, mix: Mix, table: Sensitivity | None) -> Iterator[Event]:
         opened, data, metric = self._opened(), self._with_data(), self._metric
         sweep = sweep_for(opened.network, mix)
-        check_limit(opened.network, mix)
+        layers = tuple(sweep.swept(opened.network.summary.layers))
+        wanted = {name: [mix.sweep.candidate(name, spec) for spec in mix.sweep.specs] for name in layers}
+        wanted |= {name: [spec] for name, spec in mix.pinned.items()}
+        if mix.cost == "latency":
+            yield from self._measure_latencies(opened, data, wanted)
+        check_limit(opened.network, mix, data.latencies)
         for event in self._sensitivity(sweep) if table is None else ():
             yield event
             table = event if isinstance(event, Sensitivity) else table
         if table is None:
             raise DataError("There is nothing to compute: the data holds no samples.")
-        for spec in mix.sweep.specs:
-            everywhere = {
-                layer: mix.sweep.candidate(layer, spec) for layer in sweep.swept(opened.network.summary.layers)
-            }
-            yield from _prepare(opened, data, QuantConfig().with_overrides({**everywhere, **mix.pinned}))
-        yield from find_mix(opened.executor, data.dataset, mix, table, data.activations, metric)
+        yield from _prepare_all(opened, data, wanted)
+        executor, activations = opened.executor, data.activations
+        yield from find_mix(executor, data.dataset, mix, table, activations, metric, latencies=data.latencies)
+
+    def _measure_latencies(
+        self, opened: _OpenNetwork, data: _OpenData, wanted: Mapping[str, Sequence[LayerSpec]]
+    ) -> Iterator[Event]:
+        yield from _prepare_all(opened, data, wanted)
+        batch = next(data.dataset.batches(1, 1), None)
+        if batch is None:
+            raise DataError("There is nothing to compute: the data holds no samples.")
+        yield from measure_latencies(opened.executor, batch, wanted, data.activations, data.latencies)
 
     def _trace_noise(self, config: QuantConfig, samples: int | None) -> Iterator[Event]:
         opened, data = self._opened(), self._with_data()
@@ -306,6 +342,69 @@ class Bench:
             samples=samples,
         )
 
+    # --- taking it away ------------------------------------------------------------------------------------------
+
+    def _write_settings(self, request: WriteSettings) -> Iterator[Event]:
+        opened, data = self._opened(), self._data
+        dialect = find_dialect(request.dialect)
+        if dialect.needs_ranges and data is None and activation_tensors(opened.network, request.config):
+            raise DataError(f"A file for {dialect.title} holds ranges of activations, which come from data: open some.")
+        if dialect.needs_ranges and data is not None:
+            yield from _prepare(opened, data, request.config)
+        yield Progress(0, 0, f"Writing {dialect.title}")
+        activations = {} if data is None else data.activations
+        material = gather(opened.network, request.config, activations, request.sensitivity, grids=dialect.needs_ranges)
+        written = dialect.write(material)
+        refuse_source(Path(request.path), Path(opened.network.summary.path))
+        write_text(written.text, Path(request.path))
+        yield SettingsWritten(request.path, dialect.name, request.config, written.notes)
+
+    def _read_settings(self, path: str, dialect: str) -> Iterator[Event]:
+        summary = self._opened().network.summary
+        yield Progress(0, 0, "Reading")
+        found, imported = read_dialect(read_text(Path(path)), summary, dialect)
+        unknown = tuple(unmatched(each) for each in imported.unknown)
+        yield SettingsRead(path, found.title, imported.config, unknown, imported.notes)
+
+    def _write_report(self, request: WriteReport) -> Iterator[Event]:
+        opened, data = self._opened(), self._data
+        summary, config = opened.network.summary, request.config
+        refuse_source(Path(request.path), Path(summary.path))
+        evaluation = None
+        if data is not None:
+            for event in self._evaluate(config, None):
+                if isinstance(event, EvaluationReady):
+                    evaluation = event.evaluation
+                elif isinstance(event, Progress):
+                    yield event
+        specs = {layer.name: spec for layer in summary.layers if (spec := weight_spec(layer, config)) is not None}
+        errors: dict[str, TensorError] = {}
+        views: list[WeightView] = []
+        for event in self._weight_errors(specs):
+            if isinstance(event, WeightErrorReady):
+                errors[event.layer] = event.error
+            yield Progress(len(errors), len(specs), "Weight errors")
+        for name in worst_layers(errors):
+            seen = self._view_weight(name, specs[name])
+            views += [event.view for event in seen if isinstance(event, WeightViewReady)]
+            yield Progress(len(views), WORST_LAYERS, "Histograms")
+        violations = {target.title: target.violations(summary.layers, config) for target in TARGETS if target.runs}
+        source = "" if data is None else data.dataset.summary.source
+        notes = () if data is None else data.dataset.summary.notes
+        report = Report(
+            summary,
+            config,
+            source,
+            evaluation,
+            errors,
+            tuple(views),
+            request.sensitivity,
+            request.mix,
+            violations,
+            notes,
+        )
+        yield ReportWritten(request.path, write_report(report, Path(request.path)))
+
     # --- what is open --------------------------------------------------------------------------------------------
 
     def _opened(self) -> _OpenNetwork:
@@ -324,6 +423,13 @@ def _prepare(opened: _OpenNetwork, data: _OpenData, config: QuantConfig) -> Iter
     for event in _calibrate_missing(opened, data, activation_tensors(opened.network, config)):
         if isinstance(event, Progress):
             yield event
+
+
+def _prepare_all(opened: _OpenNetwork, data: _OpenData, wanted: Mapping[str, Sequence[LayerSpec]]) -> Iterator[Event]:
+    """Calibrate what any of several specs of each layer needs."""
+    for place in range(max(map(len, wanted.values()), default=0)):
+        specs = {name: each[place] for name, each in wanted.items() if place < len(each)}
+        yield from _prepare(opened, data, QuantConfig().with_overrides(specs))
 
 
 def _calibrate_missing(opened: _OpenNetwork, data: _OpenData, tensors: Collection[str]) -> Iterator[Event]:

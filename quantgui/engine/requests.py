@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from quantgui.results import ImageOptions, Sensitivity
+from quantgui.results import ImageOptions, MixReady, Sensitivity
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import Mix
 from quantgui.spec.quantizer import QuantizerSpec
@@ -148,6 +148,34 @@ class Verify:
     samples: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class WriteSettings:
+    """Answered by SettingsWritten: `config` as the file of another tool (`export.dialects.table`) at `path`."""
+
+    config: QuantConfig
+    path: str
+    dialect: str
+    sensitivity: Sensitivity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSettings:
+    """Answered by SettingsRead; the tool is recognised unless `dialect` names it."""
+
+    path: str
+    dialect: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReport:
+    """Answered by Progress and ReportWritten: all that is known of `config` as one HTML file at `path`."""
+
+    config: QuantConfig
+    path: str
+    sensitivity: Sensitivity | None = None
+    mix: MixReady | None = None
+
+
 Request = (
     OpenNetwork
     | OpenData
@@ -163,4 +191,7 @@ Request = (
     | ViewSample
     | Export
     | Verify
+    | WriteSettings
+    | ReadSettings
+    | WriteReport
 )

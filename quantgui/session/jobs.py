@@ -20,6 +20,7 @@ from quantgui.engine.requests import (
     MeasureSensitivity,
     OpenData,
     OpenNetwork,
+    ReadSettings,
     Request,
     SetMetric,
     TraceNoise,
@@ -27,8 +28,12 @@ from quantgui.engine.requests import (
     ViewSample,
     ViewWeight,
     WeightErrors,
+    WriteReport,
+    WriteSettings,
 )
 from quantgui.results import Progress
+
+translate = QCoreApplication.translate
 
 
 class JobState(StrEnum):
@@ -68,40 +73,47 @@ class Job:
 
 def title_of(request: Request) -> str:  # noqa: C901 -- one case for each request
     """Return the words for `request` in the list of jobs."""
-    tr = QCoreApplication.translate
     match request:
         case OpenNetwork(path):
-            return tr("jobs", "Open {name}").format(name=Path(path).name)
+            return translate("jobs", "Open {name}").format(name=Path(path).name)
         case OpenData(source):
             name = source if source.startswith("random:") else Path(source).name
-            return tr("jobs", "Read {name}").format(name=name)
+            return translate("jobs", "Read {name}").format(name=name)
         case SetMetric(function):
-            name = function.rpartition(":")[2] or tr("jobs", "automatic")
-            return tr("jobs", "Load the metric {name}").format(name=name)
+            name = function.rpartition(":")[2] or translate("jobs", "automatic")
+            return translate("jobs", "Load the metric {name}").format(name=name)
         case ViewWeight(layer):
-            return tr("jobs", "Weights of {layer}").format(layer=layer)
+            return translate("jobs", "Weights of {layer}").format(layer=layer)
         case WeightErrors(specs):
-            return tr("jobs", "Weight errors ({n})").format(n=len(specs))
+            return translate("jobs", "Weight errors ({n})").format(n=len(specs))
         case Calibrate():
-            return tr("jobs", "Calibrate activations")
+            return translate("jobs", "Calibrate activations")
         case Evaluate(config):
-            return tr("jobs", "Evaluate {name}").format(name=config.name or tr("jobs", "the network"))
+            return translate("jobs", "Evaluate {name}").format(name=config.name or translate("jobs", "the network"))
         case Advise(config):
-            return tr("jobs", "Advice on {name}").format(name=config.name or tr("jobs", "the network"))
+            return translate("jobs", "Advice on {name}").format(name=config.name or translate("jobs", "the network"))
         case MeasureSensitivity(sweep):
-            return tr("jobs", "Sensitivity of {what}").format(
-                what=tr("jobs", "weights and activations" if sweep.what == "both" else sweep.what)
-            )
+            match sweep.what:
+                case "weights":
+                    return translate("jobs", "Sensitivity of weights")
+                case "activations":
+                    return translate("jobs", "Sensitivity of activations")
+                case "both":
+                    return translate("jobs", "Sensitivity of weights and activations")
         case FindMix(mix):
-            return tr("jobs", "Find a mix of {n} formats").format(n=len(mix.sweep.specs))
+            return translate("jobs", "Find a mix of {n} formats").format(n=len(mix.sweep.specs))
         case TraceNoise(config):
-            return tr("jobs", "Noise of {name}").format(name=config.name or tr("jobs", "the network"))
+            return translate("jobs", "Noise of {name}").format(name=config.name or translate("jobs", "the network"))
         case ViewSample(_, sample):
-            return tr("jobs", "Outputs for sample {n}").format(n=sample)
+            return translate("jobs", "Outputs for sample {n}").format(n=sample)
         case Export(_, path):
-            return tr("jobs", "Export {name}").format(name=Path(path).name)
+            return translate("jobs", "Export {name}").format(name=Path(path).name)
         case Verify(_, path):
-            return tr("jobs", "Verify {name}").format(name=Path(path).name)
+            return translate("jobs", "Verify {name}").format(name=Path(path).name)
+        case WriteSettings(_, path) | WriteReport(_, path):
+            return translate("jobs", "Write {name}").format(name=Path(path).name)
+        case ReadSettings(path):
+            return translate("jobs", "Read {name}").format(name=Path(path).name)
 
 
 class JobList:

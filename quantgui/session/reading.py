@@ -22,9 +22,12 @@ from quantgui.results import (
     NetworkSummary,
     NoiseReady,
     Progress,
+    ReportWritten,
     SampleReady,
     Sensitivity,
     SensitivityReady,
+    SettingsRead,
+    SettingsWritten,
     TensorError,
     Verification,
     WeightErrorReady,
@@ -67,6 +70,9 @@ class ReadableSession(QObject):
     sample_ready = Signal(object)  # SampleReady
     exported = Signal(object)
     verified = Signal(object)
+    settings_written = Signal(object)  # SettingsWritten
+    settings_read = Signal(object)  # SettingsRead
+    report_written = Signal(object)  # ReportWritten
 
     job_changed = Signal(object)  # Job
     engine_state_changed = Signal(str)
@@ -252,6 +258,12 @@ class ReadableSession(QObject):
                 self.exported.emit(result)
             case Verification():
                 self.verified.emit(result)
+            case SettingsWritten():
+                self.settings_written.emit(result)
+            case SettingsRead():
+                self.settings_read.emit(result)
+            case ReportWritten():
+                self.report_written.emit(result)
             case NetworkOpened() | DataOpened() | Progress():
                 pass
             case _:

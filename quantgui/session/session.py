@@ -27,11 +27,14 @@ from quantgui.engine.requests import (
     OpenData,
     OpenNetwork,
     Priority,
+    ReadSettings,
     Request,
     SetMetric,
     TraceNoise,
     Verify,
     ViewSample,
+    WriteReport,
+    WriteSettings,
 )
 from quantgui.results import (
     AdviceReady,
@@ -302,6 +305,18 @@ class Session(ReadableSession):
         exported = self.last_export
         config = exported.config if exported is not None and exported.path == path else self.config
         self._ask("verify", Verify(config, path), Priority.EXPORT)
+
+    def write_settings(self, path: str, dialect: str) -> None:
+        """Write the configuration as the file of another tool, `dialect` (`export.dialects.table`), to `path`."""
+        self._ask("settings", WriteSettings(self.config, path, dialect, self.sensitivity), Priority.EXPORT)
+
+    def read_settings(self, path: str, dialect: str = "") -> None:
+        """Read another tool's file; `settings_read` brings the configuration, which is not taken over by itself."""
+        self._ask("settings", ReadSettings(path, dialect), Priority.EXPORT)
+
+    def write_report(self, path: str) -> None:
+        """Write all that is known of the configuration as one HTML file to `path`."""
+        self._ask("report", WriteReport(self.config, path, self.sensitivity, self.mix), Priority.EXPORT)
 
     def cancel(self, topic: str) -> None:
         """Cancel the job of `topic`; it is not started again until something changes."""

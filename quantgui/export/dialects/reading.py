@@ -7,14 +7,52 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from quantgui.errors import ExportError
+from quantgui.errors import ExportError, SpecError
 from quantgui.export.dialects.material import Imported
 from quantgui.results import LayerInfo, NetworkSummary
 from quantgui.spec.config import QuantConfig, UnknownName
 from quantgui.spec.granularity import PerTensor
 from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
+from quantgui.spec.serialization import write_text_atomically
+
+_LONGEST_FILE = 1 << 28
+
+
+def read_text(path: Path) -> str:
+    """Return the text of the file at `path`.
+
+    Raises:
+        ExportError: it cannot be read, is no text, or is far larger than any such file.
+    """
+    try:
+        if path.stat().st_size > _LONGEST_FILE:
+            raise ExportError(f"'{path.name}' is too large for a file of settings.")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ExportError(f"Cannot read '{path}': {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ExportError(f"'{path.name}' is no text, so it is no file of settings.") from error
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write `text` to `path`, replacing a file only by a whole one.
+
+    Raises:
+        ExportError: the file cannot be written.
+    """
+    try:
+        write_text_atomically(path, text)
+    except SpecError as error:
+        raise ExportError(str(error)) from error
+
+
+def unmatched(name: UnknownName) -> str:
+    """Return a sentence on a name of the file that matches nothing."""
+    hint = f"; the nearest is '{name.nearest}'" if name.nearest else ""
+    return f"The file names '{name.name}', which the network does not have{hint}."
 
 
 @dataclass
