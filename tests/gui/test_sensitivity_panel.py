@@ -298,6 +298,24 @@ def test_that_digits_go_on_to_the_window(qtbot) -> None:
     assert keys == ["4", "f"]
 
 
+def test_that_headers_are_read_whole_and_the_map_is_scrolled_where_formats_need_more(qtbot) -> None:
+    result = panel(qtbot, width=568)
+    presets = tuple(find_preset(name).spec for name in ("W4A16-g32", "W4A16-g128", "W3-g32", "bfloat16"))
+    for sweep, scrolled in (
+        (Sweep(), False),
+        (Sweep(what="both"), False),
+        (Sweep((*bits_specs(SWEPT_BITS), *presets)), True),
+    ):
+        result.show_table(table(6, sweep=sweep))
+        QApplication.processEvents()
+        header = result.table.horizontalHeader()
+        for column in range(len(Fixed), result.model.columnCount()):
+            title = str(result.model.headerData(column, Qt.Orientation.Horizontal))
+            assert header.sectionSize(column) >= header.fontMetrics().horizontalAdvance(title) + 5, title
+        assert bool(result.table.horizontalScrollBar().maximum()) == scrolled
+    assert result.model.column_text(len(Fixed) + 7) == "int4-g32"
+
+
 # --- settings and states -----------------------------------------------------------------------------------------
 
 

@@ -139,6 +139,15 @@ class SensitivityModel(QAbstractTableModel):
         place = column - len(Fixed)
         return self._columns[place] if 0 <= place < len(self._columns) else ""
 
+    def column_text(self, column: int) -> str:
+        """Return the format of a column in few letters: ``W4A8`` for weights and activations."""
+        weights, both, activations = self.format_of(column).partition(" / ")
+        if not both:
+            return weights
+        return "".join(
+            side + text.removeprefix("u").removeprefix("int") for side, text in (("W", weights), ("A", activations))
+        )
+
     def candidate(self, row: int, column: int) -> Candidate | None:
         """Return what is known of a cell."""
         return self._candidates.get(self._rows[row], {}).get(self.format_of(column))
@@ -177,7 +186,7 @@ class SensitivityModel(QAbstractTableModel):
         chosen = self.format_of(section)
         match role:
             case Qt.ItemDataRole.DisplayRole if chosen:
-                return chosen if self._is_certain(chosen) else f"{UNCERTAIN}{chosen}"
+                return self.column_text(section) if self._is_certain(chosen) else UNCERTAIN + self.column_text(section)
             case Qt.ItemDataRole.DisplayRole:
                 return self.tr("Layer") if section == Fixed.NAME else self.tr("Now")
             case Qt.ItemDataRole.ToolTipRole if chosen:
@@ -420,7 +429,7 @@ class SensitivityModel(QAbstractTableModel):
         both = (spec.weights, spec.activations)
         parts = {"weights": both[:1], "activations": both[1:], "both": both}
         formats: list[Format | None] = [None if part is None else part.format for part in parts[what]]
-        return "/".join(format_text(each) for each in formats)
+        return "/".join(map(format_text, formats if any(formats) else formats[:1]))
 
     # --- words ---------------------------------------------------------------------------------------------------
 

@@ -6,14 +6,15 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 from PySide6.QtCore import QEvent, QItemSelection, QItemSelectionModel, QModelIndex, QObject, QRect, Qt, QTimer, Signal
-from PySide6.QtGui import QKeyEvent, QMouseEvent, QPainter, QPaintEvent
+from PySide6.QtGui import QFontMetrics, QKeyEvent, QMouseEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QVBoxLayout, QWidget
 
 from quantgui.gui.models.heat_map import ROW_HEIGHT, RowLook, draw_row
-from quantgui.gui.models.sensitivity import Fixed, SensitivityModel, proxy_name
+from quantgui.gui.models.sensitivity import UNCERTAIN, Fixed, SensitivityModel, proxy_name
 from quantgui.gui.numbers import MINUS, count
 from quantgui.gui.panels.sweep_controls import Question, SweepControls, question_words
 from quantgui.gui.quality import metric_name
+from quantgui.gui.theme import SMALL_PIXELS, ui_font
 from quantgui.gui.widgets.card import Card, Pages
 from quantgui.gui.widgets.damage_legend import DamageLegend
 from quantgui.gui.widgets.labels import ElidedLabel, set_style
@@ -25,7 +26,8 @@ from quantgui.spec.config import QuantConfig
 from quantgui.spec.quantizer import LayerSpec
 
 _RESORT_MS = 400
-_NAME_WIDTH, _PRESENT_WIDTH, _LEAST_WIDTH = 150, 46, 30
+_NAME_WIDTH, _PRESENT_WIDTH, _LEAST_WIDTH = 140, 46, 44
+_HEADER_MARGINS, _TITLE_MARGINS, _ARROW = 12, 8, 12
 _FIRST_SAMPLES = 8
 _FORWARD_SHARE = 0.6
 """About the part of a forward pass that a candidate takes: what lies behind its layer."""
@@ -155,6 +157,7 @@ class SensitivityPanel(QWidget):
         self._selected: tuple[str, ...] = ()
         self._syncing = False
         self._action = ""
+        self._fitted: tuple[int, ...] = ()
         self.model = SensitivityModel(self)
         self.controls = SweepControls()
         self.progress = ProgressRow("")
@@ -211,6 +214,7 @@ class SensitivityPanel(QWidget):
     def show_present(self, specs: Mapping[str, LayerSpec]) -> None:
         """Take over what layers are now; the cells that say so are framed."""
         self.model.show_present(specs)
+        self._fit_columns()
 
     def show_answered(self, *, answered: bool) -> None:
         """Say whether the table shown answers what the settings ask, as far as it has come."""
@@ -283,6 +287,8 @@ class SensitivityPanel(QWidget):
         self._resort.timeout.connect(self._resort_now)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.Resize:
+            self._fit_columns()
         if event.type() == QEvent.Type.Leave:
             self._show_detail(self.table.currentIndex())
             if not self._resort.isActive() and not self.model.is_sorted():
@@ -367,15 +373,28 @@ class SensitivityPanel(QWidget):
             self.model.resort()
 
     def _fit_columns(self) -> None:
-        header = self.table.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        header.setSectionResizeMode(Fixed.NAME, QHeaderView.ResizeMode.Interactive)
-        header.setSectionResizeMode(Fixed.PRESENT, QHeaderView.ResizeMode.Fixed)
-        self.table.setColumnWidth(Fixed.NAME, _NAME_WIDTH)
-        metrics = self.table.fontMetrics()
-        texts = [str(self.model.index(row, Fixed.PRESENT).data()) for row in range(min(self.model.rowCount(), 50))]
-        widest = max((metrics.horizontalAdvance(text) for text in texts), default=0)
-        self.table.setColumnWidth(Fixed.PRESENT, max(_PRESENT_WIDTH, widest + 12))
+        """Share the room among the formats; where they need more, let the map be scrolled."""
+        header, metrics, model = self.table.horizontalHeader(), self.table.fontMetrics(), self.model
+        columns = range(len(Fixed), model.columnCount())
+        present = {model.present_text(row) for row in range(model.rowCount())}
+        widest = max(map(metrics.horizontalAdvance, present), default=0)
+        fixed = {Fixed.NAME: _NAME_WIDTH, Fixed.PRESENT: max(_PRESENT_WIDTH, widest + _HEADER_MARGINS)}
+        small = QFontMetrics(ui_font(SMALL_PIXELS))
+        titles = {column: small.horizontalAdvance(UNCERTAIN + model.column_text(column)) for column in columns}
+        needed = {column: max(width + _TITLE_MARGINS, _LEAST_WIDTH) for column, width in titles.items()}
+        room = self.table.viewport().width() - sum(fixed.values())
+        wanted = room, *fixed.values(), *needed.values()
+        if wanted == self._fitted:
+            return
+        self._fitted = wanted
+        fits = sum(needed.values()) <= room
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch if fits else QHeaderView.ResizeMode.Interactive)
+        for column, width in fixed.items():
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Interactive)
+            self.table.setColumnWidth(column, width)
+        if not fits:
+            for column, width in needed.items():
+                self.table.setColumnWidth(column, width + _ARROW)
 
     def _reason(self) -> str:
         """Return why nothing can be measured; empty where it can."""
@@ -439,7 +458,7 @@ class SensitivityPanel(QWidget):
         done, total = self.model.measured()
         if job.state is JobState.FAILED:
             self.progress.show_state(job.sentence or self.tr("failed"), "bad")
-            self.progress.set_label(self.tr("Stopped by a failure"))
+            self.progress.set_label(self.tr("Failed"))
         else:
             words = self.tr("{done} of {total} measured; goes on where it stopped")
             self.progress.show_state(words.format(done=count(done), total=count(total)), "muted")
