@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from PySide6.QtCore import QCoreApplication
 from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QMainWindow, QMenu
 
 from quantgui.gui.icons import set_icon
+from quantgui.gui.texts import QT_TR_NOOP, translate
 from quantgui.session.session import Session
 
 Key = QKeySequence.StandardKey
@@ -51,180 +51,218 @@ class ActionSpec:
     keys: str = ""
     separator: bool = False
     """Whether a line stands above it in the menu."""
+    number: int = 0
+    """What stands for ``{n}`` in its texts."""
+
+    def words(self, text: str) -> str:
+        """Return one of its texts in the user's language."""
+        return tr(text).replace("{n}", str(self.number))
 
 
-FILE, EDIT, LAYERS, QUALITY = "&File", "&Edit", "&Layers", "&Quality"
-ANALYZE, VIEW, HELP = "&Analyze", "&View", "&Help"
+FILE, EDIT, LAYERS, QUALITY = QT_TR_NOOP("&File"), QT_TR_NOOP("&Edit"), QT_TR_NOOP("&Layers"), QT_TR_NOOP("&Quality")
+ANALYZE, VIEW, HELP = QT_TR_NOOP("&Analyze"), QT_TR_NOOP("&View"), QT_TR_NOOP("&Help")
 MENUS = (FILE, EDIT, LAYERS, QUALITY, ANALYZE, VIEW, HELP)
 
 _N, _S = (Need.NETWORK,), (Need.NETWORK, Need.SELECTION, Need.EDITABLE)
 
 ACTIONS: tuple[ActionSpec, ...] = (
-    ActionSpec("open", "&Open network…", FILE, "Open a network (.onnx).", Key.Open, "folder-open", "Open"),
+    ActionSpec(
+        "open",
+        QT_TR_NOOP("&Open network…"),
+        FILE,
+        QT_TR_NOOP("Open a network (.onnx)."),
+        Key.Open,
+        "folder-open",
+        QT_TR_NOOP("Open"),
+    ),
     ActionSpec(
         "data",
-        "Open &data…",
+        QT_TR_NOOP("Open &data…"),
         FILE,
-        "Open data to calibrate on and to measure quality with, or choose your own metric.",
+        QT_TR_NOOP("Open data to calibrate on and to measure quality with, or choose your own metric."),
         "Ctrl+D",
         "database",
-        "Data",
+        QT_TR_NOOP("Data"),
         _N,
     ),
     ActionSpec(
         "load_config",
-        "&Load configuration…",
+        QT_TR_NOOP("&Load configuration…"),
         FILE,
-        "Take over a configuration from a JSON file, in one undo step.",
+        QT_TR_NOOP("Take over a configuration from a JSON file, in one undo step."),
         "Ctrl+L",
         needs=_N,
         separator=True,
     ),
     ActionSpec(
-        "save_config", "&Save configuration", FILE, "Write the configuration as JSON.", Key.Save, "save", needs=_N
+        "save_config",
+        QT_TR_NOOP("&Save configuration"),
+        FILE,
+        QT_TR_NOOP("Write the configuration as JSON."),
+        Key.Save,
+        "save",
+        needs=_N,
     ),
     ActionSpec(
         "save_config_as",
-        "Save configuration &as…",
+        QT_TR_NOOP("Save configuration &as…"),
         FILE,
-        "Write the configuration to another JSON file.",
+        QT_TR_NOOP("Write the configuration to another JSON file."),
         "Ctrl+Shift+S",
         needs=_N,
     ),
     ActionSpec(
         "export",
-        "&Export…",
+        QT_TR_NOOP("&Export…"),
         FILE,
-        "Write the quantized network as ONNX with QuantizeLinear and DequantizeLinear.",
+        QT_TR_NOOP("Write the quantized network as ONNX with QuantizeLinear and DequantizeLinear."),
         "Ctrl+E",
         "file-output",
-        "Export",
+        QT_TR_NOOP("Export"),
         (Need.NETWORK, Need.NO_EXPORT_RUNNING),
         separator=True,
     ),
     ActionSpec(
         "verify",
-        "&Verify…",
+        QT_TR_NOOP("&Verify…"),
         FILE,
-        "Run an exported file as a user's runtime would, and compare it with what the window shows.",
+        QT_TR_NOOP("Run an exported file as a user's runtime would, and compare it with what the window shows."),
         "Ctrl+Shift+E",
         "shield-check",
-        "Verify",
+        QT_TR_NOOP("Verify"),
         (Need.NETWORK, Need.DATA),
     ),
     ActionSpec(
         "close",
-        "&Close network",
+        QT_TR_NOOP("&Close network"),
         FILE,
-        "Close the network and go back to the welcome page.",
+        QT_TR_NOOP("Close the network and go back to the welcome page."),
         Key.Close,
         needs=_N,
         separator=True,
     ),
-    ActionSpec("preferences", "&Preferences…", FILE, "Choose the look of the window.", "Ctrl+,", "settings"),
-    ActionSpec("quit", "&Quit", FILE, "Leave the program.", "Ctrl+Q"),
+    ActionSpec(
+        "preferences",
+        QT_TR_NOOP("&Preferences…"),
+        FILE,
+        QT_TR_NOOP("Choose the look of the window."),
+        "Ctrl+,",
+        "settings",
+    ),
+    ActionSpec("quit", QT_TR_NOOP("&Quit"), FILE, QT_TR_NOOP("Leave the program."), "Ctrl+Q"),
     ActionSpec(
         "undo",
-        "&Undo",
+        QT_TR_NOOP("&Undo"),
         EDIT,
-        "Take back the last change of the configuration.",
+        QT_TR_NOOP("Take back the last change of the configuration."),
         Key.Undo,
         "undo-2",
-        "Undo",
+        QT_TR_NOOP("Undo"),
         (Need.UNDO,),
     ),
     ActionSpec(
         "redo",
-        "&Redo",
+        QT_TR_NOOP("&Redo"),
         EDIT,
-        "Repeat the change that was taken back last.",
+        QT_TR_NOOP("Repeat the change that was taken back last."),
         "Ctrl+Shift+Z",
         "redo-2",
-        "Redo",
+        QT_TR_NOOP("Redo"),
         (Need.REDO,),
     ),
     ActionSpec(
         "search",
-        "&Search…",
+        QT_TR_NOOP("&Search…"),
         EDIT,
-        "Find a layer, an action or a preset by typing a part of its name.",
+        QT_TR_NOOP("Find a layer, an action or a preset by typing a part of its name."),
         "Ctrl+K",
         "search",
-        "Search",
+        QT_TR_NOOP("Search"),
         separator=True,
     ),
     ActionSpec(
         "filter",
-        "&Filter layers",
+        QT_TR_NOOP("&Filter layers"),
         EDIT,
-        "Put the cursor into the filter of the layers table.",
+        QT_TR_NOOP("Put the cursor into the filter of the layers table."),
         Key.Find,
         "filter",
         needs=_N,
     ),
     ActionSpec(
-        "select_all", "Select &all layers", LAYERS, "Select every layer that the filter shows.", keys="Ctrl+A", needs=_N
+        "select_all",
+        QT_TR_NOOP("Select &all layers"),
+        LAYERS,
+        QT_TR_NOOP("Select every layer that the filter shows."),
+        keys="Ctrl+A",
+        needs=_N,
     ),
     ActionSpec(
         "select_similar",
-        "Select layers of the same &operator",
+        QT_TR_NOOP("Select layers of the same &operator"),
         LAYERS,
-        "Select every layer with the operator of the current one.",
+        QT_TR_NOOP("Select every layer with the operator of the current one."),
         "Ctrl+Shift+A",
         needs=(Need.NETWORK, Need.SELECTION),
     ),
     *(
         ActionSpec(
             f"bits_{bits}",
-            f"Weights of &{bits} bits",
+            QT_TR_NOOP("Weights of &{n} bits"),
             LAYERS,
-            f"Give the weights of the selected layers {bits} bits.",
+            QT_TR_NOOP("Give the weights of the selected layers {n} bits."),
             keys=str(bits),
             needs=_S,
             separator=bits == 2,
+            number=bits,
         )
         for bits in range(2, 9)
     ),
     ActionSpec(
-        "float", "&Float", LAYERS, "Keep weights and activations of the selected layers float32.", keys="F", needs=_S
+        "float",
+        QT_TR_NOOP("&Float"),
+        LAYERS,
+        QT_TR_NOOP("Keep weights and activations of the selected layers float32."),
+        keys="F",
+        needs=_S,
     ),
     ActionSpec(
         "apply_similar",
-        "Apply to all of the same operator",
+        QT_TR_NOOP("Apply to all of the same operator"),
         LAYERS,
-        "Give every layer of the same operator the settings of the current one.",
+        QT_TR_NOOP("Give every layer of the same operator the settings of the current one."),
         needs=_S,
         separator=True,
     ),
     ActionSpec(
         "evaluate",
-        "&Evaluate",
+        QT_TR_NOOP("&Evaluate"),
         QUALITY,
-        "Measure the quality of the current configuration on all samples.",
+        QT_TR_NOOP("Measure the quality of the current configuration on all samples."),
         "F5",
         "play",
-        "Evaluate",
+        QT_TR_NOOP("Evaluate"),
         (Need.NETWORK, Need.DATA, Need.NOT_EVALUATED),
     ),
     ActionSpec(
         "automatic",
-        "Evaluate by &itself",
+        QT_TR_NOOP("Evaluate by &itself"),
         QUALITY,
-        "Evaluate after every change; the newest change wins.",
+        QT_TR_NOOP("Evaluate after every change; the newest change wins."),
         checkable=True,
     ),
     ActionSpec(
         "calibrate",
-        "&Calibrate",
+        QT_TR_NOOP("&Calibrate"),
         QUALITY,
-        "Collect the ranges of all activations from the data.",
+        QT_TR_NOOP("Collect the ranges of all activations from the data."),
         needs=(Need.NETWORK, Need.DATA),
     ),
     ActionSpec(
         "stop",
-        "&Stop all jobs",
+        QT_TR_NOOP("&Stop all jobs"),
         QUALITY,
-        "Stop everything the engine is doing.",
+        QT_TR_NOOP("Stop everything the engine is doing."),
         "Ctrl+.",
         "square",
         needs=(Need.JOBS,),
@@ -232,87 +270,135 @@ ACTIONS: tuple[ActionSpec, ...] = (
     ),
     ActionSpec(
         "restart",
-        "&Restart the engine",
+        QT_TR_NOOP("&Restart the engine"),
         QUALITY,
-        "End the engine process and start a new one; your work is kept.",
+        QT_TR_NOOP("End the engine process and start a new one; your work is kept."),
         icon="refresh-cw",
     ),
     ActionSpec(
         "sensitivity",
-        "Measure &sensitivity",
+        QT_TR_NOOP("Measure &sensitivity"),
         ANALYZE,
-        "Measure how much the network suffers when one layer at a time gets fewer bits.",
+        QT_TR_NOOP("Measure how much the network suffers when one layer at a time gets fewer bits."),
         "F6",
         "gauge",
-        "Sensitivity",
+        QT_TR_NOOP("Sensitivity"),
         (Need.NETWORK, Need.DATA, Need.NO_SWEEP_RUNNING),
     ),
     ActionSpec(
         "find_mix",
-        "Find &mix…",
+        QT_TR_NOOP("Find &mix…"),
         ANALYZE,
-        "Find the best format for each layer within a limit of size, quality or time.",
+        QT_TR_NOOP("Find the best format for each layer within a limit of size, quality or time."),
         "F7",
         "chart-scatter",
-        "Find mix",
+        QT_TR_NOOP("Find mix"),
         _N,
     ),
     ActionSpec(
-        "pin_a", "Pin as &A", ANALYZE, "Hold the present configuration as A.", "Ctrl+1", needs=_N, separator=True
+        "pin_a",
+        QT_TR_NOOP("Pin as &A"),
+        ANALYZE,
+        QT_TR_NOOP("Hold the present configuration as A."),
+        "Ctrl+1",
+        needs=_N,
+        separator=True,
     ),
-    ActionSpec("pin_b", "Pin as &B", ANALYZE, "Hold the present configuration as B.", "Ctrl+2", needs=_N),
+    ActionSpec(
+        "pin_b",
+        QT_TR_NOOP("Pin as &B"),
+        ANALYZE,
+        QT_TR_NOOP("Hold the present configuration as B."),
+        "Ctrl+2",
+        needs=_N,
+    ),
     ActionSpec(
         "flip",
-        "&Flip A | B",
+        QT_TR_NOOP("&Flip A | B"),
         ANALYZE,
-        "Put A to use, or B if A is in use; any number of flips in a row are one undo step.",
+        QT_TR_NOOP("Put A to use, or B if A is in use; any number of flips in a row are one undo step."),
         "Ctrl+B",
         "git-compare-arrows",
-        "A | B",
+        QT_TR_NOOP("A | B"),
         (Need.NETWORK, Need.PINS),
         checkable=True,
     ),
     ActionSpec(
         "compare",
-        "&Compare A and B…",
+        QT_TR_NOOP("&Compare A and B…"),
         ANALYZE,
-        "See which layers differ between A and B, in formats, bytes and error.",
+        QT_TR_NOOP("See which layers differ between A and B, in formats, bytes and error."),
         "Ctrl+Shift+B",
         needs=(Need.NETWORK, Need.PINS),
     ),
-    ActionSpec("tab_weights", "&Weights tab", VIEW, "Show the weights of the current layer.", "Alt+1", needs=_N),
-    ActionSpec("tab_channels", "&Channels tab", VIEW, "Show the range of every channel.", "Alt+2", needs=_N),
     ActionSpec(
-        "tab_activations", "&Activations tab", VIEW, "Show what flows through the current layer.", "Alt+3", needs=_N
+        "tab_weights",
+        QT_TR_NOOP("&Weights tab"),
+        VIEW,
+        QT_TR_NOOP("Show the weights of the current layer."),
+        "Alt+1",
+        needs=_N,
     ),
-    ActionSpec("tab_graph", "&Graph tab", VIEW, "Show the network drawn as a graph.", "Alt+4", needs=_N),
+    ActionSpec(
+        "tab_channels",
+        QT_TR_NOOP("&Channels tab"),
+        VIEW,
+        QT_TR_NOOP("Show the range of every channel."),
+        "Alt+2",
+        needs=_N,
+    ),
+    ActionSpec(
+        "tab_activations",
+        QT_TR_NOOP("&Activations tab"),
+        VIEW,
+        QT_TR_NOOP("Show what flows through the current layer."),
+        "Alt+3",
+        needs=_N,
+    ),
+    ActionSpec(
+        "tab_graph", QT_TR_NOOP("&Graph tab"), VIEW, QT_TR_NOOP("Show the network drawn as a graph."), "Alt+4", needs=_N
+    ),
     ActionSpec(
         "tab_sensitivity",
-        "&Sensitivity tab",
+        QT_TR_NOOP("&Sensitivity tab"),
         VIEW,
-        "Show how much the network suffers from each layer.",
+        QT_TR_NOOP("Show how much the network suffers from each layer."),
         "Alt+5",
         needs=_N,
     ),
     ActionSpec(
         "theme",
-        "Light or dark",
+        QT_TR_NOOP("Light or dark"),
         VIEW,
-        "Switch between the light and the dark look.",
+        QT_TR_NOOP("Switch between the light and the dark look."),
         "Ctrl+T",
         "sun-moon",
         separator=True,
     ),
-    ActionSpec("reset_layout", "&Reset the layout", VIEW, "Put all panels back to where they were at first."),
-    ActionSpec("help", "&Help", HELP, "Read what the panels and settings mean.", Key.HelpContents, "circle-help"),
-    ActionSpec("shortcuts", "&Keyboard shortcuts", HELP, "See every key.", "Ctrl+/", "keyboard"),
-    ActionSpec("about", "&About quantgui", HELP, "See version and licence.", separator=True),
+    ActionSpec(
+        "reset_layout",
+        QT_TR_NOOP("&Reset the layout"),
+        VIEW,
+        QT_TR_NOOP("Put all panels back to where they were at first."),
+    ),
+    ActionSpec(
+        "help",
+        QT_TR_NOOP("&Help"),
+        HELP,
+        QT_TR_NOOP("Read what the panels and settings mean."),
+        Key.HelpContents,
+        "circle-help",
+    ),
+    ActionSpec(
+        "shortcuts", QT_TR_NOOP("&Keyboard shortcuts"), HELP, QT_TR_NOOP("See every key."), "Ctrl+/", "keyboard"
+    ),
+    ActionSpec("about", QT_TR_NOOP("&About quantgui"), HELP, QT_TR_NOOP("See version and licence."), separator=True),
 )
 
 
 def tr(text: str) -> str:
-    """Return `text` of the table in the user's language."""
-    return QCoreApplication.translate("actions", text)
+    """Return a text of the table in the user's language; outside of classes QT_TR_NOOP marks it for no context."""
+    return translate("", text)
 
 
 def why_not(needs: Sequence[Need], session: Session) -> str:
@@ -323,34 +409,42 @@ def why_not(needs: Sequence[Need], session: Session) -> str:
 def _lack(need: Need, session: Session) -> str:  # noqa: C901 -- one case for each need
     match need:
         case Need.NETWORK:
-            return "" if session.summary is not None else tr("Open a network first.")
+            return "" if session.summary is not None else translate("actions", "Open a network first.")
         case Need.DATA:
-            return "" if session.data is not None else tr("Open data first: quality is measured on it.")
+            return (
+                "" if session.data is not None else translate("actions", "Open data first: quality is measured on it.")
+            )
         case Need.SELECTION:
-            return "" if session.selection else tr("Select a layer first.")
+            return "" if session.selection else translate("actions", "Select a layer first.")
         case Need.EDITABLE:
             possible = any(session.is_editable(name) for name in session.selection)
-            return "" if possible else tr("The selected layers cannot be changed.")
+            return "" if possible else translate("actions", "The selected layers cannot be changed.")
         case Need.UNDO:
-            return "" if session.undo_stack.canUndo() else tr("There is nothing to undo.")
+            return "" if session.undo_stack.canUndo() else translate("actions", "There is nothing to undo.")
         case Need.REDO:
-            return "" if session.undo_stack.canRedo() else tr("There is nothing to redo.")
+            return "" if session.undo_stack.canRedo() else translate("actions", "There is nothing to redo.")
         case Need.NOT_EVALUATED:
             if session.jobs.is_active("evaluate"):
-                return tr("It is being evaluated.")
+                return translate("actions", "It is being evaluated.")
             return (
-                tr("This configuration has been evaluated on all samples.")
+                translate("actions", "This configuration has been evaluated on all samples.")
                 if session.store.is_evaluated(session.config)
                 else ""
             )
         case Need.NO_EXPORT_RUNNING:
-            return tr("An export is under way.") if session.jobs.is_active("export") else ""
+            return translate("actions", "An export is under way.") if session.jobs.is_active("export") else ""
         case Need.NO_SWEEP_RUNNING:
-            return tr("Sensitivity is being measured.") if session.jobs.is_active("sensitivity") else ""
+            return (
+                translate("actions", "Sensitivity is being measured.") if session.jobs.is_active("sensitivity") else ""
+            )
         case Need.PINS:
-            return "" if None not in session.pins else tr("Pin two configurations as A and B first.")
+            return "" if None not in session.pins else translate("actions", "Pin two configurations as A and B first.")
         case Need.JOBS:
-            return "" if any(job.is_active for job in session.jobs) else tr("The engine has nothing to do.")
+            return (
+                ""
+                if any(job.is_active for job in session.jobs)
+                else translate("actions", "The engine has nothing to do.")
+            )
 
 
 def build_actions(
@@ -364,7 +458,7 @@ def build_actions(
         menu.setToolTipsVisible(True)
         if spec.separator:
             menu.addSeparator()
-        text = tr(spec.text) + (f"\t{spec.keys}" if spec.keys else "")
+        text = spec.words(spec.text) + (f"\t{spec.keys}" if spec.keys else "")
         action = QAction(text, window)
         action.setObjectName(spec.id)
         # The blank keeps the text away from the icon.
@@ -382,7 +476,7 @@ def build_actions(
 
 def plain_text(spec: ActionSpec, *, short: bool = False) -> str:
     """Return the text of an action without marks; the one on its button if `short`."""
-    return tr(spec.toolbar if short and spec.toolbar else spec.text).replace("&", "").rstrip("…")
+    return spec.words(spec.toolbar if short and spec.toolbar else spec.text).replace("&", "").rstrip("…")
 
 
 def _plain(handler: Callable[[], object]) -> Callable[[], None]:
@@ -404,7 +498,7 @@ def update_actions(actions: Mapping[str, QAction], session: Session) -> None:
 def explain(action: QAction, spec: ActionSpec, reason: str) -> None:
     """Set the tooltip: what the action does, its key, and why it is not possible if it is not."""
     key = shortcut_text(spec)
-    text = tr(spec.help) + (f" ({key})" if key else "")
+    text = spec.words(spec.help) + (f" ({key})" if key else "")
     action.setToolTip(f"{text}\n{reason}" if reason else text)
 
 
@@ -416,14 +510,23 @@ def shortcut_text(spec: ActionSpec) -> str:
 
 def shortcuts_page() -> str:
     """Return the help page of keys as Markdown."""
-    lines = [f"# {tr('Keyboard shortcuts')}", ""]
+    heading, key, meaning = (
+        translate("actions", "Keyboard shortcuts"),
+        translate("actions", "Key"),
+        translate("actions", "What it does"),
+    )
+    lines = [f"# {heading}", ""]
     for title in MENUS:
         rows = [spec for spec in ACTIONS if spec.menu == title and shortcut_text(spec)]
         if rows:
-            lines += [f"## {tr(title).replace('&', '')}", "", f"| {tr('Key')} | {tr('What it does')} |", "|---|---|"]
-            lines += [f"| `{shortcut_text(spec)}` | {tr(spec.help)} |" for spec in rows]
+            lines += [f"## {tr(title).replace('&', '')}", "", f"| {key} | {meaning} |", "|---|---|"]
+            lines += [f"| `{shortcut_text(spec)}` | {spec.words(spec.help)} |" for spec in rows]
             lines.append("")
     lines.append(
-        tr("The keys 2 … 8 and F work wherever no text is typed; Return in the layers table opens the list of formats.")
+        translate(
+            "actions",
+            "The keys 2 … 8 and F work wherever no text is typed; Return in the layers table opens the list of "
+            "formats.",
+        )
     )
     return "\n".join(lines)

@@ -515,7 +515,8 @@ class MainWindow(QMainWindow):
         is_open = self.session.summary is not None
         self.preset_button.setEnabled(is_open)
         tip = self.tr("Quantize the whole network by a usual recipe, in one undo step.")
-        self.preset_button.setToolTip(tip if is_open else f"{tip}\n{self.tr('Open a network first.')}")
+        reason = "" if is_open else self.tr("Open a network first.")
+        self.preset_button.setToolTip(f"{tip}\n{reason}".rstrip())
         stack = self.session.undo_stack
         first, second = self.session.pins
         self.actions_by_id["flip"].setChecked(second is not None and first != second == self.session.config)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QCoreApplication
-
 from quantgui.gui.numbers import MINUS
+from quantgui.gui.texts import QT_TRANSLATE_NOOP, translate
 from quantgui.results import Score
 
 _PERCENT = ("accuracy", "agreement")
 _NAMES = {
-    "output_sqnr_db": "output SQNR",
-    "cosine": "cosine",
-    "kl": "KL divergence",
-    "agreement": "agreement",
-    "accuracy": "accuracy",
-    "user": "your metric",
+    "output_sqnr_db": QT_TRANSLATE_NOOP("quality", "output SQNR"),
+    "cosine": QT_TRANSLATE_NOOP("quality", "cosine"),
+    "kl": QT_TRANSLATE_NOOP("quality", "KL divergence"),
+    "agreement": QT_TRANSLATE_NOOP("quality", "agreement"),
+    "accuracy": QT_TRANSLATE_NOOP("quality", "accuracy"),
+    "user": QT_TRANSLATE_NOOP("quality", "your metric"),
 }
 
 
 def metric_name(metric: str) -> str:
     """Return how a metric is called on the screen."""
-    return QCoreApplication.translate("quality", _NAMES.get(metric, metric))
+    return translate("quality", _NAMES.get(metric, metric))
 
 
 def value_text(value: float, metric: str) -> str:

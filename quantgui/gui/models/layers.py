@@ -19,6 +19,7 @@ from quantgui.gui.icons import pixmap
 from quantgui.gui.layer_damage import LayerDamage, layer_damages
 from quantgui.gui.models.filter import LayerFacts, LayerFilter, parse_filter
 from quantgui.gui.quality import metric_name, score_text
+from quantgui.gui.texts import translate
 from quantgui.gui.theme import current, theme_events
 from quantgui.results import LayerInfo, Score
 from quantgui.session.edits import fitting, with_activation_bits, with_weight_format
@@ -475,17 +476,17 @@ class LayersModel(QAbstractTableModel):
         return "\n".join(lines)
 
     def _why_fixed(self, layer: LayerInfo) -> str:
-        return why_fixed(layer, self.tr)
+        return why_fixed(layer)
 
 
-def why_fixed(layer: LayerInfo, tr: Callable[[str], str]) -> str:
+def why_fixed(layer: LayerInfo) -> str:
     """Return the sentence that says why a layer cannot be changed, or is left alone by presets; else empty."""
     if layer.read_only:
-        return tr("Already {format} in the file: shown, not editable.").format(format=layer.dtype)
+        return translate("layers", "Already {format} in the file: shown, not editable.").format(format=layer.dtype)
     if not layer.finite:
-        return tr("Holds NaN or infinite values: it stays float.")
+        return translate("layers", "Holds NaN or infinite values: it stays float.")
     if layer.signal_transform:
-        return tr("Looks like a fixed signal transform (Fourier, mel): presets leave it float.")
+        return translate("layers", "Looks like a fixed signal transform (Fourier, mel): presets leave it float.")
     return ""
 
 

@@ -490,7 +490,7 @@ class SensitivityModel(QAbstractTableModel):
             for proxy, value in proxies.items()
             if proxy not in _WEIGHT_ERRORS and not math.isnan(value)
         ]
-        reason = why_fixed(layer, self.tr) if layer is not None and (layer.read_only or not layer.finite) else ""
+        reason = why_fixed(layer) if layer is not None and (layer.read_only or not layer.finite) else ""
         if reason:
             lines.append(reason)
         elif self.is_present(candidate):

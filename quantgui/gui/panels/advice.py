@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QCoreApplication, Qt, Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from quantgui.gui.icons import pixmap
 from quantgui.gui.quality import metric_name, value_text
+from quantgui.gui.texts import translate
 from quantgui.gui.theme import current, theme_events
 from quantgui.results import Advice, Evaluation
 
@@ -22,21 +23,17 @@ def proposal_words(advice: Advice) -> str:
         ranges += old.activations != new.activations and new.activations is not None
     match bool(weights), bool(bare), bool(ranges):
         case True, False, False:
-            return _tr("Use finer weights in {layers}").format(layers=_layers(weights))
+            return translate("AdviceCard", "Use finer weights in {layers}").format(layers=_layers(weights))
         case False, True, False:
-            return _tr("Keep float activations in {layers}").format(layers=_layers(bare))
+            return translate("AdviceCard", "Keep float activations in {layers}").format(layers=_layers(bare))
         case False, False, True:
-            return _tr("Use other ranges in {layers}").format(layers=_layers(ranges))
+            return translate("AdviceCard", "Use other ranges in {layers}").format(layers=_layers(ranges))
         case _:
-            return _tr("Use the proposal for {layers}").format(layers=_layers(len(advice.layers)))
+            return translate("AdviceCard", "Use the proposal for {layers}").format(layers=_layers(len(advice.layers)))
 
 
 def _layers(number: int) -> str:
-    return _tr("1 layer") if number == 1 else _tr("{n} layers").format(n=number)
-
-
-def _tr(text: str) -> str:
-    return QCoreApplication.translate("AdviceCard", text)
+    return translate("AdviceCard", "1 layer") if number == 1 else translate("AdviceCard", "{n} layers").format(n=number)
 
 
 class AdviceCard(QFrame):

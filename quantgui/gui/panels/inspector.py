@@ -317,7 +317,7 @@ class InspectorPanel(Card):
         return any(layer.finite and not layer.read_only for layer in self._layers)
 
     def _show_reason(self) -> None:
-        reasons = {why_fixed(layer, self.tr) for layer in self._layers}
+        reasons = {why_fixed(layer) for layer in self._layers}
         self.reason.setText(next(iter(reasons)) if len(reasons) == 1 else "")
         self.reason.setVisible(bool(self.reason.text()))
         editable = self._editable()

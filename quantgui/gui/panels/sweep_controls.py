@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from PySide6.QtCore import QCoreApplication, Qt, Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QAction, QStandardItemModel
 from PySide6.QtWidgets import (
     QCheckBox,
@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
 from quantgui.gui.damage import SOFT
 from quantgui.gui.icons import set_icon
 from quantgui.gui.quality import metric_name
+from quantgui.gui.texts import translate
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
 from quantgui.gui.widgets.toggles import ToggleButtons
 from quantgui.spec.config import QuantConfig
@@ -368,14 +369,14 @@ def _capital(text: str) -> str:
 
 def question_words(sweep: Sweep) -> str:
     """Return what a sweep asks in few words."""
-    tr = QCoreApplication.translate
-    context = "SweepControls"
     what = {
-        "weights": tr(context, "weights"),
-        "activations": tr(context, "activations"),
-        "both": tr(context, "weights and activations"),
+        "weights": translate("SweepControls", "weights"),
+        "activations": translate("SweepControls", "activations"),
+        "both": translate("SweepControls", "weights and activations"),
     }[sweep.what]
-    place = tr(context, "alone, the rest float")
+    place = translate("SweepControls", "alone, the rest float")
     if sweep.base != QuantConfig():
-        place = tr(context, "within {name}").format(name=sweep.base.name or tr(context, "a configuration"))
+        place = translate("SweepControls", "within {name}").format(
+            name=sweep.base.name or translate("SweepControls", "a configuration")
+        )
     return f"{what}, {place}"
