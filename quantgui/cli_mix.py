@@ -332,16 +332,18 @@ def mix_text(summary: NetworkSummary, data: str, ready: MixReady) -> str:
         )
         lines += [f"  {sentence}" for sentence in _sentences(ready, best)]
         lines += ["", table([["format", "layers", "parameters"], *_formats(summary, best.config)])]
-    rows = [["", "size", "of float", f"{metric} predicted", "measured"]]
+    unit = {"bytes": "", "bops": "bit operations", "latency": "time"}[ready.mix.cost]
+    rows = [["", *([unit] if unit else []), "size", "of float", f"{metric} predicted", "measured"]]
     for index, point in _shown(ready):
         measured = "" if point.measured is None else score_text(ready.metric, point.measured)
         share = f"{point.bytes / summary.float_bytes:.3f}"
         predicted = score_text(ready.metric, Score(point.predicted, math.nan, 0))
-        rows.append(["chosen" if index == ready.chosen else "", size(point.bytes), share, predicted, measured])
+        cost = [f"{point.cost:.4g}"] if unit else []
+        rows.append(["chosen" if index == ready.chosen else "", *cost, size(point.bytes), share, predicted, measured])
     lines += ["", f"  the frontier on {data}", table(rows)]
     if math.isfinite(ready.additivity_error):
-        unit = " dB" if ready.metric == METRICS[0] else ""
-        lines.append(f"  predicted and measured differ by {ready.additivity_error:.3g}{unit} on average")
+        decibels = " dB" if ready.metric == METRICS[0] else ""
+        lines.append(f"  predicted and measured differ by {ready.additivity_error:.3g}{decibels} on average")
     return "\n".join(lines)
 
 
