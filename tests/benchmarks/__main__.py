@@ -16,10 +16,18 @@ import traceback
 from importlib import metadata
 
 from quantgui.engine.bench import usable_cores, usable_memory
-from tests.benchmarks import bench_memory, bench_network, bench_numerics, bench_sensitivity, bench_start, bench_window
+from tests.benchmarks import (
+    bench_memory,
+    bench_mix,
+    bench_network,
+    bench_numerics,
+    bench_sensitivity,
+    bench_start,
+    bench_window,
+)
 from tests.benchmarks.measuring import Row, markdown
 
-BENCHMARKS = (bench_start, bench_window, bench_network, bench_memory, bench_numerics, bench_sensitivity)
+BENCHMARKS = (bench_start, bench_window, bench_network, bench_memory, bench_numerics, bench_sensitivity, bench_mix)
 _LIBRARIES = ("numpy", "onnxruntime", "torch", "PySide6-Essentials", "pyqtgraph")
 
 
