@@ -24,6 +24,7 @@ _FIRST = (
     "activations",
     "quality",
     "sensitivity",
+    "mix",
     "export",
 )
 
