@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from PySide6.QtCore import QCoreApplication
-
 from quantgui.gui.numbers import MINUS, amount, data_size
 from quantgui.gui.quality import metric_name, score_text, value_text
+from quantgui.gui.texts import translate
 from quantgui.results import MixPoint, MixReady
 from quantgui.spec.mix import CostKind
 
@@ -36,7 +35,11 @@ class CostScale:
 
     def axis(self) -> str:
         """Return the label of the axis."""
-        return {"latency": _tr("time"), "bops": _tr("bit operations"), "bytes": _tr("size of the network")}[self.kind]
+        return {
+            "latency": translate("mix_words", "time"),
+            "bops": translate("mix_words", "bit operations"),
+            "bytes": translate("mix_words", "size of the network"),
+        }[self.kind]
 
     def axis_unit(self) -> str:
         """Return what stands behind the numbers of the axis."""
@@ -62,7 +65,7 @@ class CostScale:
             case "latency":
                 return f"{cost:.2f}×"
             case "bops":
-                return _tr("{n} bit operations").format(n=amount(round(cost)))
+                return translate("mix_words", "{n} bit operations").format(n=amount(round(cost)))
             case "bytes":
                 return data_size(cost)
 
@@ -78,10 +81,12 @@ class CostScale:
 
 def point_words(point: MixPoint, metric: str) -> str:
     """Return what is predicted and measured of a point of the frontier."""
-    predicted = _tr("predicted {value}").format(value=value_text(point.predicted, metric))
+    predicted = translate("mix_words", "predicted {value}").format(value=value_text(point.predicted, metric))
     if point.measured is None:
         return predicted
-    return _tr("{predicted}, measured {value}").format(predicted=predicted, value=score_text(point.measured, metric))
+    return translate("mix_words", "{predicted}, measured {value}").format(
+        predicted=predicted, value=score_text(point.measured, metric)
+    )
 
 
 def difference_text(value: float, metric: str) -> str:
@@ -91,7 +96,7 @@ def difference_text(value: float, metric: str) -> str:
     ('1.2 points', '−0.5 dB')
     """
     if metric in ("accuracy", "agreement"):
-        return _tr("{n} points").format(n=f"{100 * value:.1f}".replace("-", MINUS))
+        return translate("mix_words", "{n} points").format(n=f"{100 * value:.1f}".replace("-", MINUS))
     return value_text(value, metric)
 
 
@@ -110,49 +115,55 @@ def mix_sentence(ready: MixReady, scale: CostScale) -> str:
         return _no_answer(ready, scale)
     share = scale.share(point.cost)
     place = scale.text(point.cost) if math.isnan(share) else f"{share:.2f}×"
-    parts = [_tr("{point} at {place}").format(point=_capital(point_words(point, metric)), place=place)]
+    parts = [
+        translate("mix_words", "{point} at {place}").format(point=_capital(point_words(point, metric)), place=place)
+    ]
     if math.isfinite(ready.additivity_error):
         error = difference_text(ready.additivity_error, metric)
-        parts.append(_tr("additivity error {error}").format(error=error))
+        parts.append(translate("mix_words", "additivity error {error}").format(error=error))
     if ready.refined is not None:
         parts.append(_refinement(ready))
     if ready.margin is not None and ready.limited_metric:
         margin = difference_text(ready.margin.value, ready.limited_metric)
         name = metric_name(ready.limited_metric)
-        parts.append(_tr("{metric} is {margin} better than the limit").format(metric=name, margin=margin))
+        parts.append(
+            translate("mix_words", "{metric} is {margin} better than the limit").format(metric=name, margin=margin)
+        )
     return "; ".join(parts)
 
 
 def _refinement(ready: MixReady) -> str:
     if not ready.changes:
-        return _tr("refinement found nothing better")
+        return translate("mix_words", "refinement found nothing better")
     number = len(ready.changes)
-    layers = _tr("1 layer") if number == 1 else _tr("{n} layers").format(n=number)
+    layers = translate("mix_words", "1 layer") if number == 1 else translate("mix_words", "{n} layers").format(n=number)
     if ready.gained < 0:
         lost = difference_text(-ready.gained, ready.metric)
-        return _tr("refinement changed {layers}, smaller for {lost}").format(layers=layers, lost=lost)
+        return translate("mix_words", "refinement changed {layers}, smaller for {lost}").format(
+            layers=layers, lost=lost
+        )
     gained = difference_text(ready.gained, ready.metric)
-    return _tr("refinement changed {layers} and gained {gained}").format(layers=layers, gained=gained)
+    return translate("mix_words", "refinement changed {layers} and gained {gained}").format(
+        layers=layers, gained=gained
+    )
 
 
 def _no_answer(ready: MixReady, scale: CostScale) -> str:
     if not ready.points:
-        return _tr("No layer can be changed under these settings.")
+        return translate("mix_words", "No layer can be changed under these settings.")
     first, last = ready.points[0], ready.points[-1]
     if ready.mix.limit is not None:
-        return _tr("No mix keeps the limit of {limit}: the cheapest takes {least}.").format(
+        return translate("mix_words", "No mix keeps the limit of {limit}: the cheapest takes {least}.").format(
             limit=scale.text_with_share(ready.mix.limit), least=scale.text_with_share(first.cost)
         )
     if ready.mix.drop is not None:
-        return _tr("No mix of these formats keeps the quality asked for; allow more bits or a larger loss.")
-    return _tr("{n} mixes from {first} to {last}. Drag along the line to choose one.").format(
+        return translate(
+            "mix_words", "No mix of these formats keeps the quality asked for; allow more bits or a larger loss."
+        )
+    return translate("mix_words", "{n} mixes from {first} to {last}. Drag along the line to choose one.").format(
         n=len(ready.points), first=scale.text_with_share(first.cost), last=scale.text_with_share(last.cost)
     )
 
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _tr(text: str) -> str:
-    return QCoreApplication.translate("mix_words", text)

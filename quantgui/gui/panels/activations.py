@@ -294,9 +294,7 @@ class TensorColumn(QWidget):
         scale, zero_point = float(qparams.scale[0]), int(qparams.zero_point[0])
         error = estimate_error_with(statistics, qparams, fmt)
         self.histogram.show_quantized(quantized_levels_histogram(statistics, qparams, fmt))
-        levels = (
-            grid_levels(fmt, scale, zero_point) if isinstance(fmt, IntFormat) else quantized_levels(qparams, fmt)
-        )
+        levels = grid_levels(fmt, scale, zero_point) if isinstance(fmt, IntFormat) else quantized_levels(qparams, fmt)
         self.histogram.show_levels(levels)
         self.histogram.show_limits(low, high, symmetric=spec.symmetric, movable=False)
         tone: Tone = "good" if error.sqnr_db >= GOOD_DB else "bad" if error.sqnr_db < BAD_DB else "warning"

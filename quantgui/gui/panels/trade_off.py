@@ -9,7 +9,7 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-from PySide6.QtCore import QCoreApplication, QPoint, Qt, QTimer, Signal
+from PySide6.QtCore import QPoint, Qt, QTimer, Signal
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import (
     QHBoxLayout,
@@ -28,6 +28,7 @@ from quantgui.gui.mix_words import CostScale, answer, mix_sentence, point_words
 from quantgui.gui.numbers import count
 from quantgui.gui.plots.trade_off import Frontier, Points, Spot, TradeOffPlot
 from quantgui.gui.quality import metric_name, score_text, value_text
+from quantgui.gui.texts import translate
 from quantgui.gui.widgets.card import Card, LegendChip, Pages, Symbol
 from quantgui.gui.widgets.labels import ElidedLabel, Tone, set_style
 from quantgui.gui.widgets.progress import ProgressRow
@@ -331,11 +332,11 @@ class TradeOffPanel(QWidget):
         text = self.tr("Pin two configurations as A and B, compare them layer by layer, and flip between them.")
         match self._pinned:
             case True, True:
-                return f"{text}\n{self.tr('Both are pinned.')}"
+                return text + "\n" + self.tr("Both are pinned.")
             case True, False:
-                return f"{text}\n{self.tr('A is pinned.')}"
+                return text + "\n" + self.tr("A is pinned.")
             case False, True:
-                return f"{text}\n{self.tr('B is pinned.')}"
+                return text + "\n" + self.tr("B is pinned.")
             case _:
                 return text
 
@@ -637,13 +638,12 @@ class Outcome:
 
 def outcome(ready: MixReady | None, job: Job | None, scale: CostScale) -> Outcome:
     """Return what is to be said of a search; nothing while it runs, as its progress is seen then."""
-    tr = QCoreApplication.translate
     if job is not None and job.is_active:
         return Outcome("", "muted")
     if job is not None and job.state is JobState.FAILED:
         return Outcome(job.sentence, "bad")
     if job is not None and job.state is JobState.CANCELLED and (ready is None or not ready.complete):
-        return Outcome(tr("TradeOffPanel", "Stopped; what has been measured is kept."), "muted")
+        return Outcome(translate("TradeOffPanel", "Stopped; what has been measured is kept."), "muted")
     if ready is None:
         return Outcome("", "muted")
     usable = answer(ready) is not None
