@@ -10,11 +10,14 @@ from gui_examples import A8, W4_CHANNEL, activation, layer, network, shown, weig
 from mix_examples import frontier
 from PySide6.QtCore import QEvent, Qt
 from PySide6.QtWidgets import QAbstractButton, QApplication, QComboBox, QLineEdit, QWidget
+from sens_examples import summary_of, table
+from sessions import data
 
 from quantgui.gui.panels.activations import ActivationsPanel
 from quantgui.gui.panels.channels import ChannelsPanel
 from quantgui.gui.panels.comparison import ComparedLayer, ComparedSide, Comparison, ComparisonPanel
 from quantgui.gui.panels.graph import GraphPanel
+from quantgui.gui.panels.sensitivity import SensitivityPanel
 from quantgui.gui.panels.trade_off import TradeOff, TradeOffPanel
 from quantgui.gui.panels.weights import WeightsPanel
 from quantgui.gui.theme import apply_theme
@@ -36,9 +39,21 @@ def fill(panel: QWidget) -> None:
             sides = (ComparedSide("W8", 100, None, in_use=True), ComparedSide("W4", 60, None, in_use=False))
             rows = (ComparedLayer("conv1", ("int8", "int4"), (100, 60), (40.0, 20.0), differs=True),)
             panel.show_comparison(Comparison(sides, "accuracy", rows))
+        case SensitivityPanel():
+            panel.show_network(summary_of(4))
+            panel.show_data(data())
+            panel.show_table(table(4, measured=9))
 
 
-PANELS = [WeightsPanel, ChannelsPanel, ActivationsPanel, GraphPanel, TradeOffPanel, ComparisonPanel]
+PANELS = [
+    WeightsPanel,
+    ChannelsPanel,
+    ActivationsPanel,
+    GraphPanel,
+    TradeOffPanel,
+    ComparisonPanel,
+    SensitivityPanel,
+]
 each_panel = pytest.mark.parametrize("kind", PANELS, ids=lambda kind: kind.__name__)
 
 

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
+from PySide6.QtCore import (
+    QT_TRANSLATE_NOOP,
+    QAbstractTableModel,
+    QCoreApplication,
+    QModelIndex,
+    QObject,
+    QPersistentModelIndex,
+    Qt,
+)
 
 from quantgui.gui import numbers
 from quantgui.gui.damage import DamageScale, cell_text, damage_scale
@@ -25,6 +33,7 @@ from quantgui.spec.formats import Format
 from quantgui.spec.quantizer import FLOAT, LayerSpec
 from quantgui.spec.sweep import Sweep
 
+translate = QCoreApplication.translate
 Index = QModelIndex | QPersistentModelIndex
 ROOT = QModelIndex()
 _ROWS_TOLD_APART = 16
@@ -488,7 +497,7 @@ class SensitivityModel(QAbstractTableModel):
         lines += [
             self.tr("{proxy}: {value}").format(proxy=proxy_name(proxy), value=proxy_text(proxy, value))
             for proxy, value in proxies.items()
-            if proxy not in _WEIGHT_ERRORS and not math.isnan(value)
+            if proxy != "weight_sqnr_db" and not math.isnan(value)
         ]
         reason = why_fixed(layer) if layer is not None and (layer.read_only or not layer.finite) else ""
         if reason:
@@ -533,16 +542,11 @@ class SensitivityModel(QAbstractTableModel):
         return [words.format(rank=place.rank + 1, n=known)]
 
 
-_WEIGHT_ERRORS = ("weight_error", "weight_sqnr_db")
 _PROXY_NAMES = {
-    "weight_sqnr_db": "weight SQNR",
-    "weight_error": "weight SQNR",
-    "output_error": "own output error",
-    "layer_output_sqnr_db": "own output SQNR",
-    "own_output_sqnr_db": "own output SQNR",
-    "input_weighted_error": "input-weighted error",
-    "input_weighted_sqnr_db": "input-weighted SQNR",
-    "gradient": "gradient estimate",
+    "weight_sqnr_db": QT_TRANSLATE_NOOP("sensitivity", "weight SQNR"),
+    "input_weighted_sqnr_db": QT_TRANSLATE_NOOP("sensitivity", "input-weighted SQNR"),
+    "own_output_sqnr_db": QT_TRANSLATE_NOOP("sensitivity", "own output SQNR"),
+    "gradient_sqnr_db": QT_TRANSLATE_NOOP("sensitivity", "gradient estimate"),
 }
 
 
@@ -552,7 +556,8 @@ def proxy_name(proxy: str) -> str:
     >>> proxy_name("weight_sqnr_db"), proxy_name("something_new")
     ('weight SQNR', 'something new')
     """
-    return _PROXY_NAMES.get(proxy, proxy.removesuffix("_db").replace("_", " "))
+    known = _PROXY_NAMES.get(proxy)
+    return proxy.removesuffix("_db").replace("_", " ") if known is None else translate("sensitivity", str(known))
 
 
 def proxy_text(proxy: str, value: float) -> str:

@@ -389,9 +389,9 @@ class SensitivityPanel(QWidget):
         self._fitted = wanted
         fits = sum(needed.values()) <= room
         header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch if fits else QHeaderView.ResizeMode.Interactive)
-        for column, width in fixed.items():
-            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Interactive)
-            self.table.setColumnWidth(column, width)
+        for front, width in fixed.items():
+            header.setSectionResizeMode(front, QHeaderView.ResizeMode.Interactive)
+            self.table.setColumnWidth(front, width)
         if not fits:
             for column, width in needed.items():
                 self.table.setColumnWidth(column, width + _ARROW)

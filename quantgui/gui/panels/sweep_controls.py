@@ -253,7 +253,7 @@ class SweepControls(QWidget):
             )
         )
         box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        box.setMinimumContentsLength(16)
+        box.setMinimumContentsLength(13)
         return box
 
     def _make_metric(self) -> QComboBox:
@@ -270,7 +270,7 @@ class SweepControls(QWidget):
             )
         )
         box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        box.setMinimumContentsLength(11)
+        box.setMinimumContentsLength(9)
         return box
 
     def _make_samples(self) -> QSpinBox:
