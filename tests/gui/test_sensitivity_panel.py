@@ -98,7 +98,7 @@ def test_that_the_scale_holds_all_values_in_their_order(values, metric, higher_i
     shares = [scale.share(value) for value in order]
     assert shares == sorted(shares)
     assert all(0.0 <= share <= 1.0 for share in shares)
-    assert scale.damage(order[-1]) <= scale.high + 1e-6 * (1 + abs(scale.high))
+    assert scale.damage(order[-1]) <= scale.high + 1e-8 * (scale.high - scale.low)
 
 
 def test_that_the_ends_of_the_scale_are_round_and_carry_the_unit() -> None:
