@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from quantgui.errors import SpecError
 from quantgui.numerics.affine import fake_quantize, fake_quantize_with
+from quantgui.numerics.groups import as_matrix
 from quantgui.numerics.qparams import choose_qparams
 from quantgui.numerics.ranges import estimate_range_from_statistics, estimate_ranges, weight_ranges
+from quantgui.numerics.scales import choose_grid
 from quantgui.numerics.statistics import collect
-from quantgui.spec.formats import IntFormat
+from quantgui.spec.formats import IntFormat, TableFormat
 from quantgui.spec.granularity import PerChannel, PerGroup, PerTensor
-from quantgui.spec.quantizer import Entropy, FixedRange, LeastSquaredError, MinMax, Percentile, QuantizerSpec
+from quantgui.spec.quantizer import (
+    Entropy,
+    FixedRange,
+    HalfQuadratic,
+    LeastSquaredError,
+    MinMax,
+    Percentile,
+    QuantizerSpec,
+    SampleMean,
+    TwoSidedPercentile,
+)
 
 ESTIMATORS = [MinMax(), Percentile(99.0), LeastSquaredError(), Entropy(), FixedRange(-0.3, 0.2)]
 
@@ -123,3 +138,90 @@ def test_that_huge_and_tiny_values_need_no_warning(estimator):
         for symmetric in (True, False):
             _, error = fake_quantize(x, QuantizerSpec(IntFormat(4), symmetric, PerChannel(), estimator), 0)
             assert error.sqnr_db > 3.0 or factor < 1e-37
+
+
+# --- estimators that look further -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("granularity", [PerTensor(), PerChannel(), PerGroup(50)], ids=str)
+def test_that_both_tails_are_cut_each_at_its_own_percentile(granularity):
+    x = np.random.default_rng(0).gamma(2.0, 1.0, (20, 500)).astype(np.float32) - 1.0
+    spec = QuantizerSpec(IntFormat(8), False, granularity, TwoSidedPercentile(5.0, 99.0))
+    low, high = weight_ranges(x, spec, 0)
+    groups = x.reshape(low.size, -1)
+    expected = np.percentile(groups, [5.0, 99.0], axis=1)
+    assert np.allclose(low.ravel(), np.minimum(expected[0], 0.0), rtol=1e-3)
+    assert np.allclose(high.ravel(), np.maximum(expected[1], 0.0), rtol=1e-3)
+    of_tensor = estimate_range_from_statistics(collect(x), spec)
+    assert np.allclose(of_tensor, np.percentile(x, [5.0, 99.0]), rtol=1e-3)
+
+
+def loss_of_zero_points(rows, fmt, zero):
+    """Return the sum of the errors to the power of 0.7, in steps, for integer zero points (G,)."""
+    levels = fmt.quant_max - fmt.quant_min
+    low, high = np.minimum(rows.min(axis=1), 0.0), np.maximum(rows.max(axis=1), 0.0)
+    units = rows / ((high - low) / levels)[:, None]
+    codes = np.clip(np.rint(units + zero[:, None]), 0, levels)
+    return (np.abs(units - codes + zero[:, None]) ** 0.7).sum(axis=1)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("signed", [True, False])
+def test_that_half_quadratic_zero_points_are_at_least_as_good_as_those_of_min_max(bits, signed):
+    fmt = IntFormat(bits, signed)
+    rows = np.random.default_rng(bits).standard_t(3, (200, 64)).astype(np.float32)
+    levels = fmt.quant_max - fmt.quant_min
+    spec = QuantizerSpec(fmt, False, PerChannel(), HalfQuadratic())
+    qparams = choose_qparams(*estimate_ranges(rows, spec), fmt, symmetric=False)
+    plain = choose_qparams(*estimate_ranges(rows, replace(spec, range_estimator=MinMax())), fmt, symmetric=False)
+    assert np.allclose(qparams.scale, plain.scale, rtol=1e-6)
+    found, first = qparams.zero_point - fmt.quant_min, plain.zero_point - fmt.quant_min
+    losses = np.stack([loss_of_zero_points(rows, fmt, np.full(len(rows), zero)) for zero in range(levels + 1)])
+    mine = loss_of_zero_points(rows, fmt, found)
+    assert (mine <= loss_of_zero_points(rows, fmt, first) * (1 + 1e-6)).all()
+    # Turns over errors and zero point end near the best there is, mostly in it.
+    assert (mine <= losses.min(axis=0) * (1 + 1e-5)).mean() > 0.7
+
+
+def test_that_half_quadratic_ranges_of_zeros_and_constants_are_those_of_min_max():
+    rows = np.stack([np.zeros(8), np.full(8, 0.5), np.full(8, -0.5)]).astype(np.float32)
+    spec = QuantizerSpec(IntFormat(4), False, PerChannel(), HalfQuadratic())
+    low, high = estimate_ranges(rows, spec)
+    assert np.allclose(low, [0.0, 0.0, -0.5])
+    assert np.allclose(high, [0.0, 0.5, 0.0])
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((16, 60), 0), ((60, 16), 1), ((6, 16, 5, 2), 1)])
+@pytest.mark.parametrize("granularity", [PerTensor(), PerChannel(), PerGroup(12)], ids=str)
+@pytest.mark.parametrize(
+    ("fmt", "symmetric"), [(IntFormat(3), True), (IntFormat(3), False), (TableFormat("nf4"), True)]
+)
+def test_that_weighing_by_importance_lowers_the_weighted_error(shape, axis, granularity, fmt, symmetric):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape).astype(np.float32)
+    importance = np.exp(2.0 * rng.standard_normal(60))
+    spec = QuantizerSpec(fmt, symmetric, granularity, LeastSquaredError())
+
+    def weighted(ranges):
+        qparams = choose_grid(*(each.ravel() for each in ranges), spec, fmt)
+        error = as_matrix(x - fake_quantize_with(x, spec, qparams, axis)[0], axis).astype(np.float64)
+        return float((error**2 * importance).sum())
+
+    plain, aware = weight_ranges(x, spec, axis), weight_ranges(x, spec, axis, importance=importance)
+    assert weighted(aware) < weighted(plain) * (0.995 if isinstance(granularity, PerGroup) else 1.0)
+    same = weight_ranges(x, spec, axis, importance=np.full(60, 3.0))
+    assert weighted(same) == pytest.approx(weighted(plain), rel=0.02)
+
+
+def test_that_averages_over_samples_are_not_for_weights():
+    with pytest.raises(SpecError, match="Weights have no samples"):
+        weight_ranges(np.ones((3, 4), np.float32), QuantizerSpec(range_estimator=SampleMean()), 0)
+    spec = QuantizerSpec(IntFormat(8), False, PerTensor(), HalfQuadratic())
+    with pytest.raises(SpecError, match="is for weights"):
+        estimate_range_from_statistics(collect(np.ones(5, np.float32)), spec)
+
+
+def test_that_samples_with_nothing_finite_do_not_count():
+    spec = QuantizerSpec(IntFormat(8), False, PerTensor(), SampleMean())
+    extrema = np.array([-1.0, np.inf, -3.0]), np.array([2.0, -np.inf, 4.0])
+    assert estimate_range_from_statistics(collect(np.ones(5, np.float32)), spec, extrema) == (-2.0, 3.0)
