@@ -52,8 +52,6 @@ BATCH_SAMPLES = 8
 """Small batches: the first numbers come early, and few samples' activations are held at a time."""
 _PARTS_BYTES, _SESSION_BYTES = 128 * 2**20, 2**20
 """Memory for the sessions of single layers, and about what one takes beside its weight."""
-_STEPS = 1000
-"""Steps of the progress."""
 
 
 class TracedData(Protocol):
@@ -208,7 +206,7 @@ class _Trace:
                 for share in self._trace(batch):
                     done = (batch.first + share * batch.samples) / self.total
                     left = (time.perf_counter() - started) * (1 / done - 1) if done > 0 else None
-                    yield Progress(round(_STEPS * done), _STEPS, label, left)
+                    yield Progress(math.floor(self.total * done), self.total, label, left)
                 yield self._ready()
         finally:
             tensors = {place.tensor for place in self.places.values()}

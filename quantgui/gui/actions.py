@@ -28,6 +28,8 @@ class Need(Enum):
     NOT_EVALUATED = auto()
     NO_EXPORT_RUNNING = auto()
     NO_SWEEP_RUNNING = auto()
+    NO_TRACE_RUNNING = auto()
+    QUANTIZED = auto()
     PINS = auto()
     JOBS = auto()
 
@@ -296,6 +298,15 @@ ACTIONS: tuple[ActionSpec, ...] = (
         _N,
     ),
     ActionSpec(
+        "noise",
+        QT_TR_NOOP("Trace &noise"),
+        ANALYZE,
+        QT_TR_NOOP("Find out where the present configuration makes noise, and which samples pay for it."),
+        "F8",
+        "activity",
+        needs=(Need.NETWORK, Need.DATA, Need.NO_TRACE_RUNNING, Need.QUANTIZED),
+    ),
+    ActionSpec(
         "pin_a",
         QT_TR_NOOP("Pin as &A"),
         ANALYZE,
@@ -364,6 +375,14 @@ ACTIONS: tuple[ActionSpec, ...] = (
         VIEW,
         QT_TR_NOOP("Show how much the network suffers from each layer."),
         "Alt+5",
+        needs=_N,
+    ),
+    ActionSpec(
+        "tab_noise",
+        QT_TR_NOOP("&Noise tab"),
+        VIEW,
+        QT_TR_NOOP("Show where noise is made and what it does."),
+        "Alt+6",
         needs=_N,
     ),
     ActionSpec(
@@ -439,6 +458,10 @@ def _lack(need: Need, session: Session) -> str:  # noqa: C901 -- one case for ea
             )
         case Need.PINS:
             return "" if None not in session.pins else translate("actions", "Pin two configurations as A and B first.")
+        case Need.NO_TRACE_RUNNING:
+            return translate("actions", "Noise is being traced.") if session.jobs.is_active("noise") else ""
+        case Need.QUANTIZED:
+            return "" if session.quantizes else translate("actions", "Every layer is float, so there is no noise.")
         case Need.JOBS:
             return (
                 ""

@@ -93,7 +93,7 @@ class Commands(QObject):
     def handlers(self) -> dict[str, Callable[[], object]]:
         """Return what each action does, by the action's id."""
         bits = {f"bits_{n}": self._setting_bits(n) for n in range(2, 9)}
-        tabs = ("tab_weights", "tab_channels", "tab_activations", "tab_graph", "tab_sensitivity")
+        tabs = ("tab_weights", "tab_channels", "tab_activations", "tab_graph", "tab_sensitivity", "tab_noise")
         return {
             "open": self.open_network,
             "data": self.open_data,
@@ -118,6 +118,7 @@ class Commands(QObject):
             "automatic": self.toggle_automatic,
             "calibrate": self._session.calibrate,
             "sensitivity": self.measure_sensitivity,
+            "noise": self.trace_noise,
             "find_mix": self.find_mix,
             "pin_a": lambda: self._pin("A"),
             "pin_b": lambda: self._pin("B"),
@@ -288,6 +289,11 @@ class Commands(QObject):
     def _pin(self, side: Side) -> None:
         self._window.presenter.trade_off.pin(side)
         self._window.status.show_notice(self.tr("Pinned the present configuration as {side}").format(side=side))
+
+    def trace_noise(self) -> None:
+        """Show the noise tab, and trace the present configuration."""
+        self._window.tabs.setCurrentWidget(self._window.panels.noise)
+        self._window.presenter.noise.trace()
 
     # --- export --------------------------------------------------------------------------------------------------
 

@@ -222,6 +222,7 @@ class MainWindow(QMainWindow):
                 self.tr("Sensitivity"),
                 self.tr("How much the network suffers from each layer in each format (Alt+5)."),
             ),
+            (panels.noise, self.tr("Noise"), self.tr("Where noise is made, and which samples pay for it (Alt+6).")),
         ):
             self._tabs.setTabToolTip(self._tabs.addTab(panel, name), tip)
         self._tabs.setDocumentMode(True)
@@ -261,6 +262,7 @@ class MainWindow(QMainWindow):
     def _connect_workspace(self, panels: Panels) -> None:
         panels.activations.data_requested.connect(self.commands.open_data)
         panels.sensitivity.data_requested.connect(self.commands.open_data)
+        panels.noise.data_requested.connect(self.commands.open_data)
         self._tabs.currentChanged.connect(self._on_tab_changed)
 
     # --- making --------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from PySide6.QtCore import QEvent, QObject, QTimer
+from PySide6.QtCore import QEvent, QObject
 from PySide6.QtWidgets import QWidget
 
 from quantgui.gui.models.layers import LayersModel, describe_layers, format_words
@@ -16,9 +16,12 @@ from quantgui.gui.panels.graph import GraphPanel
 from quantgui.gui.panels.inspector import InspectorPanel
 from quantgui.gui.panels.jobs import JobsPanel
 from quantgui.gui.panels.layers import LayersPanel
+from quantgui.gui.panels.noise import NoisePanel
 from quantgui.gui.panels.sensitivity import SensitivityPanel
 from quantgui.gui.panels.trade_off import TradeOffPanel
 from quantgui.gui.panels.weights import WeightsPanel
+from quantgui.gui.presenters.graph_colours import GraphColours
+from quantgui.gui.presenters.noise import NoisePresenter
 from quantgui.gui.presenters.sensitivity import SensitivityPresenter
 from quantgui.gui.presenters.trade_off import TradeOffPresenter
 from quantgui.gui.status_line import StatusLine
@@ -30,8 +33,6 @@ from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import Format
 from quantgui.spec.presets import Preset, preset_config
 from quantgui.spec.quantizer import FixedRange, LayerSpec, QuantizerSpec
-
-_COLOUR_MS = 250
 
 
 class Panels(QObject):
@@ -58,6 +59,8 @@ class Panels(QObject):
         yield
         self.sensitivity = SensitivityPanel()
         yield
+        self.noise = NoisePanel()
+        yield
         self.inspector = InspectorPanel()
         self.jobs = JobsPanel()
         yield
@@ -74,14 +77,14 @@ class Presenter(QObject):
         super().__init__(panels)
         self._session = session
         self._panels = panels
-        self._colour_timer = QTimer(self, singleShot=True, interval=_COLOUR_MS)
-        self._colour_timer.timeout.connect(self._colour_graph)
         self._late: dict[QWidget, Callable[[], None]] = {}
         for panel in (panels.weights, panels.channels, panels.activations):
             panel.installEventFilter(self)
         self._listen_to_session()
         self._listen_to_panels()
         self.sensitivity = SensitivityPresenter(session, panels.sensitivity, panels.model, self)
+        self.noise = NoisePresenter(session, panels.noise, self)
+        self._graph_colours = GraphColours(session, panels.graph, self)
         self.trade_off = TradeOffPresenter(session, panels.trade_off, self)
         for job in session.jobs:
             panels.jobs.show_job(job)
@@ -196,7 +199,6 @@ class Presenter(QObject):
         if current is not None and current.name in changed:
             self._show_view()
             self._show_activations()
-        self._colour_timer.start()
 
     def _on_selection_changed(self, names: tuple[str, ...]) -> None:
         panels, layer = self._panels, self._session.current
@@ -219,8 +221,6 @@ class Presenter(QObject):
     def _on_error_ready(self, name: str) -> None:
         if self._session.selection == (name,):
             self._panels.inspector.show_error(self._session.weight_error(name))
-        if not self._colour_timer.isActive():
-            self._colour_timer.start()
 
     def _on_activation_ready(self, tensor: str) -> None:
         layer = self._session.current
@@ -332,17 +332,9 @@ class Presenter(QObject):
             coming=session.jobs.is_active("evaluate"),
         )
 
-    def _colour_graph(self) -> None:
-        if not self._panels.graph.isVisible():
-            return
-        values = {
-            layer.name: error.sqnr_db for layer in self._layers() if (error := self._session.weight_error(layer.name))
-        }
-        self._panels.graph.color_by(values, self.tr("Weight SQNR, dB"))
-
     def _layers(self) -> tuple[LayerInfo, ...]:
         return () if self._session.summary is None else self._session.summary.layers
 
     def colour_graph_soon(self) -> None:
         """Colour the graph when it has come into sight."""
-        self._colour_timer.start()
+        self._graph_colours.soon()

@@ -152,6 +152,12 @@ class ReadableSession(QObject):
         """Return what happens to a layer; those that cannot be changed stay as they are in the file."""
         return self._document.spec_for(name)
 
+    @property
+    def quantizes(self) -> bool:
+        """Whether the current configuration quantizes anything."""
+        specs = ((layer, self.spec_for(layer.name)) for layer in self._document.layers.values())
+        return any(x.weights is not None or (x.activations and layer.quantizes_activations) for layer, x in specs)
+
     def similar_layers(self, name: str) -> tuple[LayerInfo, ...]:
         """Return all layers that can be changed and have the operator of the layer `name`."""
         return self._document.similar_layers(name)

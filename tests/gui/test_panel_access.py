@@ -8,6 +8,7 @@ import weakref
 import pytest
 from gui_examples import A8, W4_CHANNEL, activation, layer, network, shown, weight_view, weights
 from mix_examples import frontier
+from noise_examples import noise, sample
 from PySide6.QtCore import QEvent, Qt
 from PySide6.QtWidgets import QAbstractButton, QApplication, QComboBox, QLineEdit, QWidget
 from sens_examples import summary_of, table
@@ -17,6 +18,7 @@ from quantgui.gui.panels.activations import ActivationsPanel
 from quantgui.gui.panels.channels import ChannelsPanel
 from quantgui.gui.panels.comparison import ComparedLayer, ComparedSide, Comparison, ComparisonPanel
 from quantgui.gui.panels.graph import GraphPanel
+from quantgui.gui.panels.noise import NoisePanel
 from quantgui.gui.panels.sensitivity import SensitivityPanel
 from quantgui.gui.panels.trade_off import TradeOff, TradeOffPanel
 from quantgui.gui.panels.weights import WeightsPanel
@@ -33,6 +35,10 @@ def fill(panel: QWidget) -> None:
             panel.show_statistics(activation("in", 8), activation("out", 8), A8)
         case GraphPanel():
             panel.show_network(network(2))
+        case NoisePanel():
+            panel.show_noise(noise())
+            panel.open_sample(5)
+            panel.show_sample(sample())
         case TradeOffPanel():
             panel.show_trade_off(TradeOff(mix=frontier(network(2).layers, measured=(0, 5))))
         case ComparisonPanel():
@@ -50,6 +56,7 @@ PANELS = [
     ChannelsPanel,
     ActivationsPanel,
     GraphPanel,
+    NoisePanel,
     TradeOffPanel,
     ComparisonPanel,
     SensitivityPanel,

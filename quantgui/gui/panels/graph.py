@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from PySide6.QtCore import QTimer, Signal
 from PySide6.QtGui import QAction, QColor, QShowEvent
-from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLineEdit, QVBoxLayout, QWidget
 
 from quantgui.gui.colormap import color_of
 from quantgui.gui.graph_layout import Layout, layout_steps
@@ -21,15 +21,20 @@ from quantgui.gui.widgets.state_page import StatePage
 from quantgui.gui.widgets.zoom_buttons import ZoomButtons
 from quantgui.results import NetworkSummary
 
+COLOURINGS = ("weight", "own", "inherited", "sensitivity", "bits")
+"""What layers can be coloured by."""
+
 
 class GraphPanel(QWidget):
     """The graph tab. The layout is computed when the tab is first seen, a little at a time.
 
     Signals:
         layer_picked: name of the layer the user clicked, found or went to.
+        colouring_chosen: one of `COLOURINGS`: what the user wants the layers coloured by.
     """
 
     layer_picked = Signal(str)
+    colouring_chosen = Signal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -58,12 +63,26 @@ class GraphPanel(QWidget):
         self.search.setMaximumWidth(320)
         self._found = ElidedLabel()
         self._found.setProperty("role", "note")
+        self.colouring = QComboBox()
+        self.colouring.setAccessibleName(self.tr("Colour by"))
+        self.colouring.setToolTip(self.tr("Colour the layers by weight error, noise, sensitivity or bits"))
+        names = {
+            "weight": self.tr("Weight SQNR"),
+            "own": self.tr("Own noise"),
+            "inherited": self.tr("Inherited noise"),
+            "sensitivity": self.tr("Sensitivity"),
+            "bits": self.tr("Bits"),
+        }
+        for key in COLOURINGS:
+            self.colouring.addItem(names[key], key)
+        self._hint = ""
         self.zoom_buttons = ZoomButtons()
         tools = QHBoxLayout()
         tools.setSpacing(8)
         tools.addWidget(self.search, 3)
         tools.addWidget(self._found, 1)
         tools.addStretch(1)
+        tools.addWidget(self.colouring)
         tools.addWidget(self.zoom_buttons)
         self.card.body.addLayout(tools)
         self.card.body.addWidget(self.view, 1)
@@ -80,6 +99,7 @@ class GraphPanel(QWidget):
         self.zoom_buttons.reset.connect(self.view.fit)
         self.search.textChanged.connect(self._on_search_changed)
         self.search.returnPressed.connect(self._on_search_entered)
+        self.colouring.activated.connect(self._on_colouring_chosen)
         self.show_network(None)
 
     # --- values in ---
@@ -103,10 +123,8 @@ class GraphPanel(QWidget):
             self.state.show_state("workflow", self.tr("Nothing to draw"), self.tr("The network has no nodes."))
             self._pages.show_page(self.state)
             return
-        layers = sum(1 for node in summary.nodes if node.layer)
-        self.card.set_note(
-            self.tr("{nodes} nodes · {layers} layers").format(nodes=count(len(summary.nodes)), layers=count(layers))
-        )
+        self._hint = ""
+        self._show_note()
         self._steps = layout_steps(
             [node.inputs for node in summary.nodes], [node_size(node).width() for node in summary.nodes]
         )
@@ -115,10 +133,15 @@ class GraphPanel(QWidget):
         if self.isVisible():
             self._timer.start()
 
-    def color_by(self, values: Mapping[str, float], label: str) -> None:
-        """Colour the layers by `values`, by layer name; `label` says what they are, with the unit."""
+    def color_by(self, values: Mapping[str, float], label: str, hint: str = "") -> None:
+        """Colour the layers by `values`, by layer name; `label` says what they are, with the unit.
+
+        `hint` says how to get values where there are none.
+        """
         self._values = {name: value for name, value in values.items() if math.isfinite(value)}
         self._label = label
+        self._hint = "" if self._values else hint
+        self._show_note()
         self._paint_values()
 
     def select(self, layer_name: str) -> None:
@@ -152,6 +175,12 @@ class GraphPanel(QWidget):
         self._paint_values()
         self.select(self._selected)
 
+    def _show_note(self) -> None:
+        nodes = () if self._summary is None else self._summary.nodes
+        layers = sum(1 for node in nodes if node.layer)
+        counts = self.tr("{nodes} nodes · {layers} layers").format(nodes=count(len(nodes)), layers=count(layers))
+        self.card.set_note(self._hint or counts)
+
     def _indices_of(self, layer_name: str) -> set[int]:
         if self._summary is None or not layer_name:
             return set()
@@ -184,6 +213,9 @@ class GraphPanel(QWidget):
             self.select(layer)
             self.layer_picked.emit(layer)
 
+    def _on_colouring_chosen(self, place: int) -> None:
+        self.colouring_chosen.emit(self.colouring.itemData(place))
+
     def _on_search_changed(self, text: str) -> None:
         wanted = text.strip().lower()
         nodes = self._summary.nodes if self._summary is not None else ()
@@ -195,7 +227,9 @@ class GraphPanel(QWidget):
         self._match = -1
         if self.is_ready():
             self.view.set_matches(set(self._matches))
-        self._found.setText(self.tr("{number} found").format(number=count(len(self._matches))) if wanted else "")
+        self._found.setText(
+            self.tr("{number} found").format(number=count(len(self._matches))) if wanted else self._hint
+        )
 
     def _on_search_entered(self) -> None:
         if not self._matches or not self.is_ready():

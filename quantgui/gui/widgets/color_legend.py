@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from PySide6.QtCore import QRectF, QSize, Qt
-from PySide6.QtGui import QLinearGradient, QPainter, QPaintEvent
+from PySide6.QtGui import QColor, QLinearGradient, QPainter, QPaintEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from quantgui.gui.colormap import color_of
@@ -15,8 +17,9 @@ _BAR = QSize(90, 9)
 class ColorLegend(QWidget):
     """What is coloured, and a bar from the smallest to the largest value."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, parent: QWidget | None = None, *, colors: Callable[[float], QColor] = color_of) -> None:
         super().__init__(parent)
+        self._colors = colors
         self.setFont(ui_font(SMALL_PIXELS))
         self._label, self._low, self._high = "", "", ""
         self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
@@ -47,7 +50,7 @@ class ColorLegend(QWidget):
         bar = QRectF(x, (self.height() - _BAR.height()) / 2, _BAR.width(), _BAR.height())
         gradient = QLinearGradient(bar.topLeft(), bar.topRight())
         for step in range(11):
-            gradient.setColorAt(step / 10, color_of(step / 10))
+            gradient.setColorAt(step / 10, self._colors(step / 10))
         painter.setBrush(gradient)
         painter.setPen(current().color("border"))
         painter.drawRoundedRect(bar, 2, 2)

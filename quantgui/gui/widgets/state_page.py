@@ -71,9 +71,11 @@ class StatePage(QWidget):
         self.setAccessibleName(f"{heading}. {sentence}".strip())
         self._on_theme_changed(None)
 
-    def show_busy(self, icon_name: str, heading: str, sentence: str = "", done: int = 0, total: int = 0) -> None:
+    def show_busy(
+        self, icon_name: str, heading: str, sentence: str = "", done: int = 0, total: int = 0, *, action: str = ""
+    ) -> None:
         """Show that something is under way: `done` of `total`, or a moving bar where that is not known."""
-        self.show_state(icon_name, heading, sentence)
+        self.show_state(icon_name, heading, sentence, action=action)
         self._bar.setRange(0, total)
         self._bar.setValue(done)
         self._bar.setAccessibleName(heading)
