@@ -3,8 +3,8 @@
 Each layer's damage is measured alone, and damages are taken to add up (`damage`). The selections that no other one
 beats under this model are found exactly (`knapsack`). Then they are really measured, best first: the one that answers
 the limit, its neighbours, and others spread over the frontier. With a limited loss measured values decide: the frontier
-is searched for the cheapest point that keeps the limit, by steps that double and then by halves. What was found last is
-refined (`mix_refining`).
+is searched for the cheapest point that keeps the limit, by steps that double and then by halves. The best of what was
+measured within the limit, one format for all included, is refined (`mix_refining`).
 """
 
 from __future__ import annotations
@@ -248,11 +248,12 @@ class _Work:
     def _refine(self) -> Iterator[Event]:
         if self.chosen is None or not self.mix.refined:
             return
-        start = self._best_measured()
+        start = yield from self._start(self.points[self.chosen])
         if start is None:
             return
         if start[0] != self.points[self.chosen].selection:
             self.refined = start
+            yield self._ready()
         for event in Refinement(self.gauge, self.model, self.choices, self.mix.limit).improved(start):
             if isinstance(event, Progress):
                 yield event
@@ -261,12 +262,32 @@ class _Work:
                 yield self._ready()
         self.refined = self.refined or start
 
-    def _best_measured(self) -> Trial | None:
-        """Return the chosen point, or one within the limit of cost that is better, as measured."""
-        assert self.chosen is not None
-        within = self.points[: self.chosen + 1] if self.mix.drop is None else [self.points[self.chosen]]
-        measured = [(each.selection, each.measured) for each in within if each.measured is not None]
-        return min(measured, key=lambda each: self.model.damage(each[1].quality.value), default=None)
+    def _start(self, chosen: _Point) -> Generator[Event, None, Trial | None]:
+        """Return what to refine: the chosen point, or what is better within the limit of cost, as measured.
+
+        One format for all is among it, so that no mix is worse than that.
+        """
+        tried = [chosen]
+        if self.mix.drop is None and self.chosen is not None:
+            tried = self.points[: self.chosen + 1]
+        trials = [(each.selection, each.measured) for each in tried if each.measured is not None]
+        uniform = self._uniform()
+        if self.mix.drop is None and uniform is not None:
+            measured = yield from self.gauge.measure(self.choices.config(uniform), "Measuring one format for all")
+            trials.append((uniform, measured))
+        return min(trials, key=lambda trial: self.model.damage(trial[1].quality.value), default=None)
+
+    def _uniform(self) -> Selection | None:
+        """Return the best selection of one spec for all within the limit of cost, as far as predicted."""
+        limit = math.inf if self.mix.limit is None else self.mix.limit
+        found = []
+        for spec in self.mix.sweep.specs:
+            wanted = [self.mix.sweep.candidate(layers[0], spec) for layers in self.choices.groups]
+            if all(each in specs for each, specs in zip(wanted, self.choices.specs, strict=True)):
+                selection = tuple(specs.index(each) for each, specs in zip(wanted, self.choices.specs, strict=True))
+                if self.choices.cost(selection) <= limit:
+                    found.append((total(self.choices.items, selection)[1], selection))
+        return min(found)[1] if found else None
 
     # --- what is known -------------------------------------------------------------------------------------------
 

@@ -387,6 +387,17 @@ def test_that_nothing_changes_where_no_change_is_better(mlp: Opened) -> None:
                 assert mlp.quality(config) <= best.measured.value + 0.5
 
 
+def test_that_no_mix_is_worse_than_one_format_for_all_of_its_size(residual: Opened) -> None:
+    """The table is wrong in the worst way: the more bits, the more damage."""
+    table = residual.table(Mix(SWEEP))
+    values = sorted({each.value for each in table.candidates})
+    flipped = {value: values[-1 - place] for place, value in enumerate(values)}
+    table = replace(table, candidates=tuple(replace(c, value=flipped[c.value]) for c in table.candidates))
+    config = QuantConfig().with_overrides({layer.name: W8 for layer in residual.summary.layers})
+    ready = residual.find(Mix(SWEEP, limit=residual.bytes(config)), table)
+    assert ready.refined.measured.value >= residual.quality(config) - 1e-9
+
+
 def test_that_a_limited_loss_is_refined_to_a_cheaper_mix(residual: Opened) -> None:
     mix = Mix(SWEEP, drop=20.0)
     ready = residual.find(mix, misled(residual.table(mix)))
