@@ -269,6 +269,7 @@ class _Work:
         """
         tried = [chosen]
         if self.mix.drop is None and self.chosen is not None:
+            yield from self._measure_in_order([self.chosen])
             tried = self.points[: self.chosen + 1]
         trials = [(each.selection, each.measured) for each in tried if each.measured is not None]
         uniform = self._uniform()

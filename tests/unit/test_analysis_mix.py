@@ -398,6 +398,12 @@ def test_that_no_mix_is_worse_than_one_format_for_all_of_its_size(residual: Open
     assert ready.refined.measured.value >= residual.quality(config) - 1e-9
 
 
+def test_that_the_chosen_point_is_measured_before_it_is_refined(mlp: Opened) -> None:
+    ready = mlp.find(Mix(SWEEP, limit=0.25 * mlp.summary.float_bytes, evaluated=0))
+    assert [place for place, point in enumerate(ready.points) if point.measured is not None] == [ready.chosen]
+    assert ready.refined is not None
+
+
 def test_that_a_limited_loss_is_refined_to_a_cheaper_mix(residual: Opened) -> None:
     mix = Mix(SWEEP, drop=20.0)
     ready = residual.find(mix, misled(residual.table(mix)))
