@@ -25,6 +25,7 @@ _FIRST = (
     "quality",
     "sensitivity",
     "mix",
+    "trade-off",
     "export",
 )
 

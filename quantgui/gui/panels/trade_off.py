@@ -136,8 +136,8 @@ class TradeOffPanel(QWidget):
         self._make_header()
         self._make_rows()
         self.state = StatePage()
-        self._pages = Pages(self._content(), self.state)
-        self.card.body.addWidget(self._pages, 1)
+        self._pages = Pages(self.plot, self.state)
+        self._lay_out()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.card)
@@ -160,7 +160,7 @@ class TradeOffPanel(QWidget):
         if not known:
             self._show_nothing()
             return
-        self._pages.show_page(self._page)
+        self._show_page(self.plot)
         unit = shown.scale.unit
         stderrs = np.array([point.score.stderr for point in shown.points])
         tried = Points(
@@ -208,7 +208,7 @@ class TradeOffPanel(QWidget):
             self.tr("Open data to measure the quality of every configuration you try."),
             action=self.tr("Open data…"),
         )
-        self._pages.show_page(self.state)
+        self._show_page(self.state)
         self.mix.setEnabled(False)
 
     def show_job(self, job: Job | None) -> None:
@@ -364,12 +364,10 @@ class TradeOffPanel(QWidget):
         self.use.setAccessibleName(self.tr("Use the mix"))
         self.use.setToolTip(self.tr("Make the answer the configuration, in one undo step."))
 
-    def _content(self) -> QWidget:
-        self._page = QWidget()
-        column = QVBoxLayout(self._page)
-        column.setContentsMargins(0, 0, 0, 0)
+    def _lay_out(self) -> None:
+        column = self.card.body
         column.setSpacing(3)
-        column.addWidget(self.plot, 1)
+        column.addWidget(self._pages, 1)
         row = QHBoxLayout()
         row.setContentsMargins(4, 0, 2, 0)
         row.setSpacing(10)
@@ -383,7 +381,6 @@ class TradeOffPanel(QWidget):
         last.addWidget(self._sentence, 1)
         last.addWidget(self.use, 0, Qt.AlignmentFlag.AlignVCenter)
         column.addLayout(last)
-        return self._page
 
     def _connect(self) -> None:
         self.plot.spot_hovered.connect(self._on_hovered)
@@ -423,7 +420,6 @@ class TradeOffPanel(QWidget):
         self.mix.setEnabled(True)
 
     def _show_slider(self, points: int) -> None:
-        self.slider.setVisible(points > 1)
         self.slider.blockSignals(True)
         self.slider.setRange(0, max(points - 1, 0))
         self.slider.setPageStep(max(points // 10, 1))
@@ -444,7 +440,12 @@ class TradeOffPanel(QWidget):
             heading = self.tr("Nothing tried yet")
             sentence = self.tr("Every configuration you evaluate appears here, quality against size.")
         self.state.show_state("chart-scatter", heading, sentence)
-        self._pages.show_page(self.state)
+        self._show_page(self.state)
+
+    def _show_page(self, page: QWidget) -> None:
+        self._pages.show_page(page)
+        self.info.setVisible(page is self.plot)
+        self.slider.setVisible(page is self.plot and self.slider.maximum() > 0)
 
     def _show_chosen(self) -> None:
         ready = self._shown.mix
@@ -531,7 +532,7 @@ class TradeOffPanel(QWidget):
 
     def _on_hovered(self, spot: Spot | None) -> None:
         self.plot.mark(spot)
-        if self._pages.page() is self._page:
+        if self._pages.page() is self.plot:
             self._show_info(spot)
 
     def _on_clicked(self, spot: Spot) -> None:

@@ -48,6 +48,7 @@ class TradeOffPresenter(QObject):
         self._limit: Limit | None = None
         self._mix: MixReady | None = None
         self._by_bytes: dict[int, list[int]] = {}
+        self._dragged: tuple[QuantConfig, int] | None = None
         self._shown = TradeOff()
         self.dialog: FindMixDialog | None = None
         self.comparison: ComparisonDialog | None = None
@@ -166,6 +167,7 @@ class TradeOffPresenter(QObject):
         if self._mix is None or not 0 <= place < len(self._mix.points):
             return
         config = self._named(self._mix.points[place])
+        self._dragged = config, place
         text = self.tr("Drag to the {name}").format(name=config.name)
         self._session.drag_config(config, text, merge_key=f"frontier {self._drags}")
 
@@ -270,6 +272,7 @@ class TradeOffPresenter(QObject):
         if ready is None or self._mix is None or ready.mix != self._mix.mix:
             self._limit = None if ready is None else _limit_of(ready)
         self._mix = ready
+        self._dragged = None
         self._by_bytes = {}
         for place, point in enumerate(() if ready is None else ready.points):
             self._by_bytes.setdefault(point.bytes, []).append(place)
@@ -300,6 +303,10 @@ class TradeOffPresenter(QObject):
         session = self._session
         if session.summary is None:
             return Present()
+        if self._mix is not None and self._dragged is not None and config is self._dragged[0]:
+            # While dragging this is asked for in every frame, and known.
+            dragged = self._dragged[1]
+            return Present(session.store.place_in_tried(config), dragged, self._mix.points[dragged].cost)
         size = session.size(config)
         kind: CostKind = "bytes" if self._mix is None else self._mix.mix.cost
         present = Present(session.store.place_in_tried(config), None, self._cost(config, kind, size))
@@ -330,10 +337,8 @@ class TradeOffPresenter(QObject):
 
     def _named(self, point: MixPoint) -> QuantConfig:
         """Return the configuration of a point under a name that says where it came from."""
-        assert self._mix is not None
-        kind = self._mix.mix.cost
-        scale = CostScale(kind, self._float_cost(kind), point.cost)
-        return replace(point.config, name=self.tr("mix at {share}×").format(share=f"{scale.share(point.cost):.3g}"))
+        share = f"{self._shown.scale.share(point.cost):.3g}"
+        return replace(point.config, name=self.tr("mix at {share}×").format(share=share))
 
     # --- showing the dialogs -------------------------------------------------------------------------------------
 
