@@ -15,9 +15,9 @@ from quantgui.engine.requests import OpenNetwork, ViewWeight
 from quantgui.numerics.affine import fake_quantize, fake_quantize_with, weight_qparams
 from quantgui.numerics.ranges import weight_ranges
 from quantgui.numerics.statistics import collect
-from quantgui.spec.formats import IntFormat
-from quantgui.spec.granularity import PerChannel, PerGroup
-from quantgui.spec.quantizer import LeastSquaredError, QuantizerSpec
+from quantgui.spec.formats import CodebookFormat, IntFormat, MinifloatFormat, TableFormat
+from quantgui.spec.granularity import PerBlock, PerChannel, PerGroup, PerTensor
+from quantgui.spec.quantizer import BLOCK_FORMATS, LeastSquaredError, QuantizerSpec
 from tests.benchmarks.measuring import Row, milliseconds, ratio_row, run_child, seconds
 
 COLUMNS = 10_000
@@ -33,6 +33,7 @@ def rows() -> Iterator[Row]:
     yield from _look(x)
     yield from _searches(x)
     yield from _fake_quantization()
+    yield from _formats(x)
 
 
 def _look(x: np.ndarray) -> Iterator[Row]:
@@ -122,3 +123,45 @@ def _fake_quantization() -> Iterator[Row]:
         memory["more"] / memory["tensor"],
         1.3,
     )
+
+
+FORMATS = {
+    "float8_e4m3fn per channel": QuantizerSpec(MinifloatFormat(4, 3)),
+    "float4_e2m1 in blocks of 128 x 128": QuantizerSpec(MinifloatFormat(2, 1), granularity=PerBlock(128, 128)),
+    **BLOCK_FORMATS,
+    "nf4 in groups of 64": QuantizerSpec(TableFormat("nf4"), granularity=PerGroup(64)),
+    "binary per channel": QuantizerSpec(TableFormat("binary")),
+    "codebook4 per tensor": QuantizerSpec(CodebookFormat(4), granularity=PerTensor()),
+    "codebook8 per tensor": QuantizerSpec(CodebookFormat(8), granularity=PerTensor()),
+    "codebook4 per channel": QuantizerSpec(CodebookFormat(4)),
+}
+
+
+def _formats(x: np.ndarray) -> Iterator[Row]:
+    """Yield what each format costs against torch's fake quantization to integers, with its error."""
+    import torch
+
+    tensor, qparams = torch.from_numpy(x), weight_qparams(x, QuantizerSpec(), 0)
+    scale, zero_point = torch.from_numpy(qparams.scale), torch.from_numpy(qparams.zero_point)
+
+    def reference() -> object:
+        return torch.fake_quantize_per_channel_affine(tensor, scale, zero_point, 0, -128, 127)
+
+    for name, spec in FORMATS.items():
+        qparams = weight_qparams(x, spec, 0)
+        ours, theirs = seconds(
+            lambda spec=spec, qparams=qparams: fake_quantize_with(x, spec, qparams), reference, rounds=3
+        )
+        torchs = f"torch, int8, no error {milliseconds(theirs)}"
+        yield ratio_row(f"fake quantization, {name}, 10 M", milliseconds(ours), torchs, ours / theirs, 4.0)
+    (fit,) = seconds(lambda: weight_qparams(x, FORMATS["codebook4 per channel"], 0), rounds=1, warm_up=False)
+    yield Row("fit of a codebook of 16 levels to each of 2500 channels, 10 M", milliseconds(fit))
+    for name in ("mxfp4", "codebook4 per tensor"):
+        memory = run_child("child_quantize", ROWS, COLUMNS, name)
+        yield ratio_row(
+            f"peak memory beyond the tensor itself, {name}",
+            f"{memory['more'] / 2**20:.0f} MiB",
+            f"tensor {memory['tensor'] / 2**20:.0f} MiB",
+            memory["more"] / memory["tensor"],
+            2.0,
+        )
