@@ -31,6 +31,7 @@ from quantgui.answers import (
     verification_text,
 )
 from quantgui.cli_mix import add_mix_arguments, answer_of, mix_from, mix_json, mix_text, read_sensitivity, table_from
+from quantgui.cli_noise import noise_json, noise_text
 from quantgui.cli_sensitivity import (
     METRIC_HELP,
     add_sweep_arguments,
@@ -47,6 +48,7 @@ from quantgui.engine.requests import (
     OpenNetwork,
     Request,
     SetMetric,
+    TraceNoise,
     Verify,
 )
 from quantgui.engine.scheduler import describe
@@ -65,6 +67,7 @@ from quantgui.results import (
     MixReady,
     NetworkOpened,
     NetworkSummary,
+    NoiseReady,
     Progress,
     Sensitivity,
     SensitivityReady,
@@ -204,6 +207,12 @@ def _mix_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("network", metavar="NETWORK", help="an ONNX file")
     add_mix_arguments(parser)
     _data_arguments(parser, required=True, metric="METRIC", metric_help=METRIC_HELP, size="--image-size")
+
+
+def _noise_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", metavar="NETWORK", help="an ONNX file")
+    _data_arguments(parser, required=True)
+    _config_arguments(parser, required=True)
 
 
 _METRIC, _METRIC_HELP = "FILE.py:FUNCTION", "your metric(outputs, labels) -> score per sample"
@@ -588,6 +597,15 @@ def _mix(work: _Work) -> _Answer:
     return _Answer(values, mix_text(summary, arguments.data, answer))
 
 
+def _noise(work: _Work) -> _Answer:
+    summary = work.open_network()
+    data = work.open_data()
+    choice = work.choose_config(summary, data)
+    answer = work.answer(TraceNoise(choice.config, work.arguments.samples), NoiseReady)
+    json = noise_json(summary, work.arguments.data, answer) | choice.json(data) | {"seconds": work.seconds}
+    return _Answer(json, noise_text(summary, choice.config.name, work.arguments.data, answer))
+
+
 def _save_json(path: str | None, values: dict[str, Any]) -> None:
     if path:
         write_text_atomically(Path(path), json_text(values) + "\n")
@@ -620,6 +638,7 @@ _COMMANDS: Final = {
         "Measure how sensitive the network is to each layer.", _sensitivity_arguments, _sensitivity
     ),
     "mix": _Command("Find the best format for each layer within a limit of size or loss.", _mix_arguments, _mix),
+    "noise": _Command("See where noise is made and which samples pay for it.", _noise_arguments, _noise),
     "export": _Command("Write a quantized ONNX file.", _export_arguments, _export),
     "verify": _Command("Compare an exported file with its simulation.", _verify_arguments, _verify),
 }

@@ -157,7 +157,8 @@ class NoisePanel(QWidget):
         self._splitter.setChildrenCollapsible(False)
         self._splitter.addWidget(self._upper)
         self._splitter.addWidget(self.matrix_card)
-        self._splitter.setSizes([260, 300])
+        for place in range(2):
+            self._splitter.setStretchFactor(place, 1)
         inner = QVBoxLayout(self._content)
         inner.setContentsMargins(0, 0, 0, 0)
         inner.addWidget(self._splitter)
@@ -329,8 +330,10 @@ class NoisePanel(QWidget):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        wide = self.width() >= SIDE_BY_SIDE
-        self._splitter.setOrientation(Qt.Orientation.Horizontal if wide else Qt.Orientation.Vertical)
+        wide = Qt.Orientation.Horizontal if self.width() >= SIDE_BY_SIDE else Qt.Orientation.Vertical
+        if self._splitter.orientation() is not wide or not event.oldSize().isValid():
+            self._splitter.setOrientation(wide)
+            self._splitter.setSizes([1000, 1100])
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         if event.key() == Qt.Key.Key_Escape and self._upper.page() is self.sample:
