@@ -15,6 +15,7 @@ from PySide6.QtWidgets import QApplication, QPushButton, QWidget
 from sens_examples import made_value, names, summary_of, table
 from sessions import data, evaluated, make_session, open_data, open_network
 
+from quantgui.analysis.proxies import GRADIENT_SQNR, INPUT_WEIGHTED_SQNR, OWN_OUTPUT_SQNR, WEIGHT_SQNR
 from quantgui.engine.client import EngineClient
 from quantgui.engine.messages import JobCancelled, JobEvent, JobStarted
 from quantgui.engine.requests import Evaluate, MeasureSensitivity
@@ -432,11 +433,27 @@ def test_that_a_failure_half_way_keeps_the_table(qtbot) -> None:
     assert result.controls.button.isEnabled()
 
 
-def test_that_it_is_said_which_guess_to_trust(qtbot) -> None:
+def test_that_it_is_said_which_guess_orders_the_layers_best(qtbot) -> None:
     result = filled(qtbot, 6, weight_error_correlation=0.831)
     assert "weight SQNR 0.83" in result.proxies.text()
+    by_layer = {WEIGHT_SQNR: 0.5, INPUT_WEIGHTED_SQNR: -0.1, OWN_OUTPUT_SQNR: 0.9, GRADIENT_SQNR: math.nan}
+    whole = dict.fromkeys(by_layer, 0.95)
+    result.show_table(table(6, layer_correlations=by_layer, correlations=whole))
+    assert result.proxies.text().endswith("own output 0.90 · weight SQNR 0.50 · input-weighted −0.10")
     result.show_table(table(6, weight_error_correlation=math.nan))
     assert not result.proxies.isVisible()
+
+
+def test_that_a_cell_tells_all_guesses_by_name(qtbot) -> None:
+    known = table(6)
+    guesses = {WEIGHT_SQNR: 23.1, OWN_OUTPUT_SQNR: 19.25, INPUT_WEIGHTED_SQNR: 21.0, GRADIENT_SQNR: 17.0}
+    cells = tuple(replace(each, proxies=guesses) for each in known.candidates)
+    result = panel(qtbot)
+    result.show_table(replace(known, candidates=cells))
+    tip = result.model.index(0, INT4).data(Qt.ItemDataRole.ToolTipRole)
+    for part in ("own output: 19.2 dB", "input-weighted: 21.0 dB", "gradient: 17.0 dB"):
+        assert part in tip
+    assert tip.count("eight SQNR") == 1
 
 
 # --- with a session ----------------------------------------------------------------------------------------------

@@ -281,6 +281,9 @@ class SensitivityModel(QAbstractTableModel):
         if candidate.samples and self.scale is not None:
             hurt = self.scale.damage(candidate.value)
             return (0, -hurt) if not math.isnan(hurt) else (2, 0.0)
+        place = self._place(candidate)
+        if place is not None:
+            return 1, place.rank
         return (2, 0.0) if math.isnan(candidate.weight_sqnr_db) else (1, candidate.weight_sqnr_db)
 
     def _bits(self, name: str) -> int:
@@ -458,7 +461,7 @@ class SensitivityModel(QAbstractTableModel):
                 ).format(certain=certain, n=len(places))
             )
         elif places:
-            lines.append(self.tr("Ordered by the error of the weights: nothing has been measured yet."))
+            lines.append(self.tr("Ordered by the best cheap guess: nothing has been measured yet."))
         return "\n".join(lines)
 
     def sentence(self, row: int, column: int) -> str:
@@ -493,10 +496,9 @@ class SensitivityModel(QAbstractTableModel):
         lines.append(self.tr("{size} of weights").format(size=numbers.data_size(candidate.bytes)))
         if not math.isnan(candidate.weight_sqnr_db):
             lines.append(self.tr("Weight SQNR {db}").format(db=numbers.decibel(candidate.weight_sqnr_db)))
-        proxies: Mapping[str, float] = getattr(candidate, "proxies", {})
         lines += [
             self.tr("{proxy}: {value}").format(proxy=proxy_name(proxy), value=proxy_text(proxy, value))
-            for proxy, value in proxies.items()
+            for proxy, value in candidate.proxies.items()
             if proxy != "weight_sqnr_db" and not math.isnan(value)
         ]
         reason = why_fixed(layer) if layer is not None and (layer.read_only or not layer.finite) else ""
@@ -544,9 +546,9 @@ class SensitivityModel(QAbstractTableModel):
 
 _PROXY_NAMES = {
     "weight_sqnr_db": QT_TRANSLATE_NOOP("sensitivity", "weight SQNR"),
-    "input_weighted_sqnr_db": QT_TRANSLATE_NOOP("sensitivity", "input-weighted SQNR"),
-    "own_output_sqnr_db": QT_TRANSLATE_NOOP("sensitivity", "own output SQNR"),
-    "gradient_sqnr_db": QT_TRANSLATE_NOOP("sensitivity", "gradient estimate"),
+    "input_weighted_sqnr_db": QT_TRANSLATE_NOOP("sensitivity", "input-weighted"),
+    "own_output_sqnr_db": QT_TRANSLATE_NOOP("sensitivity", "own output"),
+    "gradient_sqnr_db": QT_TRANSLATE_NOOP("sensitivity", "gradient"),
 }
 
 

@@ -243,6 +243,7 @@ class SensitivityPanel(QWidget):
             self.progress.show_progress(0, 0, self.tr("waiting for other work"))
         if not goes_on or self.model.table is None:
             self._show_page()
+            self._show_proxies()
 
     # --- parts ---------------------------------------------------------------------------------------------------
 
@@ -560,20 +561,23 @@ class SensitivityPanel(QWidget):
     def _show_proxies(self) -> None:
         """Say which cheap guess is to be trusted on this network."""
         table = self.model.table
-        known: dict[str, float] = {}
+        known: Mapping[str, float] = {}
         if table is not None:
-            known = {"weight_sqnr_db": table.weight_error_correlation, **getattr(table, "correlations", {})}
+            known = table.layer_correlations or table.correlations
+            known = known or {"weight_sqnr_db": table.weight_error_correlation}
         found = sorted(((value, name) for name, value in known.items() if not math.isnan(value)), reverse=True)
-        names = dict.fromkeys(proxy_name(name) for _, name in found)
-        values = {proxy_name(name): value for value, name in reversed(found)}
-        parts = [f"{name} {values[name]:.2f}".replace("-", MINUS) for name in names]
-        self.proxies.setVisible(bool(parts))
-        self.proxies.setText(self.tr("Rank of cheap guesses against measured: {parts}").format(parts=" · ".join(parts)))
+        parts = [f"{proxy_name(name)} {f'{value:.2f}'.replace('-', MINUS)}" for value, name in found]
+        self.proxies.setVisible(bool(parts) and not self._is_running())
+        self.proxies.setText(self.tr("Best guess: {parts}").format(parts=" · ".join(parts)))
         self.proxies.set_help(
             self.tr(
-                "Spearman's rank correlation of each guess with the measured values on this network: 1 orders the "
-                "candidates alike, 0 says nothing about them. Trust the first one, and only if it is near 1."
+                "Which cheap guess to trust on this network: Spearman's rank correlation of each with the measured "
+                "values of the layers in one format, the mean over the formats. 1 orders the layers alike, 0 says "
+                "nothing about them. Trust the first one, if it is near 1.\nThe guesses are the error of the weights, "
+                "the same weighted by the layer's inputs, the error at the layer's own output, and the change of the "
+                "outputs that gradients foretell."
             )
+            + "".join(f"\n{note}" for note in (() if table is None else table.notes))
         )
 
     def _show_detail(self, index: QModelIndex, _: object = None) -> None:

@@ -15,7 +15,7 @@ from quantgui.gui.models.sensitivity import Cell
 from quantgui.gui.quality import metric_name
 from quantgui.gui.theme import SMALL_PIXELS, current, theme_events, ui_font
 
-_BAR, _SWATCH = QSize(96, 10), QSize(22, 14)
+_BAR, _SWATCH = QSize(68, 10), QSize(22, 14)
 _GAP, _WIDE_GAP = 6, 14
 
 
