@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 from PySide6.QtCore import QPoint, Qt, QTimer, Signal
-from PySide6.QtGui import QAction
+from PySide6.QtGui import QAction, QResizeEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
@@ -38,6 +38,8 @@ from quantgui.session.jobs import Job, JobState
 
 REST_MS = 700
 """How long the keys must rest before the next one begins a new undo step."""
+_ROOM_FOR_WORDS = 630
+"""Pixels of width from which all chips of the legend have their words."""
 _UNKNOWN = Score(math.nan, 0.0, 0)
 
 
@@ -397,6 +399,11 @@ class TradeOffPanel(QWidget):
         self.mix.clicked.connect(self.mix_requested)
         self.progress.cancelled.connect(self.cancel_requested)
         self.use.clicked.connect(self.mix_accepted)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        for chip in self._chips.values():
+            chip.show_word(shown=self.width() >= _ROOM_FOR_WORDS)
 
     # --- showing -------------------------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ class LegendChip(QAbstractButton):
         super().__init__(parent)
         self._token = token
         self._symbol = symbol
+        self._has_word = True
         self.setFont(ui_font(SMALL_PIXELS))
         self.setText(text)
         self.setAccessibleName(text)
@@ -58,14 +59,23 @@ class LegendChip(QAbstractButton):
 
     def sizeHint(self) -> QSize:
         metrics = self.fontMetrics()
+        if not self._has_word:
+            return self.minimumSizeHint()
         return QSize(_SWATCH.width() + 8 + metrics.horizontalAdvance(self.text()), max(18, metrics.height() + 2))
 
     def minimumSizeHint(self) -> QSize:
-        return QSize(_SWATCH.width() + 2, self.sizeHint().height())
+        return QSize(_SWATCH.width() + 2, max(18, self.fontMetrics().height() + 2))
 
     def let_shrink(self) -> None:
         """Let the word give way where the card is narrow, down to the swatch alone."""
         self.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+
+    def show_word(self, *, shown: bool) -> None:
+        """Show the word, or the swatch alone; the tooltip says what it is."""
+        if shown != self._has_word:
+            self._has_word = shown
+            self.updateGeometry()
+            self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         tokens = current()
@@ -83,6 +93,9 @@ class LegendChip(QAbstractButton):
         active = self.hasFocus() or (self.underMouse() and self.isCheckable())
         painter.setPen(tokens.color("accent" if self.hasFocus() else "text" if active else "muted"))
         text = self.rect().adjusted(_SWATCH.width() + 6, 0, 0, 0)
+        if not self._has_word:
+            painter.end()
+            return
         words = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, text.width())
         painter.drawText(text, int(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft), words)
         painter.end()
