@@ -74,6 +74,10 @@ def sensitivity_json(summary: NetworkSummary, data: str, answer: Sensitivity) ->
             for label, order in answer.orders.items()
         },
         "weight_error_correlation": answer.weight_error_correlation,
+        "correlations": dict(answer.correlations),
+        "layer_correlations": dict(answer.layer_correlations),
+        "proxy_seconds": answer.proxy_seconds,
+        "notes": list(answer.notes),
         "cut_segments": answer.cut_segments,
         "peak_cache_bytes": answer.peak_cache_bytes,
     }
@@ -87,6 +91,7 @@ def _candidate_json(candidate: Candidate) -> dict[str, Any]:
         "samples": candidate.samples,
         "bytes": candidate.bytes,
         "weight_sqnr_db": candidate.weight_sqnr_db,
+        "proxies": dict(candidate.proxies),
     }
 
 
@@ -106,9 +111,29 @@ def sensitivity_text(summary: NetworkSummary, data: str, answer: Sensitivity) ->
         f"of one layer changed, on {min(samples)} to {max(samples)} samples of {data}, in {duration(answer.seconds)}"
     )
     notes = [f"most sensitive first in {middle}; ~ the next layer may be as sensitive"]
-    if math.isfinite(answer.weight_error_correlation):
-        notes.append(f"rank correlation with the error of the weights alone: {answer.weight_error_correlation:.2f}")
+    notes += [*answer.notes, *_proxy_notes(answer)]
     return "\n".join([head, table(rows), *(f"  {note}" for note in notes)])
+
+
+_PROXY_NAMES = {
+    "weight_sqnr_db": "weight error",
+    "input_weighted_sqnr_db": "input-weighted error",
+    "own_output_sqnr_db": "own output error",
+    "gradient_sqnr_db": "gradient",
+}
+
+
+def _proxy_notes(answer: Sensitivity) -> list[str]:
+    """Return how far each cheap guess ranks as the measurement does, the best one first."""
+    if not answer.correlations:
+        return []
+    order = sorted(answer.correlations, key=lambda proxy: -answer.layer_correlations.get(proxy, -1.0))
+    said = [
+        f"{_PROXY_NAMES.get(proxy, proxy)} {answer.correlations[proxy]:.2f}"
+        + (f" ({answer.layer_correlations[proxy]:.2f})" if proxy in answer.layer_correlations else "")
+        for proxy in order
+    ]
+    return [f"rank correlation of cheap guesses with the measured values (among layers): {', '.join(said)}"]
 
 
 def _cell(candidate: Candidate, answer: Sensitivity) -> str:

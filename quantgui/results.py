@@ -406,6 +406,7 @@ class Candidate:
         samples: samples measured on; 0 before.
         bytes: of the layer's weight under `spec`.
         weight_sqnr_db: error of the weight alone, a first guess; NaN where weights are not changed.
+        proxies: all cheap guesses by name (see `analysis.proxies`), in dB, larger is less harmful; NaN where unknown.
     """
 
     layer: str
@@ -416,6 +417,7 @@ class Candidate:
     samples: int
     bytes: int
     weight_sqnr_db: float = float("nan")
+    proxies: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,7 +446,7 @@ class Sensitivity:
         higher_is_better: its direction.
         reference: the metric of `sweep.base` itself.
         candidates: by layer in the network's order, then by spec.
-        orders: the layers by format, most sensitive first; by weight error before anything is measured.
+        orders: the layers by format, most sensitive first; by the best guess before anything is measured.
         weight_error_correlation: Spearman's rank correlation of weight error and measured value, NaN where unknown.
         total_samples: most samples a candidate can be measured on.
         float_forward_seconds: what the float network takes for `total_samples` samples.
@@ -453,6 +455,11 @@ class Sensitivity:
         peak_cache_bytes: most bytes of activations that were kept.
         resumed: candidates whose numbers came from an earlier run, at least in part.
         complete: whether the sweep has ended.
+        correlations: Spearman's rank correlation of each proxy and the measured values of the whole table; those that
+            cannot be told are left out.
+        layer_correlations: the same among the layers of one format, the mean over the formats.
+        proxy_seconds: what the proxies took of `seconds`.
+        notes: sentences for the user, such as why a proxy is missing.
     """
 
     sweep: Sweep
@@ -469,6 +476,10 @@ class Sensitivity:
     peak_cache_bytes: int
     resumed: int
     complete: bool
+    correlations: Mapping[str, float] = field(default_factory=dict)
+    layer_correlations: Mapping[str, float] = field(default_factory=dict)
+    proxy_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 def updated_sensitivity(answer: Sensitivity, news: Iterable[SensitivityReady]) -> Sensitivity:

@@ -1,5 +1,7 @@
 """What a sweep has measured, on disk: a file per question, one line per finished candidate, each line written at once.
 
+Lines of their own hold the cheap guesses (`analysis.proxies`), so that a finished sweep comes back without any run.
+
 The file's name is a hash of everything the numbers depend on, so they can be missing but never stale. What a crash has
 left of a last line is cut off when the file is opened again.
 """
@@ -78,6 +80,7 @@ class SweepStore:
         """
         self.path = path
         self._rows: dict[str, dict[Place, SampleRows]] = {}
+        self._guesses: dict[str, dict[str, float]] = {}
         self._synced = 0.0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +124,26 @@ class SweepStore:
             "spec": layer_spec_to_json(spec),
             "batches": [{"first": place[0], **_to_json(part)} for place, part in rows.items()],
         }
-        line = json.dumps(record).encode() + b"\n"
+        self._write([record])
+
+    def guesses(self, layer: str, spec: LayerSpec) -> Mapping[str, float]:
+        """Return what the proxies said of a candidate; empty where that is not known."""
+        return self._guesses.get(_candidate(layer, spec), {})
+
+    def put_guesses(self, guesses: Iterable[tuple[str, LayerSpec, Mapping[str, float]]]) -> None:
+        """Keep what the proxies said of some candidates (layer, spec).
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        records = []
+        for layer, spec, values in guesses:
+            self._guesses[_candidate(layer, spec)] = dict(values)
+            records.append({"layer": layer, "spec": layer_spec_to_json(spec), "batches": [], "guesses": dict(values)})
+        self._write(records)
+
+    def _write(self, records: Iterable[Mapping[str, Any]]) -> None:
+        line = b"".join(json.dumps(record).encode() + b"\n" for record in records)
         try:
             # One write, so that two programs that work on the same question do not mix their lines.
             written = os.write(self._file, line)
@@ -144,9 +166,13 @@ class SweepStore:
             try:
                 record = json.loads(line)
                 batches = {(b["first"], b["samples"]): _from_json(b) for b in record["batches"]}
+                guesses = {name: float(value) for name, value in record.get("guesses", {}).items()}
                 key = _key(record["layer"], record["spec"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue  # a damaged line is measured anew
+            if guesses:
+                self._guesses[key] = guesses
+                continue
             self._rows.setdefault(key, {}).update(batches)
         return end
 

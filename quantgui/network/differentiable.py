@@ -1,7 +1,8 @@
 """Runs a network in torch, so that gradients flow to its weights and activations.
 
 ONNX Runtime stays the engine (it is faster, and exact); this is for what needs gradients: proxies of sensitivity,
-learned rounding, training. Importing this module imports torch, so it is imported only where it is used.
+learned rounding, training. Importing this module imports torch, so it is imported only where it is used: through
+`network.differentiation`.
 """
 
 from __future__ import annotations
