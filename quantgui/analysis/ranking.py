@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,8 +14,22 @@ from quantgui.results import Array, RankedLayer
 
 CERTAIN_ERRORS = 2.0
 """Standard errors that lie between two values whose order is certain."""
-NEGLIGIBLE = 0.1
-"""Part of the spread of all layers below which an error can change the order of like layers only."""
+_PRIOR_ROWS = 8.0
+"""Rows that the usual spread counts for beside the rows of a layer."""
+_DRAWS = 200
+
+
+@dataclass(frozen=True)
+class RankErrors:
+    """How far the ranks of some layers may be from those that all samples give.
+
+    Attributes:
+        variances: expected square of the distance, by layer.
+        correlation: Spearman's rank correlation to expect.
+    """
+
+    variances: Mapping[str, float]
+    correlation: float
 
 
 def ranked(estimates: Sequence[tuple[str, Estimate]], *, higher_is_better: bool) -> tuple[RankedLayer, ...]:
@@ -31,20 +46,44 @@ def is_certain(a: Estimate, b: Estimate) -> bool:
     return bool(abs(a.value - b.value) > CERTAIN_ERRORS * difference_error(a, b))
 
 
-def undecided(estimates: Sequence[tuple[str, Estimate]], *, higher_is_better: bool) -> frozenset[str]:
-    """Return the layers that more samples should be spent on: their order among their neighbours is not certain.
+def rank_errors(estimates: Sequence[tuple[str, Estimate]], total_samples: int) -> RankErrors:
+    """Return how uncertain the ranks of layers are, where `total_samples` would make them exact.
 
-    Neighbours that are known well enough to be called alike are left out, else those would take all the time.
+    What is common to all layers on a sample changes no rank. What is left of each layer's influences tells how far its
+    value may move; ranks are drawn at random from that, always the same ones.
     """
-    order = sorted(estimates, key=lambda each: _badness(each[1].value, higher_is_better=higher_is_better))
-    finite = np.array([estimate.value for _, estimate in order if math.isfinite(estimate.value)])
-    alike = NEGLIGIBLE * float(finite.std()) if finite.size else 0.0
-    found: set[str] = set()
-    for (first, a), (second, b) in itertools.pairwise(order):
-        error = difference_error(a, b)
-        if not is_certain(a, b) and not error <= alike:
-            found |= {first, second}
-    return frozenset(found)
+    names = [name for name, _ in estimates]
+    values = np.array([estimate.value for _, estimate in estimates])
+    errors = _own_errors([estimate for _, estimate in estimates], total_samples)
+    order = np.nan_to_num(values)  # infinite becomes the largest
+    drawn = order + np.random.default_rng(0).standard_normal((_DRAWS, len(values))) * errors
+    distances = (_each_ranks(drawn) - _each_ranks(order[None])) ** 2
+    count = len(values)
+    lost = 6 * float(distances.sum(1).mean()) / (count * (count**2 - 1)) if count > 1 else 0.0
+    return RankErrors(dict(zip(names, distances.mean(0).tolist(), strict=True)), max(-1.0, 1 - lost))
+
+
+def _own_errors(estimates: Sequence[Estimate], total_samples: int) -> Array:
+    """Return the standard error of each value, (N,), against all samples, without what is common to all values."""
+    rows = np.array([len(estimate.influences) for estimate in estimates])
+    influences = np.full((len(estimates), rows.max(initial=0)), np.nan)
+    for row, estimate in zip(influences, estimates, strict=True):
+        row[: len(estimate.influences)] = estimate.influences
+    known = np.isfinite(influences)
+    clean = np.where(known, influences, 0.0)
+    common = clean.sum(0) / np.maximum(known.sum(0), 1)
+    squares = np.where(known, (clean - common) ** 2, 0.0).sum(1)
+    usual = squares.sum() / max(known.sum(), 1)
+    # Few rows do not show the rare ones: what is usual counts as well.
+    variances = (squares + _PRIOR_ROWS * usual) / (known.sum(1) + _PRIOR_ROWS) / np.maximum(rows - 1, 1)
+    # Of all samples, those that were measured are certain.
+    samples = np.array([estimate.samples for estimate in estimates])
+    return np.asarray(np.sqrt(variances * np.maximum(0.0, 1 - samples / total_samples)))
+
+
+def _each_ranks(values: Array) -> Array:
+    """Return the ranks from 0 within each row of values, (D, N)."""
+    return np.asarray(values.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable"), np.float64)
 
 
 def spearman(a: Array, b: Array) -> float:

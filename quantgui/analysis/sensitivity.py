@@ -1,6 +1,7 @@
 """How sensitive the network is to each layer: one layer changed at a time, the whole network measured.
 
-Numbers come in three steps, each better than the one before: the error of the weights alone; the metric on few samples
+Numbers come in steps, each better than the one before: the error of the weights alone, and other cheap guesses
+(`analysis.proxies`); the metric on few samples
 for all candidates; the metric on more samples for those whose order is not certain yet (or for all, if asked).
 
 A candidate costs about the part of the network behind its layer. The samples are taken in portions whose activations
@@ -16,15 +17,17 @@ import math
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
 from quantgui.analysis.evaluation import Tally
 from quantgui.analysis.metric_function import Metric
-from quantgui.analysis.ranking import ranked, spearman, undecided
+from quantgui.analysis.proxies import GRADIENT_SQNR, PROXIES, WEIGHT_SQNR, Change, Proxies, guess
+from quantgui.analysis.ranking import rank_errors, ranked, spearman
 from quantgui.analysis.scores import Estimate, SampleRows, joined
-from quantgui.analysis.simulation import Grids, Ranges, build_simulation, fake_quantized
+from quantgui.analysis.simulation import Grids, Ranges, build_simulation, fake_quantized, quantizers_for
 from quantgui.analysis.sweep_store import Place, SweepStore
 from quantgui.errors import DataError, MetricError, NetworkError
 from quantgui.network.batch import Batch, carry
@@ -50,6 +53,16 @@ from quantgui.spec.sweep import SMALLER_IS_BETTER, USER_METRIC, Sweep
 
 FIRST_SAMPLES = 8
 """Samples of the first measurement of all candidates."""
+LEAST_SAMPLES = 16
+"""Samples of all candidates: what few samples do not show cannot be told from what is not there."""
+BUDGET = 0.4
+"""Part of all candidates' samples that is run at most where the order matters, and not every number."""
+_GOOD_CORRELATION = 0.998
+"""Expected rank correlation at which an order is good enough."""
+_MANY_SAMPLES = 256
+"""Samples from which on batches are as large as suits the network, even if less would do for the first numbers."""
+_NEGLIGIBLE = 1e-3
+"""Expected square of the distance to the exact rank that needs no more samples."""
 _CACHE_USED = 0.7
 """Part of the cache that a portion of samples may fill: what crosses two cuts, and the outputs of the float network."""
 
@@ -143,6 +156,7 @@ class _Work:
         self.grids: Grids = {}
         self.ranges: Ranges = {}
         self.errors: dict[Key, float] = {}
+        self.guessed = self._recalled_guesses()
         self.rows: dict[Key, dict[Place, SampleRows]] = {key: {} for key in self.keys}
         self.reference: dict[Place, SampleRows] = {}
         self.states: dict[Key | None, Mapping[str, Array]] = {}
@@ -179,47 +193,91 @@ class _Work:
         network = self.executor.network
         return sqnr_db(network.weight(layer), fake_quantized(network, layer, spec.weights, self.grids))
 
+    def guesses(self) -> Iterator[Event]:
+        """Find all other cheap guesses, once it is clear that there is something to measure; yield the table again."""
+        if self.executor.segment_count == 0:
+            # The first batch decides where the network is cut, so let it be one of those that are measured.
+            yield Progress(0, 0, "Preparing to guess")
+            batch = next(self.dataset.batches(self._batch_size, samples=self.total))
+            self.executor.run(batch, FLOAT_SIMULATION, keep=False)
+        network = self.executor.network
+        changes = []
+        for name, spec in self.keys:
+            candidate = self.sweep.candidate(name, spec)
+            seen = {}
+            if candidate.activations is not None:
+                seen = quantizers_for(network, self.sweep.config(name, spec), self.activations, self.ranges)
+            changes.append(Change((name, spec), network.layers[name], candidate, seen))
+        self.guessed = yield from guess(self.executor, self.dataset, changes, self.grids)
+        if self.store is not None:
+            found = self.guessed.values.items()
+            self.store.put_guesses((key[0], self.sweep.candidate(*key), values) for key, values in found)
+        yield self._table(complete=False)
+
+    def _recalled_guesses(self) -> Proxies:
+        """Return the guesses of an earlier run; none unless they are known for every candidate."""
+        known = {} if self.store is None else {k: self.store.guesses(k[0], self.sweep.candidate(*k)) for k in self.keys}
+        return Proxies(known if all(known.values()) else {})
+
     # --- second and third: the network ---------------------------------------------------------------------------
 
     def measure(self) -> Iterator[Event]:
         """Yield numbers on few samples for all candidates, then on more where they are needed."""
-        batches = self.dataset.batches(samples=self.total)
         # A recurrent network goes through its samples in order, with a state of its own for each candidate.
         in_one = bool(self.dataset.carried)
         target = self.total if in_one else min(FIRST_SAMPLES, self.total)
+        # The first ranking should come early: it needs one candidate of each layer.
+        columns = list(self._columns().values())
+        middle = columns[len(columns) // 2]
+        if not in_one and len(columns) > 1:
+            yield from self._measure_up_to(target, middle)
+            yield self._table(complete=False)
         active: Sequence[Key] = self.keys
         while active:
-            yield from self._measure_up_to(target, batches, active)
-            measured = self._samples()
-            if measured >= self.total:
+            yield from self._measure_up_to(target, active)
+            if target >= self.total:
                 break
-            if self.sweep.exact:
-                target = self.total
-            else:
-                active = self._undecided(active)
-                target = min(self.total, 2 * measured)
-            yield self._table(complete=not active)
-        if active:
-            yield self._table(complete=True)
+            target = self.total if self.sweep.exact else min(self.total, 2 * target)
+            active = self.keys if self.sweep.exact else self._worth_more(target)
+            while not active and target < self.total:
+                target = min(self.total, 2 * target)
+                active = self._worth_more(target)
+            if active:
+                yield self._table(complete=False)
+        yield self._table(complete=True)
 
-    def _measure_up_to(self, target: int, batches: Iterator[Batch], active: Sequence[Key]) -> Iterator[Event]:
-        while self._samples() < target:
+    @cached_property
+    def _batch_size(self) -> int | None:
+        """Samples per batch: few, where only few samples are needed in all; None for what suits the network."""
+        usual = next(self.dataset.batches(samples=self.total), None)
+        few = self.total <= _MANY_SAMPLES and usual is not None and usual.samples > FIRST_SAMPLES
+        return FIRST_SAMPLES if few else None
+
+    def _measure_up_to(self, target: int, active: Sequence[Key]) -> Iterator[Event]:
+        """Yield the numbers of `active` on the first `target` samples."""
+        batches = self.dataset.batches(self._batch_size, samples=self.total)
+        seen = 0
+        while seen < target:
             portion: list[_Prepared] = []
-            places, size = len(self.places), 0
-            while self._samples() < target and (batch := next(batches, None)) is not None:
+            before, size = seen, 0
+            while seen < target and (batch := next(batches, None)) is not None:
                 place = (batch.first, batch.samples)
+                seen += batch.samples
+                if place not in self.places:
+                    self.places.append(place)
                 self._recall(active, place)
-                self.places.append(place)
                 # What is known already needs no activations.
                 if place in self.reference and all(place in self.rows[key] for key in active):
                     continue
-                yield Progress(self._samples(), target, f"Preparing {target} samples")
+                if not self.guessed.values:
+                    yield from self.guesses()
+                yield Progress(seen, target, f"Preparing {target} samples")
                 portion.append(self._prepare(batch))
                 size += portion[-1].bytes + 2 * self.executor.front_bytes(batch)
                 if not self.dataset.carried and size * (1 + 1 / len(portion)) > _CACHE_USED * self.executor.cache_bytes:
                     break
-            if len(self.places) == places:
-                raise DataError(f"The data ended after {self._samples()} of {target} samples.")
+            if seen == before:
+                raise DataError(f"The data ended after {seen} of {target} samples.")
             yield from self._measure_portion(portion, active)
 
     def _recall(self, active: Sequence[Key], place: Place) -> None:
@@ -229,7 +287,9 @@ class _Work:
             return
         for key in active:
             known = self.store.rows(key[0], self.sweep.candidate(*key))
-            if place in known and not (self.dataset.carried and sum(samples for _, samples in known) < self.total):
+            if place not in known or place in self.rows[key]:
+                continue
+            if not self.dataset.carried or sum(samples for _, samples in known) >= self.total:
                 self.rows[key][place] = known[place]
                 self.resumed.add(key)
         known = self.store.rows(*_REFERENCE)
@@ -261,8 +321,8 @@ class _Work:
             if portion:
                 by_layer.setdefault(key[0], []).append(key)
         started, done = time.perf_counter(), 0
-        label = f"Measuring {len(active)} candidates on {self._samples()} samples"
         samples = sum(each.batch.samples for each in portion)
+        label = f"Measuring {len(active)} candidates on {samples} samples"
         for name, keys in by_layer.items():
             layer = self.executor.network.layers[name]
             cut = frozenset({layer.weight, *layer.users})
@@ -324,10 +384,6 @@ class _Work:
 
     # --- what is known -------------------------------------------------------------------------------------------
 
-    def _samples(self) -> int:
-        """Return the samples that have been read."""
-        return sum(samples for _, samples in self.places)
-
     def _estimate(self, key: Key, batches: int) -> Estimate:
         """Return the metric of a candidate on the first `batches` batches."""
         if (key, batches) not in self.known:
@@ -345,14 +401,29 @@ class _Work:
             columns.setdefault(self.sweep.label(self.sweep.candidate(*key)), []).append(key)
         return columns
 
-    def _undecided(self, active: Sequence[Key]) -> list[Key]:
-        """Return those of `active` whose place in their column is not certain."""
-        chosen: set[Key] = set()
+    def _worth_more(self, target: int) -> list[Key]:
+        """Return those candidates that should be measured on `target` samples: where they may change ranks most.
+
+        Half of what is left of the budget is spent, all of it at the end. Columns whose order is as good as exact get
+        none.
+        """
+        if target <= LEAST_SAMPLES:
+            return list(self.keys)
+        samples = {key: sum(count for _, count in self.places[: self._batches(key)]) for key in self.keys}
+        left = BUDGET * self.total * len(self.keys) - sum(samples.values())
+        allowance = left if target >= self.total else left / 2
+        uncertain: list[tuple[float, Key]] = []
         for keys in self._columns().values():
-            going_on = [key for key in keys if key in set(active)]
-            names = undecided(self._estimates(keys), higher_is_better=self._higher_is_better)
-            chosen |= {key for key in going_on if key[0] in names}
-        return [key for key in active if key in chosen]
+            errors = rank_errors(self._estimates(keys), self.total)
+            if errors.correlation < _GOOD_CORRELATION:
+                uncertain += [(errors.variances[key[0]], key) for key in keys if samples[key] < target]
+        chosen = set()
+        for variance, key in sorted(uncertain, key=lambda each: -each[0]):
+            allowance -= target - samples[key]
+            if allowance < 0 or variance < _NEGLIGIBLE:
+                break
+            chosen.add(key)
+        return [key for key in self.keys if key in chosen]
 
     def _estimates(self, keys: Sequence[Key]) -> list[tuple[str, Estimate]]:
         """Return the measured candidates of a column, by layer.
@@ -400,19 +471,36 @@ class _Work:
         score = estimates[layer.name, label].score if known else Score(math.nan, math.nan, 0)
         size = weight_bytes(layer.channels, layer.elements_per_channel, spec.weights, float_bits=layer.float_bits)
         error = self.errors.get(key, math.nan)
-        return Candidate(layer.name, label, spec, score.value, score.stderr, score.samples, size, error)
+        proxies = {proxy: self._guesses(proxy, [key])[0] for proxy in PROXIES}
+        return Candidate(layer.name, label, spec, score.value, score.stderr, score.samples, size, error, proxies)
 
     def _order(self, keys: Sequence[Key]) -> tuple[RankedLayer, ...]:
         if all(self._batches(key) for key in keys):
             return ranked(self._estimates(keys), higher_is_better=self._higher_is_better)
-        guesses = sorted((self.errors[key], key[0]) for key in keys if key in self.errors)
-        return tuple(RankedLayer(name, certain=False) for _, name in guesses)
+        guesses = self._guesses(GRADIENT_SQNR, keys)
+        if any(math.isnan(guess) for guess in guesses):
+            guesses = self._guesses(WEIGHT_SQNR, keys)
+        known = sorted((guess, key[0]) for guess, key in zip(guesses, keys, strict=True) if not math.isnan(guess))
+        return tuple(RankedLayer(name, certain=False) for _, name in known)
+
+    def _guesses(self, proxy: str, keys: Sequence[Key]) -> list[float]:
+        """Return what a proxy says of candidates, NaN where it says nothing."""
+        if proxy == WEIGHT_SQNR:
+            return [self.errors.get(key, math.nan) for key in keys]
+        return [self.guessed.values.get(key, {}).get(proxy, math.nan) for key in keys]
 
     def _table(self, *, complete: bool) -> Sensitivity:
         candidates = self._candidates(self.keys)
         sign = 1 if self._higher_is_better else -1
-        errors = np.array([each.weight_sqnr_db for each in candidates])
         values = np.array([sign * each.value for each in candidates])
+        columns = [np.array([each.format == label for each in candidates]) for label in self._columns()]
+        correlations, layer_correlations = {}, {}
+        for proxy in PROXIES:
+            guesses = np.array([each.proxies[proxy] for each in candidates])
+            correlations[proxy] = spearman(guesses, values)
+            found = [spearman(guesses[column], values[column]) for column in columns]
+            known_of = [each for each in found if not math.isnan(each)]
+            layer_correlations[proxy] = float(np.mean(known_of)) if known_of else math.nan
         known = joined(list(self.reference.values())).estimate().score if self.reference else None
         user = self.metric is not None and self.sweep.metric == USER_METRIC
         return Sensitivity(
@@ -422,7 +510,7 @@ class _Work:
             reference=known or Score(math.nan, math.nan, 0),
             candidates=candidates,
             orders={label: self._order(keys) for label, keys in self._columns().items()},
-            weight_error_correlation=spearman(errors, values),
+            weight_error_correlation=correlations[WEIGHT_SQNR],
             total_samples=self.total,
             float_forward_seconds=self.forward_seconds,
             seconds=time.perf_counter() - self.started,
@@ -430,4 +518,8 @@ class _Work:
             peak_cache_bytes=self.peak_cache,
             resumed=len(self.resumed),
             complete=complete,
+            correlations={proxy: value for proxy, value in correlations.items() if not math.isnan(value)},
+            layer_correlations={proxy: value for proxy, value in layer_correlations.items() if not math.isnan(value)},
+            proxy_seconds=self.guessed.seconds,
+            notes=self.guessed.notes,
         )

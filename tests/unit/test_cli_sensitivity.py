@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -71,7 +70,7 @@ def test_that_an_interrupt_keeps_what_is_done(
         measured = 0
         for event in handle(bench, request):
             yield event
-            measured += isinstance(event, SensitivityReady) and event.candidates[0].samples > 0
+            measured += isinstance(event, SensitivityReady) and any(c.samples for c in event.candidates)
             if measured == 2:
                 raise KeyboardInterrupt
 
@@ -82,9 +81,9 @@ def test_that_an_interrupt_keeps_what_is_done(
     partial = json.loads((tmp_path / "s.json").read_text())
     assert not partial["complete"]
     known = [c["samples"] > 0 for layer in partial["layers"] for c in layer["candidates"]]
-    assert sum(known) == 4
+    assert sum(known) == 2  # the middle of the formats comes first, for a first ranking
     answer = run_json(COMMAND, capsys)
-    assert answer["resumed"] >= 4
+    assert answer["resumed"] >= 2
     assert all(c["samples"] > 0 for layer in answer["layers"] for c in layer["candidates"])
 
 
@@ -101,4 +100,5 @@ def test_that_the_text_ranks_the_layers(capsys: pytest.CaptureFixture[str]) -> N
     assert main(COMMAND) == 0
     text = capsys.readouterr().out
     assert "most sensitive first in int8" in text
-    assert not math.isnan(float(text.split("weights alone: ")[1].split()[0]))
+    for guess in ("weight error", "input-weighted error", "own output error", "gradient"):
+        assert -1 <= float(text.splitlines()[-1].split(f"{guess} ")[1].split()[0]) <= 1
