@@ -27,7 +27,9 @@ from quantgui.spec.quantizer import LayerSpec
 
 _RESORT_MS = 400
 _NAME_WIDTH, _PRESENT_WIDTH, _LEAST_WIDTH = 140, 46, 44
+_GOOD_WIDTH = 54
 _HEADER_MARGINS, _TITLE_MARGINS, _ARROW = 12, 8, 12
+_NAMES_LOOKED_AT = 200
 _FIRST_SAMPLES = 8
 _FORWARD_SHARE = 0.6
 """About the part of a forward pass that a candidate takes: what lies behind its layer."""
@@ -384,6 +386,13 @@ class SensitivityPanel(QWidget):
         titles = {column: small.horizontalAdvance(UNCERTAIN + model.column_text(column)) for column in columns}
         needed = {column: max(width + _TITLE_MARGINS, _LEAST_WIDTH) for column, width in titles.items()}
         room = self.table.viewport().width() - sum(fixed.values())
+        # What the formats can spare goes to the names.
+        spare = max(room - sum(max(width, _GOOD_WIDTH) for width in needed.values()), 0)
+        names = {model.name_text(row) for row in range(min(model.rowCount(), _NAMES_LOOKED_AT))}
+        longest = max(map(metrics.horizontalAdvance, names), default=0) + _HEADER_MARGINS + 2
+        extra = min(max(longest - _NAME_WIDTH, 0), spare)
+        fixed[Fixed.NAME] += extra
+        room -= extra
         wanted = room, *fixed.values(), *needed.values()
         if wanted == self._fitted:
             return
