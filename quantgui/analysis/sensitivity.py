@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +25,7 @@ import numpy as np
 from quantgui.analysis.evaluation import Tally
 from quantgui.analysis.metric_function import Metric
 from quantgui.analysis.proxies import GRADIENT_SQNR, PROXIES, WEIGHT_SQNR, Change, Proxies, guess
-from quantgui.analysis.ranking import ranked, spearman, undecided
+from quantgui.analysis.ranking import rank_errors, ranked, spearman
 from quantgui.analysis.scores import Estimate, SampleRows, joined
 from quantgui.analysis.simulation import Grids, Ranges, build_simulation, fake_quantized, quantizers_for
 from quantgui.analysis.sweep_store import Place, SweepStore
@@ -52,6 +53,16 @@ from quantgui.spec.sweep import SMALLER_IS_BETTER, USER_METRIC, Sweep
 
 FIRST_SAMPLES = 8
 """Samples of the first measurement of all candidates."""
+LEAST_SAMPLES = 16
+"""Samples of all candidates: what few samples do not show cannot be told from what is not there."""
+BUDGET = 0.4
+"""Part of all candidates' samples that is run at most where the order matters, and not every number."""
+_GOOD_CORRELATION = 0.998
+"""Expected rank correlation at which an order is good enough."""
+_MANY_SAMPLES = 256
+"""Samples from which on batches are as large as suits the network, even if less would do for the first numbers."""
+_NEGLIGIBLE = 1e-3
+"""Expected square of the distance to the exact rank that needs no more samples."""
 _CACHE_USED = 0.7
 """Part of the cache that a portion of samples may fill: what crosses two cuts, and the outputs of the float network."""
 
@@ -187,7 +198,7 @@ class _Work:
         if self.executor.segment_count == 0:
             # The first batch decides where the network is cut, so let it be one of those that are measured.
             yield Progress(0, 0, "Preparing to guess")
-            batch = next(self.dataset.batches(samples=self.total))
+            batch = next(self.dataset.batches(self._batch_size, samples=self.total))
             self.executor.run(batch, FLOAT_SIMULATION, keep=False)
         network = self.executor.network
         changes = []
@@ -212,45 +223,61 @@ class _Work:
 
     def measure(self) -> Iterator[Event]:
         """Yield numbers on few samples for all candidates, then on more where they are needed."""
-        batches = self.dataset.batches(samples=self.total)
         # A recurrent network goes through its samples in order, with a state of its own for each candidate.
         in_one = bool(self.dataset.carried)
         target = self.total if in_one else min(FIRST_SAMPLES, self.total)
+        # The first ranking should come early: it needs one candidate of each layer.
+        columns = list(self._columns().values())
+        middle = columns[len(columns) // 2]
+        if not in_one and len(columns) > 1:
+            yield from self._measure_up_to(target, middle)
+            yield self._table(complete=False)
         active: Sequence[Key] = self.keys
         while active:
-            yield from self._measure_up_to(target, batches, active)
-            measured = self._samples()
-            if measured >= self.total:
+            yield from self._measure_up_to(target, active)
+            if target >= self.total:
                 break
-            if self.sweep.exact:
-                target = self.total
-            else:
-                active = self._undecided(active)
-                target = min(self.total, 2 * measured)
-            yield self._table(complete=not active)
-        if active:
-            yield self._table(complete=True)
+            target = self.total if self.sweep.exact else min(self.total, 2 * target)
+            active = self.keys if self.sweep.exact else self._worth_more(target)
+            while not active and target < self.total:
+                target = min(self.total, 2 * target)
+                active = self._worth_more(target)
+            if active:
+                yield self._table(complete=False)
+        yield self._table(complete=True)
 
-    def _measure_up_to(self, target: int, batches: Iterator[Batch], active: Sequence[Key]) -> Iterator[Event]:
-        while self._samples() < target:
+    @cached_property
+    def _batch_size(self) -> int | None:
+        """Samples per batch: few, where only few samples are needed in all; None for what suits the network."""
+        usual = next(self.dataset.batches(samples=self.total), None)
+        few = self.total <= _MANY_SAMPLES and usual is not None and usual.samples > FIRST_SAMPLES
+        return FIRST_SAMPLES if few else None
+
+    def _measure_up_to(self, target: int, active: Sequence[Key]) -> Iterator[Event]:
+        """Yield the numbers of `active` on the first `target` samples."""
+        batches = self.dataset.batches(self._batch_size, samples=self.total)
+        seen = 0
+        while seen < target:
             portion: list[_Prepared] = []
-            places, size = len(self.places), 0
-            while self._samples() < target and (batch := next(batches, None)) is not None:
+            before, size = seen, 0
+            while seen < target and (batch := next(batches, None)) is not None:
                 place = (batch.first, batch.samples)
+                seen += batch.samples
+                if place not in self.places:
+                    self.places.append(place)
                 self._recall(active, place)
-                self.places.append(place)
                 # What is known already needs no activations.
                 if place in self.reference and all(place in self.rows[key] for key in active):
                     continue
                 if not self.guessed.values:
                     yield from self.guesses()
-                yield Progress(self._samples(), target, f"Preparing {target} samples")
+                yield Progress(seen, target, f"Preparing {target} samples")
                 portion.append(self._prepare(batch))
                 size += portion[-1].bytes + 2 * self.executor.front_bytes(batch)
                 if not self.dataset.carried and size * (1 + 1 / len(portion)) > _CACHE_USED * self.executor.cache_bytes:
                     break
-            if len(self.places) == places:
-                raise DataError(f"The data ended after {self._samples()} of {target} samples.")
+            if seen == before:
+                raise DataError(f"The data ended after {seen} of {target} samples.")
             yield from self._measure_portion(portion, active)
 
     def _recall(self, active: Sequence[Key], place: Place) -> None:
@@ -260,7 +287,9 @@ class _Work:
             return
         for key in active:
             known = self.store.rows(key[0], self.sweep.candidate(*key))
-            if place in known and not (self.dataset.carried and sum(samples for _, samples in known) < self.total):
+            if place not in known or place in self.rows[key]:
+                continue
+            if not self.dataset.carried or sum(samples for _, samples in known) >= self.total:
                 self.rows[key][place] = known[place]
                 self.resumed.add(key)
         known = self.store.rows(*_REFERENCE)
@@ -292,8 +321,8 @@ class _Work:
             if portion:
                 by_layer.setdefault(key[0], []).append(key)
         started, done = time.perf_counter(), 0
-        label = f"Measuring {len(active)} candidates on {self._samples()} samples"
         samples = sum(each.batch.samples for each in portion)
+        label = f"Measuring {len(active)} candidates on {samples} samples"
         for name, keys in by_layer.items():
             layer = self.executor.network.layers[name]
             cut = frozenset({layer.weight, *layer.users})
@@ -355,10 +384,6 @@ class _Work:
 
     # --- what is known -------------------------------------------------------------------------------------------
 
-    def _samples(self) -> int:
-        """Return the samples that have been read."""
-        return sum(samples for _, samples in self.places)
-
     def _estimate(self, key: Key, batches: int) -> Estimate:
         """Return the metric of a candidate on the first `batches` batches."""
         if (key, batches) not in self.known:
@@ -376,14 +401,29 @@ class _Work:
             columns.setdefault(self.sweep.label(self.sweep.candidate(*key)), []).append(key)
         return columns
 
-    def _undecided(self, active: Sequence[Key]) -> list[Key]:
-        """Return those of `active` whose place in their column is not certain."""
-        chosen: set[Key] = set()
+    def _worth_more(self, target: int) -> list[Key]:
+        """Return those candidates that should be measured on `target` samples: where they may change ranks most.
+
+        Half of what is left of the budget is spent, all of it at the end. Columns whose order is as good as exact get
+        none.
+        """
+        if target <= LEAST_SAMPLES:
+            return list(self.keys)
+        samples = {key: sum(count for _, count in self.places[: self._batches(key)]) for key in self.keys}
+        left = BUDGET * self.total * len(self.keys) - sum(samples.values())
+        allowance = left if target >= self.total else left / 2
+        uncertain: list[tuple[float, Key]] = []
         for keys in self._columns().values():
-            going_on = [key for key in keys if key in set(active)]
-            names = undecided(self._estimates(keys), higher_is_better=self._higher_is_better)
-            chosen |= {key for key in going_on if key[0] in names}
-        return [key for key in active if key in chosen]
+            errors = rank_errors(self._estimates(keys), self.total)
+            if errors.correlation < _GOOD_CORRELATION:
+                uncertain += [(errors.variances[key[0]], key) for key in keys if samples[key] < target]
+        chosen = set()
+        for variance, key in sorted(uncertain, key=lambda each: -each[0]):
+            allowance -= target - samples[key]
+            if allowance < 0 or variance < _NEGLIGIBLE:
+                break
+            chosen.add(key)
+        return [key for key in self.keys if key in chosen]
 
     def _estimates(self, keys: Sequence[Key]) -> list[tuple[str, Estimate]]:
         """Return the measured candidates of a column, by layer.
