@@ -98,12 +98,12 @@ def test_that_other_widths_are_taken_as_float32_and_views_of_any_order_are_round
     assert np.array_equal(out, expected)
 
 
-def run_qdq(x: np.ndarray, scale: np.ndarray, kind: int, axis: int | None, *, reference: bool, opset: int = 23):
+def run_qdq(x, scale, kind, axis, *, reference: bool, opset: int = 23, zeros=None):
     """Return ``x`` behind QuantizeLinear and DequantizeLinear of ONNX Runtime or of onnx's reference evaluator."""
     attributes = {} if axis is None else {"axis": axis}
     constants = [
         numpy_helper.from_array(scale if axis is not None else scale.reshape(()), "scale"),
-        helper.make_tensor("zero", kind, scale.shape if axis is not None else (), [0.0] * scale.size),
+        helper.make_tensor("zero", kind, scale.shape if axis is not None else (), zeros or [0.0] * scale.size),
     ]
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], **attributes),
@@ -142,6 +142,18 @@ def test_that_the_reference_evaluator_gives_the_same_minifloats(fmt, name):
     spec = QuantizerSpec(fmt)
     kind = getattr(TensorProto, str(fmt).replace("_", "").upper())
     expected = run_qdq(x, weight_qparams(x, spec, 0).scale, kind, 0, reference=True)
+    assert np.array_equal(fake_quantize(x, spec, 0)[0], expected)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize(("signed", "symmetric"), [(True, True), (False, False), (True, False)])
+def test_that_the_reference_evaluator_gives_the_same_integers(bits, signed, symmetric):
+    x = MATRICES["gaussian"]
+    spec = QuantizerSpec(IntFormat(bits, signed), symmetric, PerChannel(), LeastSquaredError())
+    qparams = weight_qparams(x, spec, 0)
+    kind = getattr(TensorProto, f"{'' if signed else 'U'}INT{bits}")
+    zeros = qparams.zero_point.tolist()
+    expected = run_qdq(x, qparams.scale, kind, 0, reference=True, opset=25 if bits == 2 else 23, zeros=zeros)
     assert np.array_equal(fake_quantize(x, spec, 0)[0], expected)
 
 

@@ -319,6 +319,8 @@ class WeightsPanel(QWidget):
                 text = self.tr("Grid of the widest of {number} channels, no. {index}; the finest is {ratio}× finer")
             case PerGroup() | PerBlock():
                 text = self.tr("Grid of the widest of {number} groups; the finest is {ratio}× finer")
+            case _ if not spec.is_integer:
+                text = self.tr("One grid for all weights")
             case _:
                 text = self.tr("One grid for all weights, zero point {zero_point}")
         return text.format(
