@@ -8,7 +8,7 @@ from quantgui.interrupts import leave_at_interrupt
 def main() -> int:
     """Run the command line and return the exit code."""
     with leave_at_interrupt():
-        from quantgui.cli import main as run
+        from quantgui.cli.main import main as run
     return run()
 
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from quantgui import cli
+from quantgui.cli import main as cli
 from quantgui.paths import sample_models
 from quantgui.terminal import has_display
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantgui.spec.config import QuantConfig
+from quantgui.spec.config import QuantConfig, UnknownName
 from quantgui.spec.mix import Mix
 from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
 from quantgui.spec.sweep import Sweep
@@ -698,6 +698,7 @@ class SettingsRead:
         config: what it says.
         unknown: sentences on names that match nothing in the network.
         notes: what else is to be said.
+        unknown_names: the names of `unknown`, each with the nearest that does match.
     """
 
     path: str
@@ -705,6 +706,7 @@ class SettingsRead:
     config: QuantConfig
     unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    unknown_names: tuple[UnknownName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -347,24 +347,25 @@ class Bench:
     def _write_settings(self, request: WriteSettings) -> Iterator[Event]:
         opened, data = self._opened(), self._data
         dialect = find_dialect(request.dialect)
-        if dialect.needs_ranges and data is None and activation_tensors(opened.network, request.config):
-            raise DataError(f"A file for {dialect.title} holds ranges of activations, which come from data: open some.")
-        if dialect.needs_ranges and data is not None:
+        info = dialect.info
+        if info.needs_ranges and data is None and activation_tensors(opened.network, request.config):
+            raise DataError(f"A file for {info.title} holds ranges of activations, which come from data: open some.")
+        if info.needs_ranges and data is not None:
             yield from _prepare(opened, data, request.config)
-        yield Progress(0, 0, f"Writing {dialect.title}")
+        yield Progress(0, 0, f"Writing {info.title}")
         activations = {} if data is None else data.activations
-        material = gather(opened.network, request.config, activations, request.sensitivity, grids=dialect.needs_ranges)
+        material = gather(opened.network, request.config, activations, request.sensitivity, grids=info.needs_ranges)
         written = dialect.write(material)
         refuse_source(Path(request.path), Path(opened.network.summary.path))
         write_text(written.text, Path(request.path))
-        yield SettingsWritten(request.path, dialect.name, request.config, written.notes)
+        yield SettingsWritten(request.path, info.name, request.config, written.notes)
 
     def _read_settings(self, path: str, dialect: str) -> Iterator[Event]:
         summary = self._opened().network.summary
         yield Progress(0, 0, "Reading")
         found, imported = read_dialect(read_text(Path(path)), summary, dialect)
         unknown = tuple(unmatched(each) for each in imported.unknown)
-        yield SettingsRead(path, found.title, imported.config, unknown, imported.notes)
+        yield SettingsRead(path, found.info.title, imported.config, unknown, imported.notes, imported.unknown)
 
     def _write_report(self, request: WriteReport) -> Iterator[Event]:
         opened, data = self._opened(), self._data

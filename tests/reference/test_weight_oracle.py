@@ -20,7 +20,7 @@ import pytest
 from builders import tensor_info, values
 from onnx import TensorProto, helper, numpy_helper
 
-from quantgui.cli import main
+from quantgui.cli.main import main
 
 node = helper.make_node
 Array = np.ndarray

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from quantgui.cli import main
+from quantgui.cli.main import main
 from quantgui.paths import sample_models, state_folder
 from quantgui.results import Progress, Score
 from quantgui.spec.presets import PRESETS

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from quantgui.cli import main
+from quantgui.cli.main import main
 from quantgui.paths import sample_models
 
 DIGITS = str(sample_models() / "digits" / "digits.onnx")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from quantgui.cli import EXIT_INTERRUPTED, main
+from quantgui.cli.main import main
 from quantgui.engine.bench import Bench
+from quantgui.interrupts import EXIT_INTERRUPTED
 from quantgui.paths import sample_models, state_folder
 from quantgui.results import SensitivityReady
 

@@ -16,8 +16,8 @@ from quantgui.export.dialects.table import DIALECTS, find_dialect, read_dialect
 from quantgui.results import Calibrated
 from quantgui.spec.presets import find_preset, preset_config
 
-WRITTEN = [dialect.name for dialect in DIALECTS if not dialect.needs_sensitivity]
-READ = [dialect.name for dialect in DIALECTS if dialect.read is not None]
+WRITTEN = [dialect.info.name for dialect in DIALECTS if not dialect.info.needs_sensitivity]
+READ = [dialect.info.name for dialect in DIALECTS if dialect.read is not None]
 ROOT = Path(__file__).parents[2]
 
 
@@ -45,7 +45,7 @@ def test_that_what_is_written_is_read_back(materials: dict[str, Material], name:
     material = materials[which]
     written = find_dialect(name).write(material)
     dialect, read = read_dialect(written.text, material.summary, name)
-    assert dialect.name == name
+    assert dialect.info.name == name
     assert read.unknown == ()
     differing = [
         layer.name

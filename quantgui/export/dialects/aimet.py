@@ -7,6 +7,7 @@ Version 2.0.0 has the terms of QuantizeLinear instead. Source: AIMET 2.42, "Enco
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -247,9 +248,10 @@ def _text(value: Mapping[str, Any]) -> str:
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
-def recognises(text: str) -> bool:
-    """Return whether `text` looks like encodings of any version."""
-    return '"version"' in text and ('"param_encodings"' in text or '"encodings"' in text)
+def recognises(text: str, version: str = "") -> bool:
+    """Return whether `text` looks like encodings, of a version that starts so."""
+    named = re.search(rf'"version"\s*:\s*"{re.escape(version)}', text)
+    return named is not None and ('"param_encodings"' in text or '"encodings"' in text)
 
 
 def read(text: str, summary: NetworkSummary) -> Imported:

@@ -13,6 +13,7 @@ from quantgui.network.network import Network
 from quantgui.numerics.qparams import QParams
 from quantgui.results import ActivationReady, Array, LayerInfo, NetworkSummary, Sensitivity
 from quantgui.spec.config import QuantConfig, UnknownName
+from quantgui.spec.dialects import DialectInfo
 from quantgui.spec.formats import Format, IntFormat
 from quantgui.spec.granularity import Granularity, PerGroup
 from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
@@ -111,24 +112,16 @@ class Dialect:
     """The file of another tool.
 
     Attributes:
-        name: as on the command line.
-        title: for people.
-        suffix: usual ending of the file's name.
+        info: what is to be known of it without writing any.
         write: makes the text; raises ExportError where the tool cannot say what is wanted at all.
         read: makes a configuration of a text; None where the file does not hold enough. Raises ExportError.
         recognises: whether a text looks like such a file.
-        needs_ranges: whether the file holds grids of activations, so that calibration data is needed.
-        needs_sensitivity: whether it is made of a sensitivity table.
     """
 
-    name: str
-    title: str
-    suffix: str
+    info: DialectInfo
     write: Callable[[Material], Written]
     read: Callable[[str, NetworkSummary], Imported] | None = None
     recognises: Callable[[str], bool] = field(default=lambda _: False)
-    needs_ranges: bool = False
-    needs_sensitivity: bool = False
 
 
 def gather(

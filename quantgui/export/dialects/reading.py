@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ from quantgui.export.dialects.material import Imported
 from quantgui.results import LayerInfo, NetworkSummary
 from quantgui.spec.config import QuantConfig, UnknownName
 from quantgui.spec.granularity import PerTensor
-from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
+from quantgui.spec.presets import activation_spec
+from quantgui.spec.quantizer import FixedRange, LayerSpec, QuantizerSpec
 from quantgui.spec.serialization import write_text_atomically
 
 _LONGEST_FILE = 1 << 28
+_WITH_OUTPUT = ("Conv", "ConvTranspose")
+"""Operators whose `LayerSpec.activations` is for input and output, so no fixed range fits."""
 
 
 def read_text(path: Path) -> str:
@@ -88,7 +91,7 @@ def imported(
 ) -> Imported:
     """Return the configuration of what was read; names in `unmatched` get the nearest of `known`."""
     layers = {layer.name: layer for layer in summary.layers}
-    overrides, fixed = {}, []
+    overrides, fixed, anew = {}, [], []
     for each, read in found.items():
         layer = layers[each]
         if layer.read_only or not layer.finite:
@@ -99,6 +102,9 @@ def imported(
             activations = QuantizerSpec(
                 activations.format, activations.symmetric, PerTensor(), activations.range_estimator
             )
+        if activations is not None and isinstance(activations.range_estimator, FixedRange) and layer.op in _WITH_OUTPUT:
+            activations = replace(activations, range_estimator=activation_spec(8).range_estimator)
+            anew.append(each)
         overrides[each] = LayerSpec(read.weights, activations)
     names = list(dict.fromkeys(known))
     unknown = tuple(
@@ -106,6 +112,12 @@ def imported(
         for each in unmatched
     )
     notes = tuple(f"'{each}' stays as it is in the network's file." for each in fixed)
+    if anew:
+        sentence = (
+            f"Ranges of activations of {len(anew)} convolutions are found anew from data: in the file input and output "
+            "have one each, in a configuration one together."
+        )
+        notes += (sentence,)
     return Imported(QuantConfig(name=name).with_overrides(overrides), unknown, notes)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from quantgui.errors import ExportError
 from quantgui.export.dialects import (
     aimet,
@@ -16,36 +19,34 @@ from quantgui.export.dialects import (
     quark,
     torchao,
 )
-from quantgui.export.dialects.material import Dialect, Imported
+from quantgui.export.dialects.material import Dialect, Imported, Material, Written
 from quantgui.results import NetworkSummary
+from quantgui.spec.dialects import DIALECTS as INFOS
 
-DIALECTS = (
-    Dialect(
-        "aimet-0.6.1", "AIMET encodings 0.6.1", ".encodings", aimet.write_0_6_1, aimet.read, aimet.recognises, True
-    ),
-    Dialect("aimet-1.0", "AIMET encodings 1.0.0", ".encodings", aimet.write_1_0_0, aimet.read, aimet.recognises, True),
-    Dialect("aimet-2.0", "AIMET encodings 2.0.0", ".encodings", aimet.write_2_0_0, aimet.read, aimet.recognises, True),
-    Dialect("qnn", "QNN quantization overrides", ".json", aimet.write_0_6_1, aimet.read, aimet.recognises, True),
-    Dialect(
-        "ort", "Program for ONNX Runtime's quantizer", ".py", onnxruntime.write, onnxruntime.read,
-        onnxruntime.recognises, True,
-    ),
-    Dialect("nncf", "Program for NNCF", ".py", nncf.write, nncf.read, nncf.recognises),
-    Dialect("quark", "AMD Quark settings for ONNX", ".json", quark.write, quark.read, quark.recognises),
-    Dialect("torchao", "torchao FqnToConfig", ".json", torchao.write, torchao.read, torchao.recognises),
-    Dialect(
-        "modelopt", "NVIDIA Model-Optimizer quant_cfg", ".json", modelopt.write, modelopt.read, modelopt.recognises
-    ),
-    Dialect(
-        "compressed-tensors", "compressed-tensors config_groups", ".json", compressed_tensors.write,
-        compressed_tensors.read, compressed_tensors.recognises,
-    ),
-    Dialect("llama.cpp", "llama.cpp tensor types", ".txt", llama_cpp.write, llama_cpp.read, llama_cpp.recognises),
-    Dialect("litert", "LiteRT (ai-edge-quantizer) recipe", ".json", litert.write, litert.read, litert.recognises),
-    Dialect("coreml", "Program for coremltools", ".py", coreml.write, coreml.read, coreml.recognises),
-    Dialect("model-explorer", "Model Explorer node data", ".json", model_explorer.write),
-    Dialect("aimet-sensitivity", "AIMET ranking of layers", ".json", aimet.write_sensitivity, needs_sensitivity=True),
-)  # fmt: skip
+_Write = Callable[[Material], Written]
+_Read = Callable[[str, NetworkSummary], Imported]
+_Recognise = Callable[[str], bool]
+
+_READERS: dict[str, tuple[_Write, _Read, _Recognise]] = {
+    "aimet-0.6.1": (aimet.write_0_6_1, aimet.read, partial(aimet.recognises, version="0.")),
+    "aimet-1.0": (aimet.write_1_0_0, aimet.read, partial(aimet.recognises, version="1.")),
+    "aimet-2.0": (aimet.write_2_0_0, aimet.read, partial(aimet.recognises, version="2.")),
+    "qnn": (aimet.write_0_6_1, aimet.read, aimet.recognises),
+    "ort": (onnxruntime.write, onnxruntime.read, onnxruntime.recognises),
+    "nncf": (nncf.write, nncf.read, nncf.recognises),
+    "quark": (quark.write, quark.read, quark.recognises),
+    "torchao": (torchao.write, torchao.read, torchao.recognises),
+    "modelopt": (modelopt.write, modelopt.read, modelopt.recognises),
+    "compressed-tensors": (compressed_tensors.write, compressed_tensors.read, compressed_tensors.recognises),
+    "llama.cpp": (llama_cpp.write, llama_cpp.read, llama_cpp.recognises),
+    "litert": (litert.write, litert.read, litert.recognises),
+    "coreml": (coreml.write, coreml.read, coreml.recognises),
+}
+_WRITERS = {"model-explorer": model_explorer.write, "aimet-sensitivity": aimet.write_sensitivity}
+
+DIALECTS = tuple(
+    Dialect(info, *_READERS[info.name]) if info.readable else Dialect(info, _WRITERS[info.name]) for info in INFOS
+)
 
 
 def find_dialect(name: str) -> Dialect:
@@ -55,9 +56,9 @@ def find_dialect(name: str) -> Dialect:
         ExportError: there is none.
     """
     for dialect in DIALECTS:
-        if dialect.name == name:
+        if dialect.info.name == name:
             return dialect
-    raise ExportError(f"There is no dialect '{name}'; choose one of {', '.join(each.name for each in DIALECTS)}.")
+    raise ExportError(f"There is no dialect '{name}'; choose one of {', '.join(each.info.name for each in DIALECTS)}.")
 
 
 def read_dialect(text: str, summary: NetworkSummary, name: str = "") -> tuple[Dialect, Imported]:
@@ -71,5 +72,5 @@ def read_dialect(text: str, summary: NetworkSummary, name: str = "") -> tuple[Di
         raise ExportError("The file is of no tool known here; name the dialect with --from if it is.")
     dialect = readers[0]
     if dialect.read is None:
-        raise ExportError(f"A file for {dialect.title} does not hold enough to make a configuration of it.")
+        raise ExportError(f"A file for {dialect.info.title} does not hold enough to make a configuration of it.")
     return dialect, dialect.read(text, summary)

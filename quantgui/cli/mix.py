@@ -1,9 +1,8 @@
-"""The command ``quantgui mix``: its arguments, and its answer for programs and for people."""
+"""``quantgui mix``: the best format for each layer within a limit."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -11,16 +10,22 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from quantgui.cli_sensitivity import bit_widths
+from quantgui.cli.arguments import add_data_arguments, add_network_argument, add_target_argument
+from quantgui.cli.command import Answer, Command
+from quantgui.cli.sensitivity import METRIC_HELP, bit_widths
+from quantgui.cli.sensitivity_file import Told, candidate_from, read_told, table_of
+from quantgui.cli.work import Work, violations_json
+from quantgui.engine.requests import Evaluate, FindMix
 from quantgui.errors import DataError, SpecError
-from quantgui.results import Candidate, MixPoint, MixReady, NetworkSummary, Score, Sensitivity
+from quantgui.results import EvaluationReady, MixPoint, MixReady, NetworkSummary, Score, Sensitivity
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import CostKind, Mix
 from quantgui.spec.presets import PRESETS, find_preset
 from quantgui.spec.quantizer import FLOAT, LayerSpec, bits_of
-from quantgui.spec.serialization import config_from_json, config_to_json
+from quantgui.spec.serialization import config_to_json, save_config
 from quantgui.spec.size import weight_bytes
 from quantgui.spec.sweep import METRICS, SWEPT_BITS, USER_METRIC, WHAT, Sweep, bits_specs
+from quantgui.spec.targets import find_target
 from quantgui.terminal import duration, metric_name, score_text, size, table, times_smaller
 
 PERCENT_METRICS = frozenset({"accuracy", "agreement"})
@@ -32,8 +37,8 @@ _SHOWN_POINTS = 12
 # --- arguments ----------------------------------------------------------------------------------------------------
 
 
-def add_mix_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command takes."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_network_argument(parser)
     limits = parser.add_argument_group("limit", "what the mix must keep; the other one is made as good as can be")
     limit = limits.add_mutually_exclusive_group(required=True)
     limit.add_argument("--size", dest="share", metavar="S", type=_share, help="size as a part of the float network's")
@@ -68,12 +73,14 @@ def add_mix_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--exact", action="store_true", help="measure the sensitivity of all layers on all samples")
     search.add_argument("--no-refine", action="store_true", help="do not measure around the chosen mix")
     search.add_argument("-o", "--output", metavar="C.json", help="write the configuration, also when interrupted")
+    add_target_argument(parser, "choose only what this runtime can run")
+    add_data_arguments(parser, required=True, metric="METRIC", metric_help=METRIC_HELP, size="--image-size")
 
 
 _PIN_HELP = "hold a layer at a format: float32, bits such as 4 or int4, or a preset such as W4A8"
 
 
-def mix_from(
+def _mix_from(
     arguments: argparse.Namespace, summary: NetworkSummary, known: Mapping[str, Any] | None, headline: str
 ) -> Mix:
     """Return what the arguments ask for.
@@ -107,6 +114,11 @@ def mix_from(
     excluded: dict[str, frozenset[LayerSpec]] = {}
     for name, text in arguments.exclude:
         excluded[name] = excluded.get(name, frozenset()) | {_spec(text, sweep)}
+    if arguments.target:
+        target = find_target(arguments.target)
+        offered = {sweep.candidate(name, spec) for name in sweep.swept(summary.layers) for spec in sweep.specs}
+        for name, refused in target.excluded(summary.layers, offered).items():
+            excluded[name] = excluded.get(name, frozenset()) | refused
     return Mix(
         sweep,
         cost=cost,
@@ -182,37 +194,19 @@ def _pair(text: str) -> tuple[str, str]:
 # --- a sensitivity that was measured before -----------------------------------------------------------------------
 
 
-def read_sensitivity(path: Path, summary: NetworkSummary) -> Mapping[str, Any]:
+def _read_sensitivity(path: Path, summary: NetworkSummary) -> Told:
     """Return what ``quantgui sensitivity`` has written about this network, from the float one.
 
     Raises:
         DataError: the file cannot be read, or tells of something else.
     """
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"Cannot read the sensitivity '{path}': {error.strerror}.") from error
-    except ValueError as error:
-        raise DataError(f"'{path.name}' is no JSON file: {error}.") from error
-    try:
-        layers = {layer["name"]: int(layer["parameters"]) for layer in told["layers"]}
-        base = config_from_json(told["config"])
-        formats = [each["format"] for layer in told["layers"] for each in layer["candidates"]]
-    except (TypeError, KeyError, ValueError) as error:
-        raise DataError(f"'{path.name}' is no answer of 'quantgui sensitivity'.") from error
-    known = {layer.name: layer.parameters for layer in summary.layers}
-    for name, parameters in layers.items():
-        if known.get(name) != parameters:
-            raise DataError(f"'{path.name}' is of another network: this one has no such layer '{name}'.")
-    if told.get("fingerprint", summary.fingerprint) != summary.fingerprint:
-        raise DataError(f"'{path.name}' is of another network with the same layers: its weights or graph differ.")
-    if any(base.spec_for(name) != FLOAT for name in known) or not formats:
+    told, base = read_told(path, summary)
+    if any(base.spec_for(layer.name) != FLOAT for layer in summary.layers):
         raise DataError(f"'{path.name}' was measured within a configuration; a mix needs it from the float network.")
-    result: Mapping[str, Any] = told
-    return result
+    return told
 
 
-def table_from(told: Mapping[str, Any], path: Path, summary: NetworkSummary, mix: Mix) -> Sensitivity:
+def _table_from(told: Told, path: Path, summary: NetworkSummary, mix: Mix) -> Sensitivity:
     """Return the table that a mix needs from what was written.
 
     Raises:
@@ -240,45 +234,21 @@ def table_from(told: Mapping[str, Any], path: Path, summary: NetworkSummary, mix
             count = weight_bytes(
                 layer.channels, layer.elements_per_channel, wanted.weights, float_bits=layer.float_bits
             )
-            value, error = _finite(each["value"], sweep, each["samples"]), _finite(each["stderr"], sweep, 0)
-            candidates.append(Candidate(name, sweep.label(spec), wanted, value, error, int(each["samples"]), count))
-    reference = told["reference"]
-    return Sensitivity(
-        sweep=sweep,
-        metric=str(told["metric"]),
-        higher_is_better=bool(told["higher_is_better"]),
-        reference=Score(_finite(reference["value"], sweep, 1), math.nan, int(reference["samples"])),
-        candidates=tuple(candidates),
-        orders={},
-        weight_error_correlation=math.nan,
-        total_samples=int(told["samples"]),
-        float_forward_seconds=math.nan,
-        seconds=0.0,
-        cut_segments=0,
-        peak_cache_bytes=0,
-        resumed=len(candidates),
-        complete=True,
-    )
-
-
-def _finite(value: float | None, sweep: Sweep, samples: int) -> float:
-    """Return a number of a JSON file; null is one that is not finite: the output SQNR of equal outputs is endless."""
-    if value is not None:
-        return float(value)
-    return math.inf if samples and sweep.metric == METRICS[0] else math.nan
+            candidates.append(candidate_from(name, each, wanted, sweep, count))
+    return table_of(told, sweep, candidates, {})
 
 
 # --- the answer ---------------------------------------------------------------------------------------------------
 
 
-def answer_of(ready: MixReady) -> MixPoint | None:
+def _answer_of(ready: MixReady) -> MixPoint | None:
     """Return the mix that was found: the refined one, else the chosen one."""
     return ready.refined or (None if ready.chosen is None else ready.points[ready.chosen])
 
 
-def mix_json(summary: NetworkSummary, data: str, ready: MixReady) -> dict[str, Any]:
+def _json(summary: NetworkSummary, data: str, ready: MixReady) -> dict[str, Any]:
     """Return a search as JSON values."""
-    best = answer_of(ready)
+    best = _answer_of(ready)
     mix = ready.mix
     return {
         "network": summary.name,
@@ -319,9 +289,9 @@ def _point_json(summary: NetworkSummary, point: MixPoint) -> dict[str, Any]:
     return value
 
 
-def mix_text(summary: NetworkSummary, data: str, ready: MixReady) -> str:
+def _text(summary: NetworkSummary, data: str, ready: MixReady) -> str:
     """Return a search for people: the mix that was found, its layers by format, and the frontier."""
-    best = answer_of(ready)
+    best = _answer_of(ready)
     metric = metric_name(ready.metric)
     lines = []
     if best is not None:
@@ -380,3 +350,48 @@ def _shown(ready: MixReady) -> list[tuple[int, MixPoint]]:
         return measured
     step = max(1, len(ready.points) // _SHOWN_POINTS)
     return [(index, point) for index, point in enumerate(ready.points) if index % step == 0 or index == ready.chosen]
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def _run(work: Work) -> Answer:
+    arguments, metric = work.arguments, work.arguments.metric
+    summary = work.open_network()
+    path = Path(arguments.sensitivity) if arguments.sensitivity else None
+    told = None if path is None else _read_sensitivity(path, summary)
+    if metric in METRICS:
+        arguments.metric = None  # it needs no file
+    data = work.open_data()
+    arguments.metric = metric
+    headline = METRICS[0]
+    if arguments.drop is not None and metric is None:
+        headline = work.answer(Evaluate(QuantConfig(), 1), EvaluationReady).evaluation.metric
+    mix = _mix_from(arguments, summary, told, headline)
+    table = None if told is None or path is None else _table_from(told, path, summary, mix)
+    answer: MixReady | None = None
+    try:
+        for event in work.bench.handle(FindMix(mix, table)):
+            work.show(event)
+            answer = event if isinstance(event, MixReady) else answer
+    except KeyboardInterrupt:
+        kept = "What was measured is kept: the same command goes on from there"
+        best = None if answer is None else _answer_of(answer)
+        if best is not None and best.measured is not None and arguments.output:
+            save_config(best.config, Path(arguments.output))
+            kept += f", and '{arguments.output}' holds the best mix so far"
+        work.note(f"Stopped. {kept}.")
+        raise
+    best = None if answer is None else _answer_of(answer)
+    if answer is None or best is None:
+        raise SpecError("No mix of these formats loses as little as the limit asks for; allow more loss, or more bits.")
+    if arguments.output:
+        save_config(best.config, Path(arguments.output))
+    violations = work.violations(summary, best.config)
+    values = _json(summary, arguments.data, answer)
+    values |= {"trustworthy": None if data is None else data.trustworthy}
+    values |= {"violations": violations_json(violations), "seconds": work.seconds}
+    return Answer(values, _text(summary, arguments.data, answer))
+
+
+COMMAND = Command("Find the best format for each layer within a limit of size or loss.", _add_arguments, _run)

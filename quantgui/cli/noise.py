@@ -1,19 +1,39 @@
-"""The command ``quantgui noise``: its answer for programs and for people."""
+"""``quantgui noise``: where noise is made, and which samples pay for it."""
 
 from __future__ import annotations
 
+import argparse
 import math
 from typing import Any
 
 import numpy as np
 
+from quantgui.cli.arguments import add_config_arguments, add_data_arguments, add_network_argument
+from quantgui.cli.command import Answer, Command
+from quantgui.cli.work import Work
+from quantgui.engine.requests import TraceNoise
 from quantgui.results import LayerNoise, NetworkSummary, NoiseReady
 from quantgui.terminal import decibel, table
 
 _WORST_SAMPLES = 5
 
 
-def noise_json(summary: NetworkSummary, data: str, answer: NoiseReady) -> dict[str, Any]:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_network_argument(parser)
+    add_data_arguments(parser, required=True)
+    add_config_arguments(parser, required=True)
+
+
+def _run(work: Work) -> Answer:
+    summary = work.open_network()
+    data = work.open_data()
+    choice = work.choose_config(summary, data)
+    answer = work.answer(TraceNoise(choice.config, work.arguments.samples), NoiseReady)
+    json = _json(summary, work.arguments.data, answer) | choice.json(data) | {"seconds": work.seconds}
+    return Answer(json, _text(summary, choice.config.name, work.arguments.data, answer))
+
+
+def _json(summary: NetworkSummary, data: str, answer: NoiseReady) -> dict[str, Any]:
     """Return a trace as JSON values; what is infinite or unknown is null."""
     return {
         "network": summary.name,
@@ -37,7 +57,7 @@ def noise_json(summary: NetworkSummary, data: str, answer: NoiseReady) -> dict[s
     }
 
 
-def noise_text(summary: NetworkSummary, config: str, data: str, answer: NoiseReady) -> str:
+def _text(summary: NetworkSummary, config: str, data: str, answer: NoiseReady) -> str:
     """Return a trace as a table in the order of the network, and the samples that suffer most."""
     heads = ["layer", "own", "inherited", "both", "input", "", *(["flips"] if answer.has_classes else [])]
     rows = [heads]
@@ -83,3 +103,6 @@ def _worst_samples(answer: NoiseReady) -> list[str]:
     culprits = answer.damage.argmax(0)
     named = [f"{sample} ({answer.layers[culprits[sample]].layer})" for sample in order.tolist()]
     return [f"samples hurt most, by which layer: {', '.join(named)}"]
+
+
+COMMAND = Command("See where noise is made and which samples pay for it.", _add_arguments, _run)

@@ -1,4 +1,4 @@
-"""The command ``quantgui sensitivity``: its arguments, and its answer for programs and for people."""
+"""``quantgui sensitivity``: how sensitive the network is to each layer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import argparse
 import math
 from typing import Any
 
-from quantgui.results import Candidate, NetworkSummary, Sensitivity
+from quantgui.cli.arguments import add_config_arguments, add_data_arguments, add_network_argument
+from quantgui.cli.command import Answer, Command
+from quantgui.cli.sensitivity_file import save_json
+from quantgui.cli.work import Work
+from quantgui.engine.requests import MeasureSensitivity
+from quantgui.errors import DataError
+from quantgui.results import Candidate, NetworkSummary, Sensitivity, SensitivityReady, updated_sensitivity
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.sweep import METRICS, SWEPT_BITS, USER_METRIC, WHAT, Sweep, bits_specs
 from quantgui.terminal import duration, metric_name, score_json, table
@@ -14,7 +20,43 @@ from quantgui.terminal import duration, metric_name, score_json, table
 METRIC_HELP = f"{', '.join(METRICS)}, or FILE.py:FUNCTION, your metric(outputs, labels) -> score per sample"
 
 
-def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_network_argument(parser)
+    _add_sweep_arguments(parser)
+    add_data_arguments(parser, required=True, metric="METRIC", metric_help=METRIC_HELP)
+    add_config_arguments(parser, required=False)
+
+
+def _run(work: Work) -> Answer:
+    arguments, metric = work.arguments, work.arguments.metric
+    summary = work.open_network()
+    if metric in METRICS:
+        arguments.metric = None  # it needs no file
+    data = work.open_data()
+    choice = work.choose_config(summary, data)
+    sweep = _sweep_from(arguments, choice.config, metric)
+    answer: Sensitivity | None = None
+    news: list[SensitivityReady] = []
+    try:
+        for event in work.bench.handle(MeasureSensitivity(sweep)):
+            work.show(event)
+            if isinstance(event, Sensitivity):
+                answer, news = event, []
+            elif isinstance(event, SensitivityReady):
+                news.append(event)
+    except KeyboardInterrupt:
+        if answer is not None:
+            save_json(arguments.output, _json(summary, arguments.data, updated_sensitivity(answer, news)))
+        work.note("Stopped. What was measured is kept: the same command goes on from there.")
+        raise
+    if answer is None:
+        raise DataError("There is nothing to compute: the data holds no samples.")
+    json = _json(summary, arguments.data, answer) | choice.json(data)
+    save_json(arguments.output, json)
+    return Answer(json, _text(summary, arguments.data, answer))
+
+
+def _add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this command takes."""
     group = parser.add_argument_group("sweep")
     group.add_argument(
@@ -25,7 +67,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-o", "--output", metavar="FILE", help="write the answer as JSON, also when interrupted")
 
 
-def sweep_from(arguments: argparse.Namespace, base: QuantConfig, metric: str | None) -> Sweep:
+def _sweep_from(arguments: argparse.Namespace, base: QuantConfig, metric: str | None) -> Sweep:
     """Return what the arguments ask for; `metric` is one of `METRICS`, a user's function, or None."""
     name = METRICS[0] if metric is None else metric if metric in METRICS else USER_METRIC
     specs = bits_specs(arguments.bits)
@@ -45,7 +87,7 @@ def bit_widths(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def sensitivity_json(summary: NetworkSummary, data: str, answer: Sensitivity) -> dict[str, Any]:
+def _json(summary: NetworkSummary, data: str, answer: Sensitivity) -> dict[str, Any]:
     """Return a sweep as JSON values."""
     return {
         "network": summary.name,
@@ -95,7 +137,7 @@ def _candidate_json(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def sensitivity_text(summary: NetworkSummary, data: str, answer: Sensitivity) -> str:
+def _text(summary: NetworkSummary, data: str, answer: Sensitivity) -> str:
     """Return a sweep as a table, layers by the order of the middle format; ~ marks a place that is not certain."""
     labels = list(answer.orders)
     middle = labels[len(labels) // 2]
@@ -144,3 +186,6 @@ def _cell(candidate: Candidate, answer: Sensitivity) -> str:
         return "exact" if value == math.inf and answer.metric == METRICS[0] else "not a number"
     decimals = 1 if answer.metric == METRICS[0] else 4
     return f"{value:.{decimals}f}" + (f" ± {error:.{decimals}f}" if math.isfinite(error) else "")
+
+
+COMMAND = Command("Measure how sensitive the network is to each layer.", _add_arguments, _run)

@@ -1,0 +1,83 @@
+"""Arguments that several commands share, and the texts they are read from."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+from quantgui.spec.presets import PRESETS
+from quantgui.spec.targets import TARGETS
+
+DATA_HELP: Final = ".npz or .npy file, folder of images, or random:N"
+_METRIC, _METRIC_HELP = "FILE.py:FUNCTION", "your metric(outputs, labels) -> score per sample"
+
+
+def add_network_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the network, the first argument of most commands."""
+    parser.add_argument("network", metavar="NETWORK", help="an ONNX file")
+
+
+def add_data_arguments(
+    parser: argparse.ArgumentParser,
+    *,
+    required: bool,
+    metric: str = _METRIC,
+    metric_help: str = _METRIC_HELP,
+    size: str = "--size",
+) -> None:
+    """Add the data, the metric, and how pictures are read."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", metavar="DATA", required=required, help=DATA_HELP)
+    group.add_argument("--calibration", metavar="DATA", help="other data to take the ranges of activations from")
+    group.add_argument("--samples", metavar="N", type=positive, help="use only the first N samples")
+    group.add_argument("--metric", metavar=metric, help=metric_help)
+    pictures = parser.add_argument_group(
+        "folders of images", "x = (pixel / 255 * scale - mean) / std; what is not given is guessed from the network"
+    )
+    pictures.add_argument(size, dest="size", metavar="HxW", type=_image_size, help="height and width")
+    pictures.add_argument("--layout", choices=("NCHW", "NHWC"), help="order of the axes")
+    pictures.add_argument("--mean", metavar="M[,M,M]", type=_numbers, help="mean of each channel")
+    pictures.add_argument("--std", metavar="S[,S,S]", type=_numbers, help="standard deviation of each channel")
+    pictures.add_argument("--scale", metavar="X", type=float, help="largest value before mean and std: 1 or 255")
+    pictures.add_argument("--bgr", action="store_true", help="blue first")
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Add the configuration: a file or a preset."""
+    group = parser.add_argument_group("configuration")
+    choice = group.add_mutually_exclusive_group(required=required)
+    choice.add_argument("--config", metavar="C.json", help="a configuration saved in the window")
+    choice.add_argument("--preset", metavar="NAME", help=", ".join(preset.name for preset in PRESETS))
+    group.add_argument(
+        "--as-is", action="store_true", help="quantize activations even where that ruins the network (with --preset)"
+    )
+    group.add_argument(
+        "--ignore-unknown", action="store_true", help="go on where the configuration names layers that do not exist"
+    )
+
+
+def add_target_argument(parser: argparse.ArgumentParser, help_text: str) -> None:
+    """Add the runtime that the configuration is for."""
+    names = ", ".join(target.name for target in TARGETS)
+    parser.add_argument("--target", metavar="NAME", help=f"{help_text}: {names}")
+
+
+def positive(text: str) -> int:
+    """Return a whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got '{text}'")
+    return int(text)
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"must be height x width such as 224x224, got '{text}'")
+    return int(height), int(width)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers with commas between them, got '{text}'") from None
