@@ -52,7 +52,7 @@ from quantgui.spec.size import weight_bytes
 from quantgui.spec.sweep import SMALLER_IS_BETTER, USER_METRIC, Sweep
 
 FIRST_SAMPLES = 8
-"""Samples of the first measurement of all candidates."""
+"""Samples of the first measurement, of one candidate of each layer."""
 LEAST_SAMPLES = 16
 """Samples of all candidates: what few samples do not show cannot be told from what is not there."""
 BUDGET = 0.4
@@ -223,15 +223,14 @@ class _Work:
 
     def measure(self) -> Iterator[Event]:
         """Yield numbers on few samples for all candidates, then on more where they are needed."""
-        # A recurrent network goes through its samples in order, with a state of its own for each candidate.
-        in_one = bool(self.dataset.carried)
-        target = self.total if in_one else min(FIRST_SAMPLES, self.total)
         # The first ranking should come early: it needs one candidate of each layer.
         columns = list(self._columns().values())
-        middle = columns[len(columns) // 2]
-        if not in_one and len(columns) > 1:
-            yield from self._measure_up_to(target, middle)
+        # A recurrent network goes through its samples in order, with a state of its own for each candidate.
+        in_one = bool(self.dataset.carried)
+        if not in_one and len(columns) > 1 and self.total > FIRST_SAMPLES:
+            yield from self._measure_up_to(FIRST_SAMPLES, columns[len(columns) // 2])
             yield self._table(complete=False)
+        target = self.total if in_one else min(LEAST_SAMPLES, self.total)
         active: Sequence[Key] = self.keys
         while active:
             yield from self._measure_up_to(target, active)
@@ -407,8 +406,6 @@ class _Work:
         Half of what is left of the budget is spent, all of it at the end. Columns whose order is as good as exact get
         none.
         """
-        if target <= LEAST_SAMPLES:
-            return list(self.keys)
         samples = {key: sum(count for _, count in self.places[: self._batches(key)]) for key in self.keys}
         left = BUDGET * self.total * len(self.keys) - sum(samples.values())
         allowance = left if target >= self.total else left / 2

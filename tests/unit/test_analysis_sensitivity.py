@@ -171,7 +171,7 @@ def test_that_a_ranking_comes_before_anything_runs_and_gets_better(tmp_path: Pat
     tables = [e for e in opened.events(Sweep(BITS, exact=True), executor=executor) if isinstance(e, Sensitivity)]
     samples = [{c.format: c.samples for c in table.candidates} for table in tables]
     first = {"int3": 0, "int5": FIRST_SAMPLES, "int8": 0}
-    guessed, few, every = (dict.fromkeys(first, count) for count in (0, FIRST_SAMPLES, 24))
+    guessed, few, every = (dict.fromkeys(first, count) for count in (0, LEAST_SAMPLES, 24))
     assert samples == [guessed, guessed, first, few, every]
     assert [table.complete for table in tables] == [False, False, False, False, True]
     first, *_, last = tables
@@ -207,7 +207,7 @@ def test_that_more_samples_go_only_where_the_order_needs_them(tmp_path: Path) ->
     opened = Opened(MODELS["residual"], tmp_path, samples=64)
     table = opened.table(Sweep(BITS))
     samples = [c.samples for c in table.candidates]
-    assert min(samples) >= FIRST_SAMPLES
+    assert min(samples) >= LEAST_SAMPLES
     assert sum(samples) < 64 * len(samples)
     exact = opened.table(Sweep(BITS, exact=True))
     for label in table.orders:
