@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from quantgui.results import LayerInfo
 from quantgui.spec.formats import Format, IntFormat
+from quantgui.spec.granularity import Granularity, PerTensor
 from quantgui.spec.presets import activation_spec, usual_weight_spec, weight_spec
-from quantgui.spec.quantizer import FLOAT, LayerSpec, QuantizerSpec
+from quantgui.spec.quantizer import FLOAT, HalfQuadratic, LayerSpec, MinMax, QuantizerSpec
 
 SpecEdit = Callable[[LayerSpec], LayerSpec]
 
@@ -47,6 +48,20 @@ def with_activations(spec: LayerSpec, change: Callable[[QuantizerSpec], Quantize
     if spec.activations is None or not spec.activations.is_integer:
         return spec
     return replace(spec, activations=change(spec.activations))
+
+
+def with_granularity(spec: QuantizerSpec, granularity: Granularity) -> QuantizerSpec:
+    """Return `spec` with another granularity; one scale for the whole tensor is stored as it is."""
+    if isinstance(granularity, PerTensor) and (spec.double_quantization or spec.scale_format == "e4m3"):
+        return replace(spec, granularity=granularity, scale_format="float32", double_quantization=False)
+    return replace(spec, granularity=granularity)
+
+
+def with_symmetry(spec: QuantizerSpec, *, symmetric: bool) -> QuantizerSpec:
+    """Return `spec` with or without a zero point; ranges that move the zero point become min-max without one."""
+    if symmetric and isinstance(spec.range_estimator, HalfQuadratic):
+        return replace(spec, symmetric=True, range_estimator=MinMax())
+    return replace(spec, symmetric=symmetric)
 
 
 def with_narrow_range(spec: QuantizerSpec, *, narrow: bool) -> QuantizerSpec:

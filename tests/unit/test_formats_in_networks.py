@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import builders
 import ml_dtypes
 import numpy as np
@@ -33,7 +35,7 @@ from quantgui.network.surgery import insert_quantizers
 from quantgui.numerics.affine import activation_qparams, decode, fake_quantize, weight_qparams
 from quantgui.numerics.levels import quantized_levels
 from quantgui.results import Calibrated
-from quantgui.session.edits import with_weight_format
+from quantgui.session.edits import with_granularity, with_symmetry, with_weight_format
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import (
     MINIFLOAT_NAMES,
@@ -292,6 +294,15 @@ def test_that_choosing_a_format_and_an_integer_after_it_gives_usual_specs(name):
     chosen = with_weight_format(start, parse_format(name))
     assert chosen == LayerSpec(usual_weight_spec(parse_format(name)), activation_spec(8))
     assert with_weight_format(chosen, IntFormat(3)).weights == weight_spec(3)
+
+
+def test_that_a_granularity_or_symmetry_that_scales_or_ranges_do_not_fit_takes_them_along():
+    double = QuantizerSpec(IntFormat(4), granularity=PerGroup(64), double_quantization=True)
+    assert with_granularity(double, PerTensor()) == QuantizerSpec(IntFormat(4), granularity=PerTensor())
+    assert with_granularity(double, PerGroup(32)) == replace(double, granularity=PerGroup(32))
+    half_quadratic = QuantizerSpec(IntFormat(4), symmetric=False, range_estimator=HalfQuadratic())
+    assert with_symmetry(half_quadratic, symmetric=True) == QuantizerSpec(IntFormat(4))
+    assert with_symmetry(half_quadratic, symmetric=False) == half_quadratic
 
 
 def test_that_few_levels_are_searched_for_and_many_are_not():

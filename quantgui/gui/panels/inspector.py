@@ -43,7 +43,9 @@ from quantgui.session.edits import (
     fitting,
     with_activation_bits,
     with_activations,
+    with_granularity,
     with_narrow_range,
+    with_symmetry,
     with_weight_format,
     with_weights,
 )
@@ -443,7 +445,7 @@ class InspectorPanel(Card):
     ) -> None:
         symmetric = combo.currentData()
         if isinstance(symmetric, bool):
-            self._edit_quantizer(where, lambda q: replace(q, symmetric=symmetric), combo.currentText())
+            self._edit_quantizer(where, lambda q: with_symmetry(q, symmetric=symmetric), combo.currentText())
 
     def _on_granularity(self) -> None:
         kind = self.granularity.currentData()
@@ -457,7 +459,7 @@ class InspectorPanel(Card):
 
     def _set_granularity(self, granularity: Granularity, merge: str = "") -> None:
         self._edit_quantizer(
-            with_weights, lambda q: replace(q, granularity=granularity), self.tr("Set granularity"), merge
+            with_weights, lambda q: with_granularity(q, granularity), self.tr("Set granularity"), merge
         )
 
     def _on_full_range(self) -> None:
