@@ -50,8 +50,8 @@ TRACED_SAMPLES = 64
 """Samples traced unless asked otherwise: enough to see which samples suffer, at about half a forward per layer."""
 BATCH_SAMPLES = 8
 """Small batches: the first numbers come early, and few samples' activations are held at a time."""
-_PARTS_BYTES, _SESSION_BYTES = 128 * 2**20, 2**20
-"""Memory for the sessions of single layers, and about what one takes beside its weight."""
+_KEPT_BYTES, _SESSION_BYTES = 128 * 2**20, 2**20
+"""Memory for sessions that are kept from batch to batch, and about what one takes beside its weights."""
 
 
 class TracedData(Protocol):
@@ -188,7 +188,7 @@ class _Trace:
         self.seen = {layer.name: _Seen() for layer in self.layers}
         self.alone: dict[str, Simulation] = {}
         self.without: dict[str, Simulation] = {}
-        self.parts: ByteCache[Part] = ByteCache(_PARTS_BYTES)
+        self.parts: ByteCache[Part] = ByteCache(_KEPT_BYTES)
         self.states: dict[str, Mapping[str, Array]] = {}
         self.flipped: list[Array] = []
         self.samples = 0
@@ -351,6 +351,8 @@ class _Trace:
         own_batch = carry(batch, self.states.get(layer.name))
         results = self.executor.run(own_batch, simulation, (tensor,) if tensor else (), keep=False)
         self._keep_state(layer.name, results)
+        if not self._keeps_sessions():
+            self.executor.forget(simulation, self.whole, fetch=(tensor,))
         damage, flips = self._output_damage(batch, outputs, results)
         seen.damage.append(damage)
         seen.flips.append(flips)
@@ -370,6 +372,12 @@ class _Trace:
                 return None
             self.parts.put(layer.name, part, _SESSION_BYTES + self.executor.network.weight(layer).nbytes)
         return as_stored(part.run(values), simulation.quantizers.get(place.tensor, ()))
+
+    def _keeps_sessions(self) -> bool:
+        """Return whether there is room for a session of each layer alone; used in turn, a part of them is no use."""
+        weights = sum(values.nbytes for values in self.executor.network.constants.values())
+        each = _SESSION_BYTES + 2 * weights // max(self.executor.segment_count, 1)
+        return len(self.alone) * each <= _KEPT_BYTES
 
     def _keep_state(self, whose: str, results: Mapping[str, Array]) -> None:
         states = set(self.dataset.carried.values())

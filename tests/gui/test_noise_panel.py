@@ -94,7 +94,7 @@ def test_that_a_layers_numbers_are_read_out_and_what_it_does_to_what_comes_in(qt
     noise_panel = panel(qtbot, noise())
     hover(noise_panel.plot, in_viewport(noise_panel.plot, 3, 20))
     words = noise_panel._layer_words.text()
-    assert words == "block3/conv: own 27.0, inherited 20.0, both 19.0 dB; amplifies 2.0 dB"
+    assert words == "block3/conv: own 27.0, inherited 20.0 (amplified by 2.0), both 19.0 dB"
     hover(noise_panel.plot, in_viewport(noise_panel.plot, 5, 20))
     assert "own none (float)" in noise_panel._layer_words.text()
 
@@ -168,6 +168,16 @@ def test_that_the_matrix_reads_out_numbers_and_marks_flips_with_a_cross(qtbot) -
     assert noise_panel._cell_words.text() == "Sample 5: the whole configuration changes its top class"
     crosses = set(zip(*(axis.tolist() for axis in noise_panel.matrix._flips.getData()), strict=True))
     assert crosses == {(5.0, 1.0), (5.0, -1.0)}
+
+
+def test_that_the_row_of_all_layers_together_stays_readable_above_many_layers(qtbot) -> None:
+    noise_panel = panel(qtbot, noise(120, 16))
+    plot = noise_panel.matrix
+    pixels = plot._height / plot.view.viewPixelSize()[1]
+    assert pixels > 8
+    hover(plot, in_viewport(plot, 5, -0.5 - plot._height / 2))
+    assert noise_panel._cell_words.text() == "Sample 5: the whole configuration changes its top class"
+    plot.grab()
 
 
 def test_that_worse_cells_stand_out_more_in_both_looks() -> None:

@@ -416,14 +416,19 @@ class NoisePanel(QWidget):
         if not layer.tensor:
             return self.tr("{layer}: its output cannot be seen").format(layer=name)
         own = self.tr("none (float)") if layer.own_sqnr_db == math.inf else short(layer.own_sqnr_db)
-        words = self.tr("{layer}: own {own}, inherited {inherited}, both {total} dB").format(
-            layer=name, own=own, inherited=short(layer.inherited_sqnr_db), total=short(layer.total_sqnr_db)
-        )
+        words = self.tr("{layer}: own {own}, inherited {inherited}, both {total} dB")
         gain = gain_db(layer)
-        if abs(gain) < CHANGED_DB or not math.isfinite(gain):
-            return words
-        text = self.tr("{words}; eases {db}") if gain > 0 else self.tr("{words}; amplifies {db}")
-        return text.format(words=words, db=decibel(abs(gain)))
+        if math.isfinite(gain) and gain >= CHANGED_DB:
+            words = self.tr("{layer}: own {own}, inherited {inherited} (eased by {gain}), both {total} dB")
+        elif math.isfinite(gain) and gain <= -CHANGED_DB:
+            words = self.tr("{layer}: own {own}, inherited {inherited} (amplified by {gain}), both {total} dB")
+        return words.format(
+            layer=name,
+            own=own,
+            inherited=short(layer.inherited_sqnr_db),
+            gain=short(abs(gain), 2),
+            total=short(layer.total_sqnr_db),
+        )
 
     def _summary(self) -> str:
         noise = self._noise

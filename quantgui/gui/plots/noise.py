@@ -25,6 +25,8 @@ MOST_DB = 90.0
 _SIDE = 0.16
 _NAME_WIDTH = 128
 _ROW_PIXELS = 13.0
+_ABOVE_SHARE = 0.09
+"""Height of the row above the layers, in parts of theirs, where those are many."""
 _LEVELS = 256
 _SMALLEST_MARK, _LARGEST_MARK = 3.5, 9.0
 _MARK, _HALO = QColor("#ffffff"), QColor("#14161b")
@@ -114,16 +116,16 @@ class NameAxis(pg.AxisItem):
     def __init__(self) -> None:
         super().__init__("left")
         self._names: Sequence[str] = ()
-        self._above = ""
+        self._above, self._above_at = "", -1.0
         self.setStyle(
             tickFont=ui_font(AXIS_PIXELS), tickLength=0, autoExpandTextSpace=False, tickTextWidth=_NAME_WIDTH - 12
         )
         self.setWidth(_NAME_WIDTH)
         self._metrics = QFontMetricsF(ui_font(AXIS_PIXELS))
 
-    def set_names(self, names: Sequence[str], above: str = "") -> None:
-        """Change the names of the rows 0, 1, ..., and of the one above them."""
-        self._names, self._above = names, above
+    def set_names(self, names: Sequence[str], above: str = "", above_at: float = -1.0) -> None:
+        """Change the names of the rows 0, 1, ..., and of the one above them, whose middle is at `above_at`."""
+        self._names, self._above, self._above_at = names, above, above_at
         self.picture = None
         self.update()
 
@@ -132,9 +134,10 @@ class NameAxis(pg.AxisItem):
         rows = max(abs(high - low), 1.0)
         step = max(1, math.ceil(_ROW_PIXELS * rows / max(size, 1.0)))
         shown = [float(row) for row in range(first, last + 1) if row % step == 0]
-        if self._above and min(low, high) <= -1:
+        if self._above and min(low, high) <= self._above_at:
             # Above rows too narrow for names its own needs the room of the next one.
-            shown = [-1.0, *(row for row in shown if (row + 1) * size / rows >= _ROW_PIXELS)]
+            room = _ROW_PIXELS * rows / max(size, 1.0)
+            shown = [self._above_at, *(row for row in shown if row - self._above_at >= room)]
         return [(float(step), shown)]
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
@@ -190,6 +193,7 @@ class DamagePlot(Plot):
         super().__init__(name, x_label, "", parent, x_axis=NumberAxis("bottom"), y_axis=self._names)
         self._cells: DamageCells | None = None
         self._cell: tuple[int, int] | None = None
+        self._height = 0.0
         self._picked_row: int | None = None
         self._image = pg.ImageItem(axisOrder="row-major")
         self._halos, self._flips = (pg.ScatterPlotItem(symbol=_cross(), brush=None) for _ in range(2))
@@ -211,15 +215,17 @@ class DamagePlot(Plot):
         """Show the matrix."""
         self._cells = cells
         rows, columns = cells.shares.shape
-        top = -1.5 if cells.flipped is not None else -0.5
+        self._height = max(1.0, _ABOVE_SHARE * rows) if cells.flipped is not None else 0.0
+        top = -0.5 - self._height
         self._image.setVisible(rows > 0)
         if rows:
             self._image.setImage(np.asarray(cells.shares, np.float32), autoLevels=False, levels=(0.0, 1.0))
             self._image.setRect(QRectF(-0.5, -0.5, columns, rows))
         self._ground.setVisible(cells.flipped is not None)
         self._ground.setImage(np.zeros((1, max(columns, 1)), np.float32), autoLevels=False, levels=(0.0, 1.0))
-        self._ground.setRect(QRectF(-0.5, -1.5, columns, 1.0))
-        self._names.set_names(cells.names, cells.together if cells.flipped is not None else "")
+        self._ground.setRect(QRectF(-0.5, top, columns, max(self._height, 1.0)))
+        above = cells.together if cells.flipped is not None else ""
+        self._names.set_names(cells.names, above, -0.5 - self._height / 2)
         self.set_home(-0.5, columns - 0.5, top, rows - 0.5, keep_zoom=keep_zoom)
         self.view.setLimits(yMin=top, yMax=rows - 0.5)
         self._draw_flips()
@@ -268,7 +274,8 @@ class DamagePlot(Plot):
         rows, columns = np.nonzero(self._cells.flips)
         if self._cells.flipped is not None:
             above = np.flatnonzero(self._cells.flipped)
-            rows, columns = np.concatenate([rows, np.full(len(above), -1)]), np.concatenate([columns, above])
+            rows = np.concatenate([rows, np.full(len(above), -0.5 - self._height / 2)])
+            columns = np.concatenate([columns, above])
         width, height = (1.0 / max(size, 1e-9) for size in self.view.viewPixelSize())
         size = min(max(0.7 * min(width, height) - 1.0, _SMALLEST_MARK), _LARGEST_MARK)
         for marks in (self._halos, self._flips):
@@ -278,9 +285,8 @@ class DamagePlot(Plot):
         self._cursor.setVisible(self._cell is not None)
         if self._cell is not None:
             row, column = self._cell
-            self._cursor.setData(
-                [column + d for d in (-0.5, 0.5, 0.5, -0.5, -0.5)], [row + d for d in (-0.5, -0.5, 0.5, 0.5, -0.5)]
-            )
+            top, bottom = (row - 0.5, row + 0.5) if row >= 0 else (-0.5 - self._height, -0.5)
+            self._cursor.setData([column + d for d in (-0.5, 0.5, 0.5, -0.5, -0.5)], [top, top, bottom, bottom, top])
 
     # --- input ---
 
@@ -312,7 +318,9 @@ class DamagePlot(Plot):
     def _place(self, point: tuple[float, float] | None) -> tuple[int, int] | None:
         if point is None or self._cells is None:
             return None
-        row, column = round(point[1]), round(point[0])
+        row, column = (round(point[1]) if point[1] >= -0.5 else -1), round(point[0])
+        if point[1] < -0.5 - self._height:
+            return None
         rows, columns = self._cells.shares.shape
         first = -1 if self._cells.flipped is not None else 0
         return (row, column) if first <= row < rows and 0 <= column < columns else None
