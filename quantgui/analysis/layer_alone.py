@@ -187,23 +187,32 @@ def _convolution_moments(node: LayerNode, values: Mapping[str, Array], output: A
 
 
 def _product_moments(node: LayerNode, values: Mapping[str, Array], output: Array) -> Array | None:
-    position = node.position
+    position, gemm = node.position, node.node.op_type == "Gemm"
     x = _data(node, values, 1 - position)
-    rank = len(node.layer.shape)
-    if x is None or (rank > 2 and (node.transposed or node.node.op_type == "Gemm")):
+    if x is None:
         return None
-    # The axis that the product sums over: of the data, and of the weight.
-    if node.node.op_type == "Gemm":
+    if len(node.layer.shape) > 2:
+        return None if node.transposed or gemm else _moments_of_many(x, node.layer.shape, position)
+    # The axis of the data that the product sums over.
+    if gemm:
         flag = bool(node.attribute("transA" if position == 1 else "transB", 0))
-        axis = (0 if flag else 1) if position == 1 else (1 if flag else 0)
-        summed = 1 - node.layer.channel_axis
+        axis = int(flag != (position == 1))
     else:
         axis = -1 if position == 1 or x.ndim == 1 else -2
-        summed = rank - 2 if position == 1 else rank - 1
-        summed = 1 - node.layer.channel_axis if rank == 2 else summed
-    shape = [1] * rank
-    shape[summed] = -1
-    return _mean_squares(x, axis).reshape(shape)
+    moments = _mean_squares(x, axis)
+    return moments.reshape(1, -1) if node.layer.channel_axis == 0 else moments.reshape(-1, 1)
+
+
+def _moments_of_many(x: Array, shape: tuple[int, ...], position: int) -> Array:
+    """Return the moments where the weight is a stack of matrices, each of which sees a part of the data."""
+    if x.ndim == 1:
+        x = x.reshape(1, -1) if position == 1 else x.reshape(-1, 1)
+    squares = np.square(x, dtype=np.float32).mean(-2 if position == 1 else -1, keepdims=True, dtype=np.float64)
+    moments = np.swapaxes(squares, -1, -2)
+    # What the weight does not tell apart is averaged.
+    moments = moments.mean(tuple(range(max(moments.ndim - len(shape), 0))))
+    same = tuple(i - len(shape) for i, size in enumerate(shape[:-2]) if size == 1 and moments.ndim >= len(shape) - i)
+    return np.asarray(moments.mean(same, keepdims=True))
 
 
 def _table_moments(node: LayerNode, values: Mapping[str, Array], output: Array) -> Array | None:
