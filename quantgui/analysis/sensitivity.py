@@ -32,7 +32,7 @@ from quantgui.analysis.sweep_store import Place, SweepStore
 from quantgui.errors import DataError, MetricError, NetworkError
 from quantgui.network.batch import Batch, carry
 from quantgui.network.executor import Executor
-from quantgui.network.simulation import FLOAT_SIMULATION, Simulation
+from quantgui.network.simulation import FLOAT_SIMULATION, Simulation, TensorQuantizer
 from quantgui.numerics.metrics import sqnr_db
 from quantgui.results import (
     ActivationReady,
@@ -47,6 +47,7 @@ from quantgui.results import (
     Sensitivity,
     SensitivityReady,
 )
+from quantgui.spec.formats import IntFormat
 from quantgui.spec.quantizer import LayerSpec
 from quantgui.spec.size import weight_bytes
 from quantgui.spec.sweep import SMALLER_IS_BETTER, USER_METRIC, Sweep
@@ -332,8 +333,7 @@ class _Work:
                         left = (time.perf_counter() - started) / done * (len(active) - done) if done else None
                         yield Progress(done, len(active), label, left)
                     done += 1
-                    if key == keys[-1] or not any(override.exchanged for override in simulation.weights.values()):
-                        self.executor.forget(simulation, self.base, cut)
+                    self.executor.forget(simulation, self.base, cut, exchanged=key == keys[-1])
                 self.peak_cache = max(self.peak_cache, self.executor.cached_bytes)
             finally:
                 self.executor.close_cut(cut)
@@ -357,18 +357,22 @@ class _Work:
             self._keep((key[0], self.sweep.candidate(*key)), self.rows[key], found)
 
     def _simulation(self, key: Key, samples: int) -> Simulation:
-        """Return the network with one layer changed; its weights are exchanged where that is cheaper."""
-        config = self.sweep.config(*key)
+        """Return the network with one layer changed; what changes is exchanged where that is cheaper."""
         network = self.executor.network
-        simulation = build_simulation(network, config, self.activations, ranges=self.ranges, grids=self.grids)
-        same_quantizers = dict(simulation.quantizers) == dict(self.base.quantizers)
-        if not same_quantizers or not self.executor.exchangeable(network.layers[key[0]].weight, samples):
-            return simulation
-        weights = {
-            name: override if self._is_in_base(name, override.key) else replace(override, exchanged=True)
-            for name, override in simulation.weights.items()
+        simulation = build_simulation(
+            network, self.sweep.config(*key), self.activations, ranges=self.ranges, grids=self.grids
+        )
+        weights = simulation.weights
+        if self.executor.exchangeable(network.layers[key[0]].weight, samples):
+            weights = {
+                name: override if self._is_in_base(name, override.key) else replace(override, exchanged=True)
+                for name, override in weights.items()
+            }
+        quantizers = {
+            tensor: tuple(_exchanged(each, self.base.quantizers.get(tensor, ())) for each in several)
+            for tensor, several in simulation.quantizers.items()
         }
-        return Simulation(weights, simulation.quantizers)
+        return Simulation(weights, quantizers)
 
     def _is_in_base(self, name: str, key: Hashable) -> bool:
         return name in self.base.weights and self.base.weights[name].key == key
@@ -520,3 +524,10 @@ class _Work:
             proxy_seconds=self.guessed.seconds,
             notes=self.guessed.notes,
         )
+
+
+def _exchanged(quantizer: TensorQuantizer, base: Sequence[TensorQuantizer]) -> TensorQuantizer:
+    """Return a quantizer whose parameters are fed, unless the base has it too or it has none."""
+    if quantizer in base or not isinstance(quantizer.format, IntFormat):
+        return quantizer
+    return replace(quantizer, exchanged=True)

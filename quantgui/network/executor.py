@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections import ChainMap
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -44,7 +44,9 @@ from quantgui.network.segments import (
 )
 from quantgui.network.session import create_session, runtime_errors
 from quantgui.network.simulation import FLOAT_SIMULATION, Override, Simulation, TensorQuantizer
+from quantgui.network.surgery import fed_values, stored_type
 from quantgui.results import Array
+from quantgui.spec.formats import IntFormat
 
 _SESSION_BYTES = 2**20
 _KNOWN_SIMULATIONS = 8
@@ -61,8 +63,8 @@ Quantizers = Mapping[str, tuple[TensorQuantizer, ...]]
 class _Variant:
     """One segment under one simulation: the part of the simulation that matters to it.
 
-    `identity` names what it computes, `form` its session: variants that differ in exchanged overrides share a form.
-    `fed` holds the values of those once they are needed.
+    `identity` names what it computes, `form` its session: variants that differ in what is exchanged share a form.
+    `fed` holds the values of exchanged overrides once they are needed.
     """
 
     segment: Segment
@@ -72,14 +74,26 @@ class _Variant:
     form: int
     fed: dict[str, Array] = field(default_factory=dict)
 
+    @property
+    def built_in(self) -> frozenset[tuple[str, Hashable]]:
+        """Names and keys of the overrides that its session holds."""
+        return frozenset((name, override.key) for name, override in self.overrides.items() if not override.exchanged)
+
+    @property
+    def is_exchanged(self) -> bool:
+        """Whether its session serves others as well."""
+        quantizers = (each for several in self.quantizers.values() for each in several)
+        return any(override.exchanged for override in self.overrides.values()) or any(q.exchanged for q in quantizers)
+
 
 @dataclass(frozen=True, eq=False)
 class _Ready:
-    """A session of a variant; `quantized` maps network outputs to their quantized form."""
+    """A session of a variant; `quantized` maps network outputs to their quantized form, `fed` is `BuiltSegment.fed`."""
 
     session: onnxruntime.InferenceSession
     outputs: tuple[str, ...]
     quantized: Mapping[str, str]
+    fed: Mapping[tuple[str, int], tuple[str, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,13 +271,20 @@ class Executor:
         but: Simulation = FLOAT_SIMULATION,
         cut: frozenset[str] = frozenset(),
         fetch: Collection[str] = (),
+        *,
+        exchanged: bool = True,
     ) -> None:
-        """Drop the sessions of `simulation` (run with `cut`) that `but` has no use for, and those for each `fetch`."""
+        """Drop the sessions of `simulation` (run with `cut`) that `but` has no use for, and those for each `fetch`.
+
+        Unless `exchanged`, those stay that differ from the ones of `but` in nothing but what is fed to them.
+        """
         detour = self._detours.get(cut)
         plan = (self._segments if detour is None else detour.plan) or ()
-        used = {variant.form for variant in self._variants(plan, but)}
-        for variant in self._variants(plan, simulation):
-            if variant.form not in used:
+        others = self._variants(plan, but)
+        used = {variant.form for variant in others}
+        for variant, other in zip(self._variants(plan, simulation), others, strict=True):
+            stays = not exchanged and variant.is_exchanged and variant.built_in == other.built_in
+            if variant.form not in used and not stays:
                 for names in ((), *((name,) for name in fetch if name in variant.segment.produced)):
                     self._sessions.drop((variant.form, names))
 
@@ -355,14 +376,15 @@ class Executor:
     def _variant(self, segment: Segment, simulation: Simulation) -> _Variant:
         overrides = {n: o for n, o in simulation.weights.items() if n in segment.initializers}
         quantizers = _relevant(segment, simulation.quantizers, self._outputs)
-        built_in = frozenset((name, override.key) for name, override in overrides.items() if not override.exchanged)
+        variant = _Variant(segment, overrides, quantizers, 0, 0)
         exchanged = frozenset((name, override.key) for name, override in overrides.items() if override.exchanged)
-        inserted = frozenset(quantizers.items())
+        names = frozenset(name for name, _ in exchanged)
+        forms = frozenset((tensor, tuple(_form(each) for each in several)) for tensor, several in quantizers.items())
         identity, form = (
-            self._identities.setdefault((segment.place, built_in, fed, inserted), len(self._identities))
-            for fed in (exchanged, frozenset(name for name, _ in exchanged))
+            self._identities.setdefault((segment.place, variant.built_in, *rest), len(self._identities))
+            for rest in ((exchanged, frozenset(quantizers.items())), (names, forms))
         )
-        return _Variant(segment, overrides, quantizers, identity, form)
+        return replace(variant, identity=identity, form=form)
 
     # --- running -------------------------------------------------------------------------------------------------
 
@@ -492,7 +514,7 @@ class Executor:
             name: feeds[name] if name in feeds else values[_Slot(name, quantized=False)]
             for name in step.variant.segment.inputs
         }
-        inputs |= self._fed(step.variant)
+        inputs |= self._fed(step.variant, ready)
         with runtime_errors("run"):
             results = ready.session.run([*ready.outputs, *ready.quantized.values()], inputs)
         self.segments_run += 1
@@ -546,14 +568,19 @@ class Executor:
         constants = ChainMap(values, dict(self.network.constants))
         self.sessions_built += 1
         session = create_session(built.model, constants, threads=self.threads)
-        return _Ready(session, outputs, built.quantized)
+        return _Ready(session, outputs, built.quantized, built.fed)
 
-    def _fed(self, variant: _Variant) -> dict[str, Array]:
-        """Return the values of the exchanged overrides; they are loaded once for a variant."""
+    def _fed(self, variant: _Variant, ready: _Ready) -> dict[str, Array]:
+        """Return the values of what is exchanged; weights are loaded once for a variant."""
         for name, override in variant.overrides.items():
             if override.exchanged and name not in variant.fed:
                 variant.fed[name] = as_contiguous(self._loaded(name, override))
-        return variant.fed
+        quantizers = {
+            name: value
+            for (tensor, position), names in ready.fed.items()
+            for name, value in zip(names, fed_values(variant.quantizers[tensor][position]), strict=True)
+        }
+        return variant.fed | quantizers
 
     def _loaded(self, name: str, override: Override) -> Array:
         """Return the override's values in the dtype of the initializer they replace."""
@@ -578,6 +605,13 @@ def _rows(batch: Batch) -> int:
 
 def _default(quantizers: Sequence[TensorQuantizer]) -> bool:
     return any(quantizer.consumers is None for quantizer in quantizers)
+
+
+def _form(quantizer: TensorQuantizer) -> tuple[Hashable, ...]:
+    """Return what a quantizer's nodes look like: all of it, unless its parameters are fed."""
+    if quantizer.exchanged and isinstance(quantizer.format, IntFormat):
+        return "fed", stored_type(quantizer.format), quantizer.consumers
+    return (quantizer,)
 
 
 def _relevant(segment: Segment, quantizers: Quantizers, outputs: Sequence[str]) -> Quantizers:

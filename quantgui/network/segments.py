@@ -391,11 +391,15 @@ def part_of(network: Network, nodes: Collection[str], output: str) -> Segment:
 class BuiltSegment:
     """A segment as a model of its own.
 
-    `quantized` holds the names of default quantized tensors by the name of the float tensor.
+    Attributes:
+        model: with the segment's inputs first.
+        quantized: names of default quantized tensors by the name of the float tensor.
+        fed: names of the inputs of exchanged quantizers, by tensor and position among its quantizers.
     """
 
     model: onnx.ModelProto
     quantized: Mapping[str, str]
+    fed: Mapping[tuple[str, int], tuple[str, ...]]
 
 
 def build_segment(
@@ -439,12 +443,12 @@ def build_segment(
             graph.initializer.append(numpy_helper.from_array(replaced[tensor.name], tensor.name))
         elif tensor.name in segment.initializers:
             graph.initializer.append(tensor)
-    defaults = insert_quantizers(
+    inserted = insert_quantizers(
         model, quantizers or {}, types={name: each.kind for name, each in types.items()}, quantize_outputs=False
     )
-    quantized = {name: defaults[name] for name in quantized_outputs if name in defaults}
+    quantized = {name: inserted.defaults[name] for name in quantized_outputs if name in inserted.defaults}
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in (*outputs, *quantized.values()))
-    return BuiltSegment(model, quantized)
+    return BuiltSegment(model, quantized, inserted.fed)
 
 
 def cheap_to_exchange(network: Network, segment: Segment, name: str, rows: int) -> bool:

@@ -30,13 +30,15 @@ class TensorQuantizer:
 
     `consumers` names the nodes that see the quantized tensor (nodes inside If and Loop bodies too). None means all
     that no other quantizer of the tensor names, and the network output of that name if it is one.
-    `scale` and `zero_point` are not used by float formats.
+    `scale` and `zero_point` are not used by float formats. With `exchanged`, which only integer formats know, limits,
+    scale and zero point are fed to the session: quantizers that differ in no more than those need no other session.
     """
 
     format: Format
     scale: float = 1.0
     zero_point: int = 0
     consumers: frozenset[str] | None = None
+    exchanged: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,13 +24,27 @@ _OPSET_QUANTIZE, _OPSET_QUANTIZE_16, _OPSET_CLIP_INPUTS, _OPSET_BFLOAT16 = 10, 2
 _SPLIT = float(2**16 + 1)
 
 
+@dataclass(frozen=True)
+class Inserted:
+    """What has come into a model.
+
+    Attributes:
+        defaults: names of the default (``consumers=None``) quantized tensors by the name of the float tensor.
+        fed: names of the inputs of each exchanged quantizer, by tensor and position among its quantizers; their values
+            are `fed_values`.
+    """
+
+    defaults: Mapping[str, str]
+    fed: Mapping[tuple[str, int], tuple[str, ...]]
+
+
 def insert_quantizers(
     model: onnx.ModelProto,
     quantizers: Mapping[str, Sequence[TensorQuantizer]],
     *,
     types: Mapping[str, int] | None = None,
     quantize_outputs: bool = True,
-) -> dict[str, str]:
+) -> Inserted:
     """Insert `quantizers` (by tensor name) into `model`, in place, nested bodies included.
 
     A quantizer with ``consumers=None`` also serves the network output of that name (`quantize_outputs`): the output
@@ -41,13 +55,10 @@ def insert_quantizers(
         quantizers: quantizers by tensor name.
         types: ONNX element types of the tensors, float32 where not given. Others are cast to float32 and back.
         quantize_outputs: whether a tensor that is a network output is quantized there too.
-
-    Returns:
-        Names of the default (``consumers=None``) quantized tensors by the name of the float tensor.
     """
     wanted = {tensor: tuple(each) for tensor, each in quantizers.items() if each}
     if not wanted:
-        return {}
+        return Inserted({}, {})
     job = _Insertion(opset_of(model), types or {}, set(all_names(model.graph)))
     defaults = job.into(model.graph, wanted)
     if quantize_outputs:
@@ -58,7 +69,22 @@ def insert_quantizers(
             defaults[tensor] = tensor
     if job.uses_microsoft:
         import_domain(model, MICROSOFT, 1)
-    return defaults
+    model.graph.input.extend(job.inputs)
+    return Inserted(defaults, job.fed)
+
+
+def stored_type(fmt: IntFormat) -> np.dtype[Any]:
+    """Return the integer type that activations of `fmt` are stored as: 8 or 16 bits."""
+    return np.dtype(f"{'int' if fmt.signed else 'uint'}{8 if fmt.bits <= 8 else 16}")
+
+
+def fed_values(quantizer: TensorQuantizer) -> tuple[np.ndarray, ...]:
+    """Return lower and upper limit, scale and zero point of an integer quantizer, as an exchanged one takes them."""
+    if not isinstance(quantizer.format, IntFormat):
+        raise ValueError(f"{quantizer.format} cannot be exchanged")
+    fmt, scale = quantizer.format, np.float32(quantizer.scale)
+    low, high = (scale * np.float32(limit - quantizer.zero_point) for limit in (fmt.quant_min, fmt.quant_max))
+    return np.array(low), np.array(high), np.array(scale), np.array(quantizer.zero_point, stored_type(fmt))
 
 
 def opset_of(model: onnx.ModelProto, domain: str = "") -> int:
@@ -121,6 +147,8 @@ class _Insertion:
     taken: set[str]
     uses_microsoft: bool = False
     constants: list[TensorProto] = field(default_factory=list)
+    inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    fed: dict[tuple[str, int], tuple[str, ...]] = field(default_factory=dict)
 
     def unique(self, name: str) -> str:
         result, number = name, 1
@@ -138,9 +166,9 @@ class _Insertion:
         first_constant = len(self.constants)
 
         def define(tensor: str) -> None:
-            for quantizer in wanted.get(tensor, ()):
+            for position, quantizer in enumerate(wanted.get(tensor, ())):
                 view = views.setdefault(tensor, {})
-                quantized = self.quantize(tensor, quantizer, nodes)
+                quantized = self.quantize(tensor, position, quantizer, nodes)
                 if quantizer.consumers is None:
                     view[None] = defaults[tensor] = quantized
                 else:
@@ -164,13 +192,15 @@ class _Insertion:
         del self.constants[first_constant:]
         return defaults
 
-    def quantize(self, tensor: str, quantizer: TensorQuantizer, nodes: list[NodeProto]) -> str:
+    def quantize(self, tensor: str, position: int, quantizer: TensorQuantizer, nodes: list[NodeProto]) -> str:
         """Append the nodes that quantize `tensor`; return the name of the result."""
         kind = self.types.get(tensor, TensorProto.FLOAT)
         source = tensor
         if kind != TensorProto.FLOAT:
             source = self.add(nodes, "Cast", [source], tensor, to=TensorProto.FLOAT)
         match quantizer.format:
+            case IntFormat() as fmt if quantizer.exchanged:
+                result = self.through_fed_integers(tensor, position, source, quantizer, fmt, nodes)
             case IntFormat() as fmt:
                 result = self.through_integers(tensor, source, quantizer, fmt, nodes)
             case FloatFormat(name):
@@ -188,21 +218,42 @@ class _Insertion:
     def through_integers(
         self, tensor: str, source: str, quantizer: TensorQuantizer, fmt: IntFormat, nodes: list[NodeProto]
     ) -> str:
-        bits = 8 if fmt.bits <= 8 else 16
-        storage = np.dtype(f"{'int' if fmt.signed else 'uint'}{bits}")
-        scale, zero_point = np.float32(quantizer.scale), quantizer.zero_point
+        storage = stored_type(fmt)
+        low, high, scale, zero_point = fed_values(quantizer)
         limits = np.iinfo(storage)
         if (fmt.quant_min, fmt.quant_max) != (limits.min, limits.max):
-            low = float(scale * np.float32(fmt.quant_min - zero_point))
-            high = float(scale * np.float32(fmt.quant_max - zero_point))
-            source = self.clip(tensor, source, low, high, nodes)
-        opset = _OPSET_QUANTIZE if bits == 8 else _OPSET_QUANTIZE_16
+            source = self.clip(tensor, source, float(low), float(high), nodes)
+        parameters = [self.constant(f"{tensor}_scale", scale), self.constant(f"{tensor}_zero_point", zero_point)]
+        return self.there_and_back(tensor, source, storage, parameters, nodes)
+
+    def through_fed_integers(
+        self,
+        tensor: str,
+        position: int,
+        source: str,
+        quantizer: TensorQuantizer,
+        fmt: IntFormat,
+        nodes: list[NodeProto],
+    ) -> str:
+        """Append the same with its parameters as inputs of the main graph; it clips whatever the bits are."""
+        names = [self.unique(f"{tensor}_{part}") for part in ("low", "high", "scale", "zero_point")]
+        for name, value in zip(names, fed_values(quantizer), strict=True):
+            self.inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), ()))
+        self.fed[tensor, position] = tuple(names)
+        low, high, *parameters = names
+        if self.opset < _OPSET_CLIP_INPUTS:
+            source = self.add(nodes, "Min", [self.add(nodes, "Max", [source, low], tensor), high], tensor)
+        else:
+            source = self.add(nodes, "Clip", [source, low, high], tensor)
+        return self.there_and_back(tensor, source, stored_type(fmt), parameters, nodes)
+
+    def there_and_back(
+        self, tensor: str, source: str, storage: np.dtype[Any], parameters: list[str], nodes: list[NodeProto]
+    ) -> str:
+        """Append QuantizeLinear and DequantizeLinear."""
+        opset = _OPSET_QUANTIZE if storage.itemsize == 1 else _OPSET_QUANTIZE_16
         domain = "" if self.opset >= opset else MICROSOFT
         self.uses_microsoft |= bool(domain)
-        parameters = [
-            self.constant(f"{tensor}_scale", np.array(scale)),
-            self.constant(f"{tensor}_zero_point", np.array(zero_point, storage)),
-        ]
         codes = self.add(nodes, "QuantizeLinear", [source, *parameters], tensor, domain)
         return self.add(nodes, "DequantizeLinear", [codes, *parameters], tensor, domain)
 

@@ -153,6 +153,34 @@ def test_that_exchanged_values_stand_beside_built_in_ones_and_quantizers() -> No
 
 
 @pytest.mark.usefixtures("cut_everywhere")
+@pytest.mark.parametrize(("name", "opset"), [("mlp", 9), ("mlp", 10), ("mlp", 21), ("residual", 17), ("if", 17)])
+def test_that_exchanged_quantizers_give_what_built_in_ones_give_without_another_session(name: str, opset: int) -> None:
+    model = builders.mlp_model(opset=opset) if name == "mlp" else MODELS[name]
+    network = builders.network_of(model)
+    batch = batch_for(network)
+    tensor, reader = {"mlp": ("a0", "fc1"), "residual": ("r1", None), "if": ("a", None)}[name]
+    consumers = None if reader is None else frozenset({reader})
+    plain, curious = Executor(network), Executor(network)
+    curious.run(batch)
+    built: dict[int, int] = {}
+    for fmt in (
+        IntFormat(8, False),
+        IntFormat(3, False),
+        IntFormat(5, False),
+        IntFormat(12, False),
+        IntFormat(16, False),
+    ):
+        levels = fmt.quant_max - fmt.quant_min
+        quantizer = TensorQuantizer(fmt, 2.0 / levels, levels // 4, consumers)
+        expected = plain.run(batch, Simulation({}, {tensor: (quantizer,)}))
+        outputs = curious.run(batch, Simulation({}, {tensor: (replace(quantizer, exchanged=True),)}))
+        for value, wanted in zip(outputs.values(), expected.values(), strict=True):
+            np.testing.assert_array_equal(value, wanted)
+        stored = 8 if fmt.bits <= 8 else 16
+        assert built.setdefault(stored, curious.sessions_built) == curious.sessions_built
+
+
+@pytest.mark.usefixtures("cut_everywhere")
 def test_that_what_is_not_to_be_kept_is_not_cached() -> None:
     network = builders.network_of(MODELS["residual"])
     batch = batch_for(network)
