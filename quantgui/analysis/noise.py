@@ -50,8 +50,10 @@ TRACED_SAMPLES = 64
 """Samples traced unless asked otherwise: enough to see which samples suffer, at about half a forward per layer."""
 BATCH_SAMPLES = 8
 """Small batches: the first numbers come early, and few samples' activations are held at a time."""
-_KEPT_BYTES, _SESSION_BYTES = 128 * 2**20, 2**20
-"""Memory for sessions that are kept from batch to batch, and about what one takes beside its weights."""
+_PARTS_BYTES, _SESSION_BYTES = 128 * 2**20, 2**20
+"""Memory for the sessions of single layers, and about what one takes beside its weights."""
+_CHAINS = 4
+"""Chains of sessions that are used in every batch: float and quantized, each with layers' outputs and without."""
 
 
 class TracedData(Protocol):
@@ -188,7 +190,7 @@ class _Trace:
         self.seen = {layer.name: _Seen() for layer in self.layers}
         self.alone: dict[str, Simulation] = {}
         self.without: dict[str, Simulation] = {}
-        self.parts: ByteCache[Part] = ByteCache(_KEPT_BYTES)
+        self.parts: ByteCache[Part] = ByteCache(_PARTS_BYTES)
         self.states: dict[str, Mapping[str, Array]] = {}
         self.flipped: list[Array] = []
         self.samples = 0
@@ -211,7 +213,7 @@ class _Trace:
         finally:
             tensors = {place.tensor for place in self.places.values()}
             for simulation in self.alone.values():
-                self.executor.forget(simulation, self.whole, fetch=tensors)
+                self.executor.forget(simulation, fetch=tensors)
 
     def _prepare(self) -> Iterator[Event]:
         """Say what each layer alone is, and everything without it."""
@@ -352,7 +354,7 @@ class _Trace:
         results = self.executor.run(own_batch, simulation, (tensor,) if tensor else (), keep=False)
         self._keep_state(layer.name, results)
         if not self._keeps_sessions():
-            self.executor.forget(simulation, self.whole, fetch=(tensor,))
+            self.executor.forget(simulation, fetch=(tensor,))
         damage, flips = self._output_damage(batch, outputs, results)
         seen.damage.append(damage)
         seen.flips.append(flips)
@@ -376,8 +378,10 @@ class _Trace:
     def _keeps_sessions(self) -> bool:
         """Return whether there is room for a session of each layer alone; used in turn, a part of them is no use."""
         weights = sum(values.nbytes for values in self.executor.network.constants.values())
-        each = _SESSION_BYTES + 2 * weights // max(self.executor.segment_count, 1)
-        return len(self.alone) * each <= _KEPT_BYTES
+        segments = max(self.executor.segment_count, 1)
+        # A session holds the weights as they are, and as they have been changed.
+        chain = segments * _SESSION_BYTES + 2 * weights
+        return len(self.alone) * chain // segments + _CHAINS * chain <= self.executor.session_budget
 
     def _keep_state(self, whose: str, results: Mapping[str, Array]) -> None:
         states = set(self.dataset.carried.values())

@@ -206,6 +206,11 @@ class Executor:
         return self._output_cache.used + self._cut_cache.used
 
     @property
+    def session_budget(self) -> int:
+        """Bytes that sessions may take."""
+        return self._sessions.budget
+
+    @property
     def segment_count(self) -> int:
         """Number of segments; 0 before the first run."""
         return len(self._segments or ())

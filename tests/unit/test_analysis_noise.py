@@ -310,3 +310,22 @@ def test_that_a_sample_that_is_not_there_is_named(tmp_path: Path) -> None:
     opened = Opened(builders.mlp_model(), tmp_path)
     with pytest.raises(DataError, match="no sample 12"):
         list(view_sample(opened.executor, opened.data, WEIGHTS, {}, 12))
+
+
+def test_that_a_trace_builds_what_single_layers_need_once_or_for_every_batch_where_there_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Opened(builders.mlp_model((8, 24, 24, 24, 11)), tmp_path, samples=24)
+    executor, layers = opened.executor, len(opened.network.layers)
+
+    def built() -> int:
+        before = executor.sessions_built
+        opened.trace(WEIGHTS)
+        return executor.sessions_built - before
+
+    built()
+    # The chains of the float network and of the configuration stay; a layer alone needs its segment and itself.
+    kept = built()
+    assert kept <= 2 * layers
+    monkeypatch.setattr("quantgui.analysis.noise._CHAINS", 10_000)
+    assert kept < built() <= (3 + 1) * layers
