@@ -33,6 +33,8 @@ from quantgui.spec.sweep import Sweep
 
 _VERSION = 1
 _SYNC_SECONDS = 1.0
+MOST_BYTES = 128 * 2**20
+"""Bytes of all sweeps that are kept."""
 
 Place = tuple[int, int]
 """First sample of a batch, and number of samples."""
@@ -67,6 +69,37 @@ def question_key(network: Network, data: str, sweep: Sweep, metric: Metric | Non
         add(f"{values_of.dtype.str}{values_of.shape}".encode())
         digest.update(values_of.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def open_sweep(folder: Path, key: str, most_bytes: int = MOST_BYTES) -> SweepStore:
+    """Return the store of the question `key` in `folder`, which keeps what was used last within `most_bytes`.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    store = SweepStore(folder / f"{key}.jsonl")
+    with contextlib.suppress(OSError):
+        # What is read counts as used, even if nothing is written.
+        os.utime(store.path)
+        _drop_oldest(folder, store.path, most_bytes)
+    return store
+
+
+def _drop_oldest(folder: Path, kept: Path, most_bytes: int) -> None:
+    """Delete sweeps, those used longest ago first, until the rest takes no more than `most_bytes`; never `kept`."""
+    known = []
+    for path in folder.glob("*.jsonl"):
+        # Another program may have deleted it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            known.append((status.st_mtime_ns, status.st_size, path))
+    used = sum(size for _, size, _ in known)
+    for _, size, path in sorted(known):
+        if used <= most_bytes:
+            break
+        if path != kept:
+            path.unlink(missing_ok=True)
+            used -= size
 
 
 class SweepStore:

@@ -22,7 +22,7 @@ from quantgui.analysis.mixed_precision import check_limit, find_mix, sweep_for
 from quantgui.analysis.noise import trace_noise, view_sample
 from quantgui.analysis.sensitivity import measure_sensitivity
 from quantgui.analysis.simulation import activation_tensors, wanted_ranges, weight_spec
-from quantgui.analysis.sweep_store import SweepStore, question_key
+from quantgui.analysis.sweep_store import open_sweep, question_key
 from quantgui.analysis.tensor_error import StatisticsCache, view_weight, weight_errors
 from quantgui.engine.requests import (
     Advise,
@@ -269,7 +269,7 @@ class Bench:
         yield Progress(0, 0, "Looking for what is known")
         ranges = f"{data.calibration.summary.fingerprint}:{data.samples}" if tensors else ""
         key = question_key(opened.network, data.dataset.summary.fingerprint, sweep, metric, ranges)
-        with SweepStore(state_folder() / "sweeps" / f"{key}.jsonl") as store:
+        with open_sweep(state_folder() / "sweeps", key) as store:
             yield from measure_sensitivity(opened.executor, data.dataset, sweep, data.activations, metric, store)
 
     def _find_mix(self, mix: Mix, table: Sensitivity | None) -> Iterator[Event]:

@@ -26,7 +26,7 @@ from quantgui.analysis.ranking import is_certain, rank_errors, ranked, spearman
 from quantgui.analysis.scores import Estimate, SampleRows, difference_error, joined
 from quantgui.analysis.sensitivity import FIRST_SAMPLES, LEAST_SAMPLES, measure_sensitivity
 from quantgui.analysis.simulation import activation_tensors
-from quantgui.analysis.sweep_store import SweepStore, question_key
+from quantgui.analysis.sweep_store import SweepStore, open_sweep, question_key
 from quantgui.errors import MetricError, NetworkError, SpecError
 from quantgui.network import segments
 from quantgui.network.datasets import open_dataset
@@ -291,6 +291,25 @@ def test_that_a_killed_sweep_loses_nothing_it_has_finished(tmp_path: Path) -> No
     with SweepStore(tmp_path / "killed.jsonl") as store:
         resumed = opened.table(sweep, store=store, executor=Executor(opened.network))
     assert values(resumed) == values(opened.table(sweep, executor=Executor(opened.network)))
+
+
+def test_that_sweeps_used_longest_ago_make_room(tmp_path: Path) -> None:
+    for age, name in enumerate(["new", "middle", "old", "used"]):
+        (tmp_path / f"{name}.jsonl").write_bytes(b'{"layer": 0}\n' * 100)
+        os.utime(tmp_path / f"{name}.jsonl", (1000 - age, 1000 - age))
+    (tmp_path / "notes.txt").write_bytes(bytes(5000))
+
+    def left() -> set[str]:
+        return {path.name for path in tmp_path.iterdir()}
+
+    open_sweep(tmp_path, "used", 4 * 1300).close()
+    assert left() == {"new.jsonl", "middle.jsonl", "old.jsonl", "used.jsonl", "notes.txt"}
+    open_sweep(tmp_path, "another", 3 * 1300).close()
+    assert left() == {"new.jsonl", "middle.jsonl", "used.jsonl", "another.jsonl", "notes.txt"}
+    open_sweep(tmp_path, "another", 1300).close()
+    assert left() == {"used.jsonl", "another.jsonl", "notes.txt"}
+    open_sweep(tmp_path, "used", 0).close()
+    assert left() == {"used.jsonl", "notes.txt"}
 
 
 def test_that_a_question_is_named_by_everything_its_answers_depend_on(tmp_path: Path) -> None:
