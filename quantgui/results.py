@@ -634,6 +634,94 @@ class SampleReady:
     class_axes: Mapping[str, int] = field(default_factory=dict)
 
 
+# --- the data check ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about the data or what it does in the network.
+
+    Attributes:
+        kind: what was checked, such as ``range of inputs`` or ``saturated``.
+        severity: ``error`` (numbers measured on this data mislead), ``warning`` or ``hint``.
+        sentence: what is wrong, with the layer it concerns.
+        advice: what to do about it.
+        layers: names of the layers it concerns, the worst first.
+        tensor: the input or activation it concerns most; may be empty.
+        samples: the samples it concerns, the worst first.
+        numbers: the evidence by name.
+    """
+
+    kind: str
+    severity: str
+    sentence: str
+    advice: str = ""
+    layers: tuple[str, ...] = ()
+    tensor: str = ""
+    samples: tuple[int, ...] = ()
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RangeGrowth:
+    """How the range of an activation tensor grows with the number of samples.
+
+    Attributes:
+        tensor: its name.
+        layers: the layers that read or make it.
+        shares: (S,) range of the first n samples over the range of all, 0 ... 1.
+        enough: samples after which the range has reached 99 % of the final one.
+        late: share of the range that only the last quarter of the samples added.
+        highest, lowest: the samples that set the maximum and the minimum.
+        minimum, maximum: of all samples.
+    """
+
+    tensor: str
+    layers: tuple[str, ...]
+    shares: Array
+    enough: int
+    late: float
+    highest: int
+    lowest: int
+    minimum: float
+    maximum: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataReport:
+    """What the data check found.
+
+    Attributes:
+        config: the configuration whose ranges were looked at; None where only the inputs were.
+        samples: how many samples were looked at.
+        findings: the worst first.
+        checked: the kinds of finding that were looked for.
+        unknown: sentences on what could not be judged.
+        growths: of the activations, by tensor; empty where only the inputs were looked at.
+        previews: the first samples of the input `preview_input`, without the axis of samples.
+        image_options: how pictures became inputs, to turn them back.
+        setters: fewest samples that together give all ranges; 0 while unknown.
+    """
+
+    config: QuantConfig | None
+    samples: int
+    findings: tuple[Finding, ...]
+    checked: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    growths: Mapping[str, RangeGrowth] = field(default_factory=dict)
+    previews: tuple[Array, ...] = ()
+    preview_input: str = ""
+    image_options: ImageOptions | None = None
+    setters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DataExamined:
+    """The data has been examined."""
+
+    report: DataReport
+
+
 # --- export ------------------------------------------------------------------------------------------------------
 
 
@@ -732,6 +820,7 @@ Event = (
     | MixReady
     | NoiseReady
     | SampleReady
+    | DataExamined
     | Exported
     | Verification
     | SettingsWritten

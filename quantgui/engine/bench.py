@@ -16,6 +16,7 @@ from typing import Final, assert_never
 
 from quantgui.analysis.advice import advise, guarded_config
 from quantgui.analysis.calibration import calibrate
+from quantgui.analysis.data_checks import examine_data
 from quantgui.analysis.evaluation import evaluate
 from quantgui.analysis.metric_function import Metric, load_metric
 from quantgui.analysis.mixed_precision import check_limit, find_mix, sweep_for
@@ -28,6 +29,7 @@ from quantgui.engine.requests import (
     Advise,
     Calibrate,
     Evaluate,
+    ExamineData,
     Export,
     FindMix,
     MeasureSensitivity,
@@ -64,7 +66,9 @@ from quantgui.results import (
     ActivationReady,
     Advice,
     Calibrated,
+    DataExamined,
     DataOpened,
+    DataReport,
     EvaluationReady,
     Event,
     NetworkOpened,
@@ -108,6 +112,7 @@ class _OpenData:
     samples: int
     activations: dict[str, ActivationReady] = field(default_factory=dict)
     latencies: Seconds = field(default_factory=dict)
+    inputs: DataReport | None = None
 
 
 class Bench:
@@ -165,6 +170,8 @@ class Bench:
                 return self._evaluate(config, samples)
             case Advise(config):
                 return self._advise(config)
+            case ExamineData(config):
+                return self._examine_data(config)
             case MeasureSensitivity(sweep):
                 return self._sensitivity(sweep)
             case FindMix(mix, table):
@@ -249,6 +256,30 @@ class Bench:
         opened, data, metric = self._opened(), self._with_data(), self._metric
         yield from _prepare(opened, data, config)
         yield from advise(opened.executor, data.dataset, config, data.activations, metric)
+
+    def _examine_data(self, config: QuantConfig | None) -> Iterator[Event]:
+        opened, data = self._opened(), self._with_data()
+        activations = None
+        if config is not None:
+            tensors = activation_tensors(opened.network)
+            for event in _calibrate_missing(opened, data, tensors):
+                if isinstance(event, Progress):
+                    yield event
+            activations = {name: data.activations[name] for name in tensors}
+        if data.inputs is None:
+            for event in examine_data(opened.executor, data.dataset, calibration=data.calibration):
+                if isinstance(event, DataExamined):
+                    data.inputs = event.report
+                else:
+                    yield event
+        yield from examine_data(
+            opened.executor,
+            data.dataset,
+            calibration=data.calibration,
+            config=config,
+            activations=activations,
+            inputs=data.inputs,
+        )
 
     def guard(self, config: QuantConfig) -> Generator[Event, None, tuple[QuantConfig, Advice | None]]:
         """Return `config`, with float activations where quantized ones would ruin the network, and what was found."""

@@ -95,6 +95,17 @@ class Advise:
 
 
 @dataclass(frozen=True, slots=True)
+class ExamineData:
+    """Answered by Progress and DataExamined.
+
+    Without a configuration only the inputs are looked at; with one also the activations, which are calibrated first
+    where needed, and how its ranges fit them.
+    """
+
+    config: QuantConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MeasureSensitivity:
     """Answered by SensitivityReady and Sensitivity; the last one is complete. Calibrates first where needed.
 
@@ -185,6 +196,7 @@ Request = (
     | Calibrate
     | Evaluate
     | Advise
+    | ExamineData
     | MeasureSensitivity
     | FindMix
     | TraceNoise

@@ -15,6 +15,7 @@ from quantgui.engine.requests import (
     Advise,
     Calibrate,
     Evaluate,
+    ExamineData,
     Export,
     FindMix,
     MeasureSensitivity,
@@ -102,6 +103,8 @@ def title_of(request: Request) -> str:  # noqa: C901 -- one case for each reques
                     return translate("jobs", "Sensitivity of weights and activations")
         case FindMix(mix):
             return translate("jobs", "Find a mix of {n} formats").format(n=len(mix.sweep.specs))
+        case ExamineData():
+            return translate("jobs", "Check the data")
         case TraceNoise(config):
             return translate("jobs", "Noise of {name}").format(name=config.name or translate("jobs", "the network"))
         case ViewSample(_, sample):

@@ -10,7 +10,9 @@ from quantgui.results import (
     ActivationReady,
     AdviceReady,
     Calibrated,
+    DataExamined,
     DataOpened,
+    DataReport,
     DataSummary,
     Evaluation,
     EvaluationReady,
@@ -68,6 +70,7 @@ class ReadableSession(QObject):
     mix_ready = Signal(object)  # MixReady
     noise_ready = Signal(object)  # NoiseReady
     sample_ready = Signal(object)  # SampleReady
+    data_examined = Signal(object)  # DataReport
     exported = Signal(object)
     verified = Signal(object)
     settings_written = Signal(object)  # SettingsWritten
@@ -215,6 +218,11 @@ class ReadableSession(QObject):
         return self.store.noise(self.config)
 
     @property
+    def data_report(self) -> DataReport | None:
+        """What the newest check of the open data found; None while unknown."""
+        return self.store.report
+
+    @property
     def last_export(self) -> Exported | None:
         """The file exported last from this network."""
         return self.store.last_export
@@ -257,6 +265,9 @@ class ReadableSession(QObject):
             case NoiseReady():
                 store.put_noise(result)
                 self.noise_ready.emit(result)
+            case DataExamined(report):
+                store.report = report
+                self.data_examined.emit(report)
             case SampleReady():
                 self.sample_ready.emit(result)
             case Exported():

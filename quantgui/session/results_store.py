@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from quantgui.results import (
     ActivationReady,
     Advice,
+    DataReport,
     Evaluation,
     Exported,
     MixReady,
@@ -54,6 +55,8 @@ class ResultStore:
         self._advice: dict[ConfigKey, Advice | None] = {}
         self._noises: OrderedDict[ConfigKey, NoiseReady] = OrderedDict()
         self._sensitivity: Sensitivity | None = None
+        self.report: DataReport | None = None
+        """What the newest check of the data found."""
         self.mix: MixReady | None = None
         """The newest search for a mix."""
         self.last_export: Exported | None = None
@@ -206,4 +209,5 @@ class ResultStore:
         self.forget_quality()
         self._activations.clear()
         self._noises.clear()
+        self.report = None
         self.calibrated = False

@@ -21,6 +21,7 @@ from quantgui.engine.messages import EngineEvent
 from quantgui.engine.requests import (
     Calibrate,
     Evaluate,
+    ExamineData,
     Export,
     FindMix,
     MeasureSensitivity,
@@ -66,7 +67,7 @@ SETTLE_MS = 250
 """How long a dragged configuration must rest before it is evaluated."""
 
 _OF_METRIC = ("evaluate", "advise", "verify", "sensitivity", "mix")
-_OF_DATA = (*_OF_METRIC, "calibrate", "noise", "sample")
+_OF_DATA = (*_OF_METRIC, "calibrate", "noise", "sample", "data check")
 """Topics whose answers have no meaning any more with another metric, or with other data."""
 
 
@@ -271,6 +272,11 @@ class Session(ReadableSession):
         """Calibrate now."""
         if self.data is not None:
             self._ask("calibrate", Calibrate(), Priority.CALIBRATE)
+
+    def examine_data(self) -> None:
+        """Check the open data, and the ranges of activations under the current configuration."""
+        if self.data is not None:
+            self._ask("data check", ExamineData(self.config), Priority.CALIBRATE)
 
     def measure_sensitivity(self, sweep: Sweep) -> None:
         """Measure what each layer does to the metric; one that was cancelled goes on from what is on disk."""

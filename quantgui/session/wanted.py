@@ -8,6 +8,7 @@ from quantgui.engine.requests import (
     Advise,
     Calibrate,
     Evaluate,
+    ExamineData,
     Priority,
     Request,
     ViewWeight,
@@ -48,6 +49,7 @@ def wanted_requests(situation: Situation, store: ResultStore) -> tuple[Wanted, .
         _calibrate(situation, store),
         _evaluate(situation, store),
         _advise(situation, store),
+        _examine(situation, store),
     ]
     return tuple(wanted for wanted in found if wanted is not None)
 
@@ -93,6 +95,16 @@ def _evaluate(situation: Situation, store: ResultStore) -> Wanted | None:
     if store.is_evaluated(situation.config):
         return None
     return Wanted("evaluate", Evaluate(situation.config), Priority.EVALUATE)
+
+
+def _examine(situation: Situation, store: ResultStore) -> Wanted | None:
+    """Look at the inputs as soon as there are any, and at the activations once they are known anyway."""
+    report = store.report
+    if not situation.has_data or not situation.evaluates:
+        return None
+    if store.calibrated and (report is None or report.config is None):
+        return Wanted("data check", ExamineData(situation.config), Priority.SWEEP)
+    return Wanted("data check", ExamineData(), Priority.SWEEP) if report is None else None
 
 
 def _advise(situation: Situation, store: ResultStore) -> Wanted | None:
