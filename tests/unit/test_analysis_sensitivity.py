@@ -32,7 +32,7 @@ from quantgui.network import segments
 from quantgui.network.datasets import open_dataset
 from quantgui.network.executor import Executor
 from quantgui.network.reader import open_network
-from quantgui.results import Calibrated, EvaluationReady, Sensitivity, SensitivityReady
+from quantgui.results import Calibrated, EvaluationReady, Progress, Sensitivity, SensitivityReady
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.presets import activation_spec, weight_spec
 from quantgui.spec.quantizer import LayerSpec
@@ -252,6 +252,19 @@ def test_that_a_finished_sweep_runs_nothing_again(tmp_path: Path) -> None:
     assert executor.segments_run == 0
     assert (tmp_path / "one.jsonl").stat().st_size == size
     assert again.resumed == len(again.candidates)
+
+
+def test_that_a_candidate_is_on_the_disk_before_the_next_one_starts(tmp_path: Path) -> None:
+    opened = Opened(MODELS["residual"], tmp_path)
+    measured = 0
+    with SweepStore(tmp_path / "one.jsonl") as store:
+        for event in opened.events(Sweep(BITS, exact=True), store=store):
+            if isinstance(event, Progress) and event.label.startswith("Measuring"):
+                if event.done == 0:
+                    written = len(store.path.read_bytes().splitlines())
+                assert len(store.path.read_bytes().splitlines()) - written == event.done
+                measured += 1
+    assert measured >= 3 * 3 * 8
 
 
 CHILD = """
