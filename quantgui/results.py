@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from quantgui.spec.config import QuantConfig, UnknownName
 from quantgui.spec.mix import Mix
-from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
+from quantgui.spec.quantizer import LayerSpec, QuantizerSpec, RangeEstimator
 from quantgui.spec.sweep import Sweep
 
 Array = NDArray[Any]
@@ -264,6 +264,39 @@ class TensorError:
     """Share of the values outside the range, 0 ... 1."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """The range that an estimator chooses, ``low`` ... ``high`` of the widest group, and the error it leads to."""
+
+    estimator: RangeEstimator
+    low: float
+    high: float
+    sqnr_db: float
+
+    @property
+    def threshold(self) -> float:
+        """The absolute value of the larger end."""
+        return max(-self.low, self.high)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ErrorCurve:
+    """The error of a tensor as a function of the clipping limit (`numerics.error_curve`).
+
+    Attributes:
+        thresholds: larger end of the (widest) range, ascending, (T,); empty where all values are 0.
+        sqnr_db: sqnr at each, (T,).
+        picks: where each range estimator lies. Ranges whose ends, or whose groups, are not in proportion to those of
+            min-max do not lie on the curve.
+        share: share of the channels that were measured.
+    """
+
+    thresholds: Array
+    sqnr_db: Array
+    picks: tuple[Pick, ...]
+    share: float = 1.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightView:
     """The weights tab: everything about one layer's weight under one spec."""
@@ -284,6 +317,8 @@ class WeightView:
     high: float
     levels: Array = field(default_factory=lambda: np.empty(0))
     """Levels of the group with the widest range, in ascending order; empty where there are too many to draw."""
+    curve: ErrorCurve | None = None
+    """Error as a function of one factor on all groups' ranges; None until it is known, or where nobody asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from quantgui.network.network import Network
 from quantgui.numerics.affine import fake_quantize, measure_weight
+from quantgui.numerics.error_curve import has_curve, weight_curve
 from quantgui.numerics.groups import as_matrix
 from quantgui.numerics.levels import covered_range, quantized_levels
 from quantgui.numerics.statistics import channel_statistics, collect
@@ -33,9 +34,14 @@ StatisticsCache = MutableMapping[str, tuple[TensorStatistics, ChannelStatistics]
 
 
 def view_weight(
-    network: Network, layer: str, spec: QuantizerSpec | None, statistics: StatisticsCache | None = None
+    network: Network,
+    layer: str,
+    spec: QuantizerSpec | None,
+    statistics: StatisticsCache | None = None,
+    *,
+    curve: bool = False,
 ) -> Iterator[Event]:
-    """Yield the WeightViewReady of one layer under `spec`.
+    """Yield the WeightViewReady of one layer under `spec`, and with `curve` another with the curve of its error.
 
     A layer that stays as it is (quantized in the file already, or with values that are not finite) is shown without
     quantization, whatever `spec` says.
@@ -45,6 +51,7 @@ def view_weight(
         layer: its name.
         spec: the weight's spec, None for float.
         statistics: where statistics are looked up and kept.
+        curve: whether to compute the curve of the error too, which takes longer than all else.
     """
     info = network.layers[layer]
     if statistics is None:
@@ -55,7 +62,8 @@ def view_weight(
     yield Progress(1, 2, f"Quantizing {layer}")
     whole, channels = statistics[layer]
     applied = spec if _is_editable(info) else None
-    measured = measure_weight(_finite_weight(network, info), applied, info.channel_axis)
+    weight = _finite_weight(network, info)
+    measured = measure_weight(weight, applied, info.channel_axis)
     low, high = whole.minimum, whole.maximum
     qparams, levels = measured.qparams, np.zeros(0)
     if applied is not None and qparams.scale.size:
@@ -63,23 +71,29 @@ def view_weight(
         low, high = float(lows.min()), float(highs.max())
         if applied.bits <= _DRAWN_BITS:
             levels = quantized_levels(qparams, applied.format, int(np.argmax(highs - lows)))
-    yield WeightViewReady(
-        WeightView(
-            layer=layer,
-            spec=spec,
-            statistics=whole,
-            channels=replace(channels, sqnr_db=measured.channel_sqnr_db),
-            error=measured.error,
-            quantized=measured.quantized,
-            error_histogram=measured.error_histogram,
-            # Levels that are the values themselves have no scale.
-            scales=qparams.scale if qparams.levels is None else qparams.scale[:0],
-            zero_points=qparams.zero_point if qparams.levels is None else qparams.zero_point[:0],
-            low=low,
-            high=high,
-            levels=levels,
-        )
+    view = WeightView(
+        layer=layer,
+        spec=spec,
+        statistics=whole,
+        channels=replace(channels, sqnr_db=measured.channel_sqnr_db),
+        error=measured.error,
+        quantized=measured.quantized,
+        error_histogram=measured.error_histogram,
+        # Levels that are the values themselves have no scale.
+        scales=qparams.scale if qparams.levels is None else qparams.scale[:0],
+        zero_points=qparams.zero_point if qparams.levels is None else qparams.zero_point[:0],
+        low=low,
+        high=high,
+        levels=levels,
     )
+    yield WeightViewReady(view)
+    if not curve or applied is None or not has_curve(applied):
+        return
+    for found in weight_curve(weight, applied, info.channel_axis):
+        if found is None:
+            yield Progress(1, 2, f"Error of {layer} by clipping limit")
+        else:
+            yield WeightViewReady(replace(view, curve=found))
 
 
 def weight_errors(network: Network, specs: Mapping[str, QuantizerSpec | None]) -> Iterator[Event]:

@@ -161,7 +161,7 @@ class Bench:
             case SetMetric(function):
                 return self._set_metric(function)
             case ViewWeight(layer, spec):
-                return self._view_weight(layer, spec)
+                return self._view_weight(layer, spec, curve=True)
             case WeightErrors(specs):
                 return self._weight_errors(specs)
             case Calibrate(samples):
@@ -221,10 +221,10 @@ class Bench:
 
     # --- looking -------------------------------------------------------------------------------------------------
 
-    def _view_weight(self, layer: str, spec: QuantizerSpec | None) -> Iterator[Event]:
+    def _view_weight(self, layer: str, spec: QuantizerSpec | None, *, curve: bool = False) -> Iterator[Event]:
         network = self._opened().network
         statistics = self._opened().statistics
-        yield from view_weight(network, _known(network, layer), spec, statistics)
+        yield from view_weight(network, _known(network, layer), spec, statistics, curve=curve)
         while len(statistics) > _STATISTICS_KEPT:
             del statistics[next(iter(statistics))]
 

@@ -116,6 +116,18 @@ def weight_qparams(x: Array, spec: QuantizerSpec, channel_axis: int) -> QParams:
             return _grids(weight_ranges(x, spec, channel_axis), spec, fmt)
 
 
+def choose_weight_grid(low: Array, high: Array, spec: QuantizerSpec) -> QParams:
+    """Return the scales and zero points, (G,), of a weight with given ranges, each of any shape with G values.
+
+    Raises:
+        ValueError: the format has no range.
+        SpecError: a range is not a number.
+    """
+    if isinstance(spec.format, FloatFormat | CodebookFormat):
+        raise ValueError(f"{spec.format} has no range.")
+    return _grids((low, high), spec, spec.format)
+
+
 def encode(x: Array, spec: QuantizerSpec, channel_axis: int, qparams: QParams | None = None) -> Encoded:
     """Return the codes of a weight, with the ranges that `spec` estimates unless `qparams` are given.
 
@@ -389,6 +401,7 @@ __all__ = [
     "QParams",
     "WeightMeasurement",
     "activation_qparams",
+    "choose_weight_grid",
     "code_dtype",
     "decode",
     "dequantize_groups",

@@ -60,7 +60,9 @@ def _look(situation: Situation, store: ResultStore) -> Wanted | None:
         return None
     editable = layer.finite and not layer.read_only
     spec = situation.config.spec_for(layer.name).weights if editable else None
-    if store.view(layer.name, spec) is not None:
+    view = store.view(layer.name, spec)
+    has_curve = spec is not None and spec.has_scale
+    if view is not None and (view.curve is not None or not has_curve):
         return None
     return Wanted("look", ViewWeight(layer.name, spec), Priority.LOOK)
 

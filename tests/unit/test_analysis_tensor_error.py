@@ -94,3 +94,17 @@ def test_that_a_weight_that_is_not_finite_is_shown_and_left_alone(tmp_path):
     assert view.statistics.non_finite == 64
     (event,) = weight_errors(network, {"fc1": weight_spec(4)})
     assert event.error.sqnr_db == math.inf
+
+
+def test_that_the_curve_of_the_error_comes_after_the_view_where_it_is_asked_for(tmp_path):
+    network, name = opened(tmp_path), "fc1"
+    for spec, views in ((weight_spec(4), 2), (None, 1), (QuantizerSpec(FloatFormat("float16")), 1)):
+        found = [e.view for e in view_weight(network, name, spec, curve=True) if isinstance(e, WeightViewReady)]
+        assert len(found) == views
+        assert found[0].curve is None
+        assert [e for e in view_weight(network, name, spec) if isinstance(e, WeightViewReady)][-1].view.curve is None
+        if views == 2:
+            curve = found[1].curve
+            least = next(p for p in curve.picks if p.estimator == spec.range_estimator)
+            assert least.sqnr_db == pytest.approx(found[1].error.sqnr_db, abs=1e-6)
+            assert found[1].statistics is found[0].statistics
