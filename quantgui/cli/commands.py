@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from quantgui.cli import (
+    check,
     evaluate,
     export,
     import_settings,
@@ -20,6 +21,7 @@ from quantgui.cli.command import Command
 
 COMMANDS: Final[dict[str, Command]] = {
     "inspect": inspect.COMMAND,
+    "check": check.COMMAND,
     "evaluate": evaluate.COMMAND,
     "sensitivity": sensitivity.COMMAND,
     "mix": mix.COMMAND,
