@@ -187,3 +187,23 @@ def simulated(
 ) -> dict[str, Array]:
     """Run the simulation of the whole network in one session."""
     return Executor(network, segmented=False).run(batch, build_simulation(network, config, activations))
+
+
+def constant_of(model: onnx.ModelProto, name: str) -> Array:
+    """Return what the nodes of `model` that depend on no input make of its initializers, called `name`."""
+    cut = onnx.ModelProto()
+    cut.CopyFrom(model)
+    makers = {output: node for node in model.graph.node for output in node.output}
+    wanted, found = [name], []
+    while wanted:
+        node = makers.get(wanted.pop())
+        if node is not None and node not in found:
+            found.append(node)
+            wanted += node.input
+    del cut.graph.node[:], cut.graph.input[:], cut.graph.output[:]
+    cut.graph.node.extend(node for node in model.graph.node if node in found)
+    cut.graph.output.append(onnx.ValueInfoProto(name=name))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    (values,) = onnxruntime.InferenceSession(cut.SerializeToString(), options).run([name], {})
+    return np.asarray(values)

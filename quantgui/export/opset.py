@@ -15,6 +15,10 @@ PER_CHANNEL = 13
 """Q/DQ with an axis; bfloat16."""
 BLOCKS = 21
 """Q/DQ in blocks, with 4 and with 16 bits."""
+FLOAT8 = 19
+"""Q/DQ and Cast with 8-bit floats."""
+LOOKUP = 11
+"""BitShift, Mod, Range: what lookup tables need."""
 TWO_BITS = 25
 """Q/DQ with 2 bits."""
 CLIP_INPUTS = 11
@@ -32,8 +36,12 @@ def opset_for_activations(fmt: Format) -> int:
             if bits > 8:
                 return BLOCKS
             return QUANTIZE_LINEAR if bits == 8 else CLIP_INPUTS
-        case MinifloatFormat() | TableFormat() | CodebookFormat():
-            raise ExportError(f"{fmt} cannot be exported as QuantizeLinear and DequantizeLinear yet.")
+        case MinifloatFormat(bits=8):
+            return FLOAT8
+        case MinifloatFormat():
+            return CLIP_INPUTS
+        case TableFormat() | CodebookFormat():
+            raise ExportError(f"Activations cannot be {fmt}; it is a format for weights.")
 
 
 def raise_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

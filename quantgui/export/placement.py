@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import onnx
 
-from quantgui.export.weights import StoredWeight
+from quantgui.export.stored import StoredWeight
 from quantgui.network.surgery import subgraphs
 
 Path = tuple[tuple[int, int], ...]

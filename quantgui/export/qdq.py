@@ -6,7 +6,8 @@ through the same nodes as in the simulation. So the file, run without fusing any
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +23,31 @@ from quantgui.analysis.simulation import (
     plan_biases,
     quantizers_for,
     seen_quantizer,
-    unreached_tensors,
     weight_spec,
 )
 from quantgui.errors import DataError, ExportError, NetworkError
 from quantgui.export.files import refuse_source, write_network
+from quantgui.export.lookup import needs_lookup
 from quantgui.export.metadata import sign
+from quantgui.export.notes import export_notes
 from quantgui.export.opset import PER_CHANNEL, QUANTIZE_LINEAR, opset_for_activations, raise_opset
 from quantgui.export.placement import insert_stored
-from quantgui.export.weights import Part, StoredWeight, initializer, store_weight
+from quantgui.export.stored import Part, StoredWeight, initializer
+from quantgui.export.weights import store_weight
 from quantgui.network.datasets import open_dataset
 from quantgui.network.network import Network
 from quantgui.network.segments import tensor_types
 from quantgui.network.session import create_session, runtime_errors
 from quantgui.network.simulation import TensorQuantizer
 from quantgui.network.surgery import all_names, insert_quantizers, opset_of, subgraphs
+from quantgui.numerics.affine import weight_qparams
 from quantgui.numerics.minifloat import to_bfloat16, to_float16
+from quantgui.numerics.qparams import QParams
+from quantgui.numerics.scales import DoubleScales
 from quantgui.results import ActivationReady, Array, Event, Exported, LayerInfo, Progress
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import FloatFormat, IntFormat
-from quantgui.spec.granularity import PerBlock, PerTensor
+from quantgui.spec.granularity import PerTensor
 from quantgui.spec.quantizer import QuantizerSpec
 
 _BFLOAT16 = helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
@@ -61,7 +67,6 @@ def export_qdq(
     """
     path = Path(path)
     refuse_source(path, Path(network.summary.path))
-    refuse_formats(network.summary.layers, config)
     ranges: Ranges = {}
     quantizers = quantizers_for(network, config, activations, ranges)
     biases = plan_biases(network, config, quantizers)
@@ -84,43 +89,16 @@ def export_qdq(
     if probe is not None and opset_of(model) > network.summary.opset:
         _check_raised(network, model, probe)
     if quantizers:
-        insert_quantizers(model, quantizers, types={n: each.kind for n, each in tensor_types(network).items()})
+        types = {name: each.kind for name, each in tensor_types(network).items()}
+        insert_quantizers(model, quantizers, types=types, float8_operators=True)
     data = _take_initializers(model, network.constants, stored)
     insert_stored(model, stored)
     _declare_outputs(model, network)
     sign(model, config, ranges)
     yield Progress(total - 1, total, "Writing the file")
     size = write_network(path, model, data, probe=probe)
-    notes = _notes(network, config, activations, opset_of(model))
+    notes = export_notes(network, config, activations, opset_of(model))
     yield Exported(str(path), config, size, opset_of(model), notes)
-
-
-def refuse_formats(layers: Iterable[LayerInfo], config: QuantConfig) -> None:
-    """Refuse what QuantizeLinear and DequantizeLinear cannot express, or this program does not write with them yet.
-
-    Raises:
-        ExportError: a layer is quantized so; the sentence names it.
-    """
-    for layer in layers:
-        spec = config.spec_for(layer.name)
-        activations = spec.activations if layer.quantizes_activations else None
-        for quantizer in (weight_spec(layer, config), activations):
-            unwritten = None if quantizer is None else _unwritten(quantizer)
-            if unwritten:
-                raise ExportError(
-                    f"{layer.name} is quantized to {unwritten}, which cannot be exported yet; choose int2 to int16 "
-                    "per tensor, channel or group with float32 scales, float16 or bfloat16."
-                )
-
-
-def _unwritten(spec: QuantizerSpec) -> str:
-    if not isinstance(spec.format, IntFormat | FloatFormat) or str(spec) != str(spec.format):
-        return str(spec)
-    if isinstance(spec.granularity, PerBlock):
-        return f"{spec} in blocks of {spec.granularity.rows} x {spec.granularity.columns}"
-    if spec.double_quantization:
-        return f"{spec} with scales that are quantized themselves"
-    return f"{spec} with {spec.scale_format} scales" if spec.scale_format != "float32" else ""
 
 
 class _Names:
@@ -179,8 +157,19 @@ def _part(network: Network, layer: LayerInfo, spec: QuantizerSpec | None, biases
         return Part(spec, to_bfloat16(values).view(_BFLOAT16), layer.channel_axis)
     plan = next((plan for plan in biases.values() if plan.layer == layer), None)
     encoded = encode_layer(network, layer, spec, plan)
-    scale, zero_point = (x.reshape(encoded.scale_shape) for x in (encoded.qparams.scale, encoded.qparams.zero_point))
-    return Part(spec, encoded.codes, layer.channel_axis, scale, zero_point)
+    grid, qparams = encoded.scale_shape, encoded.qparams
+    if qparams.levels is not None:
+        return Part(spec, encoded.codes, layer.channel_axis, levels=qparams.levels.reshape(*grid, -1))
+    scale, zero_point = (x.reshape(grid) for x in (qparams.scale, qparams.zero_point))
+    double = _double_scales(values, spec, layer, qparams) if spec.double_quantization else None
+    return Part(spec, encoded.codes, layer.channel_axis, scale, zero_point, double_scales=double)
+
+
+def _double_scales(values: Array, spec: QuantizerSpec, layer: LayerInfo, qparams: QParams) -> DoubleScales | None:
+    """Return what scales that are quantized themselves are made of; None where that cannot be told any more."""
+    exact = weight_qparams(values, replace(spec, double_quantization=False), layer.channel_axis)
+    scales = DoubleScales.of(exact.scale)
+    return scales if np.array_equal(scales.values(), qparams.scale) else None
 
 
 def _store_bias(network: Network, plan: BiasPlan, names: _Names) -> StoredWeight:
@@ -245,13 +234,16 @@ class _Fusions:
           do not take them. MatMul of weights of rank 3 and more with a scale per channel fails when it runs.
         - MatMul and Gemm with 2-bit weights become MatMulNBits, which computes nonsense unless the number of columns
           is a multiple of 4.
+        - Between quantized inputs, ONNX Runtime rounds weights of other formats to 8 bits per tensor.
         - A float bias between quantized inputs becomes int32 with the scale of the products, whether or not that can
           hold it (16-bit weights or activations), and in whatever shape the scales have (groups).
         """
-        if spec is None or not isinstance(spec.format, IntFormat):
+        if spec is None or isinstance(spec.format, FloatFormat):
             return False
         users = [self._nodes[user] for user in layer.users]
         integers = any(self._sees_integers(node) for node in users)
+        if needs_lookup(spec) or not isinstance(spec.format, IntFormat):
+            return integers
         if spec.format.storage_bits == 2:
             return integers or layer.channels % 4 != 0 or any(node.op_type != "MatMul" for node in users)
         if integers and len(layer.shape) > 2 and any(node.op_type == "MatMul" for node in users):
@@ -335,50 +327,3 @@ def _declare_outputs(model: onnx.ModelProto, network: Network) -> None:
         if shape:  # ONNX Runtime tells a scalar and an unknown rank apart by nothing
             kind = output.type.tensor_type.elem_type
             output.CopyFrom(helper.make_tensor_value_info(output.name, kind, shape))
-
-
-# --- what differs from the wish ----------------------------------------------------------------------------------
-
-
-def _notes(
-    network: Network, config: QuantConfig, activations: Mapping[str, ActivationReady], opset: int
-) -> tuple[str, ...]:
-    notes = []
-    if opset > network.summary.opset:
-        notes.append(f"The opset was raised from {network.summary.opset} to {opset}, which the chosen formats need.")
-    widths: dict[tuple[int, int], int] = {}
-    narrow: dict[int, int] = {}
-    kept = []
-    for layer in network.summary.layers:
-        wanted, spec = config.spec_for(layer.name), weight_spec(layer, config)
-        if wanted.weights is not None and spec is None and not layer.read_only:
-            kept.append(layer.name)
-        if spec is not None and isinstance(spec.format, IntFormat) and spec.format.bits != spec.format.storage_bits:
-            key = (spec.format.bits, spec.format.storage_bits)
-            widths[key] = widths.get(key, 0) + 1
-        fmt = wanted.activations.format if wanted.activations and layer.quantizes_activations else None
-        if isinstance(fmt, IntFormat) and fmt.bits not in (8, 16):
-            narrow[fmt.bits] = narrow.get(fmt.bits, 0) + 1
-    for (bits, storage), count in sorted(widths.items()):
-        notes.append(
-            f"{bits}-bit weights ({_layers(count)}) are stored as {storage}-bit integers, the next width of ONNX."
-        )
-    for bits, count in sorted(narrow.items()):
-        notes.append(
-            f"{bits}-bit activations ({_layers(count)}) are clipped to their range and carried as "
-            f"{8 if bits < 8 else 16}-bit integers."
-        )
-    if kept:
-        notes.append(f"These layers stay float, as they hold values that are not finite: {_listed(kept)}.")
-    if unreached := unreached_tensors(network, config, activations):
-        notes.append(f"These activations stay float, as no sample of the data reached them: {_listed(unreached)}.")
-    return tuple(notes)
-
-
-def _layers(count: int) -> str:
-    return "1 layer" if count == 1 else f"{count} layers"
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

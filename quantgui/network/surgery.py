@@ -20,6 +20,13 @@ from quantgui.spec.formats import CodebookFormat, FloatFormat, IntFormat, Minifl
 
 MICROSOFT = "com.microsoft"
 _OPSET_QUANTIZE, _OPSET_QUANTIZE_16, _OPSET_CLIP_INPUTS, _OPSET_BFLOAT16 = 10, 21, 11, 13
+FLOATS8 = {
+    MinifloatFormat(4, 3): TensorProto.FLOAT8E4M3FN,
+    MinifloatFormat(5, 2, "ieee"): TensorProto.FLOAT8E5M2,
+    MinifloatFormat(4, 3, "fnuz"): TensorProto.FLOAT8E4M3FNUZ,
+    MinifloatFormat(5, 2, "fnuz"): TensorProto.FLOAT8E5M2FNUZ,
+}
+"""What ONNX has types for."""
 # Veltkamp's splitting constant that leaves the 8 significant bits of bfloat16 of the 24 of float32.
 _SPLIT = float(2**16 + 1)
 
@@ -44,6 +51,7 @@ def insert_quantizers(
     *,
     types: Mapping[str, int] | None = None,
     quantize_outputs: bool = True,
+    float8_operators: bool = False,
 ) -> Inserted:
     """Insert `quantizers` (by tensor name) into `model`, in place, nested bodies included.
 
@@ -55,11 +63,12 @@ def insert_quantizers(
         quantizers: quantizers by tensor name.
         types: ONNX element types of the tensors, float32 where not given. Others are cast to float32 and back.
         quantize_outputs: whether a tensor that is a network output is quantized there too.
+        float8_operators: whether 8-bit floats are made by Cast (opset 19), which is the same to the bit as arithmetic.
     """
     wanted = {tensor: tuple(each) for tensor, each in quantizers.items() if each}
     if not wanted:
         return Inserted({}, {})
-    job = _Insertion(opset_of(model), types or {}, set(all_names(model.graph)))
+    job = _Insertion(opset_of(model), types or {}, set(all_names(model.graph)), float8_operators)
     defaults = job.into(model.graph, wanted)
     if quantize_outputs:
         produced = {name for node in model.graph.node for name in node.output}
@@ -145,6 +154,7 @@ class _Insertion:
     opset: int
     types: Mapping[str, int]
     taken: set[str]
+    float8_operators: bool = False
     uses_microsoft: bool = False
     constants: list[TensorProto] = field(default_factory=list)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -205,6 +215,8 @@ class _Insertion:
                 result = self.through_integers(tensor, source, quantizer, fmt, nodes)
             case FloatFormat(name):
                 result = self.through_floats(tensor, source, name, nodes)
+            case MinifloatFormat() as fmt if self.float8_operators and fmt in FLOATS8:
+                result = self.through_floats8(tensor, source, quantizer.scale, fmt, nodes)
             case MinifloatFormat() as fmt:
                 result = self.through_minifloats(tensor, source, quantizer.scale, fmt, nodes)
             case TableFormat() | CodebookFormat():
@@ -265,6 +277,20 @@ class _Insertion:
             for end, value in (("low", low), ("high", high))
         ]
         return self.add(nodes, "Clip", [source, *limits], tensor)
+
+    def through_floats8(
+        self, tensor: str, source: str, scale: float, fmt: MinifloatFormat, nodes: list[NodeProto]
+    ) -> str:
+        """Append what rounds to a type that ONNX has, by Cast.
+
+        QuantizeLinear would do the same, but ONNX Runtime 1.31 fuses it with its neighbours as if it made integers, and
+        then does not load the file, or computes something else.
+        """
+        step = self.constant(f"{tensor}_scale", np.array(scale, np.float32))
+        units = self.add(nodes, "Div", [source, step], tensor)
+        codes = self.add(nodes, "Cast", [units], tensor, to=FLOATS8[fmt], saturate=1)
+        units = self.add(nodes, "Cast", [codes], tensor, to=TensorProto.FLOAT)
+        return self.add(nodes, "Mul", [units, step], tensor)
 
     def through_minifloats(
         self, tensor: str, source: str, scale: float, fmt: MinifloatFormat, nodes: list[NodeProto]

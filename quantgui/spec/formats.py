@@ -193,8 +193,8 @@ class TableFormat:
 
     @property
     def storage_bits(self) -> int:
-        """Bits of the smallest ONNX integer type that holds the number of a level."""
-        return _stored(self.bits)
+        """Bits per value as stored, whole values to a byte."""
+        return _packed(self.bits)
 
     def __str__(self) -> str:
         return self.name
@@ -230,8 +230,8 @@ class CodebookFormat:
 
     @property
     def storage_bits(self) -> int:
-        """Bits of the smallest ONNX integer type that holds the number of a level."""
-        return _stored(self.bits)
+        """Bits per value as stored, whole values to a byte."""
+        return _packed(self.bits)
 
     def __str__(self) -> str:
         return f"codebook{self.bits}"
@@ -291,6 +291,10 @@ def parse_format(text: str) -> Format:
         f"'{text}' is no number format; use int2 ... int16, uint2 ... uint16, ternary, codebook1 ... codebook8, "
         f"{', '.join(_NAMED)}."
     )
+
+
+def _packed(bits: int) -> int:
+    return next(width for width in (1, 2, 4, 8) if width >= bits)
 
 
 def _stored(bits: int) -> int:

@@ -60,9 +60,10 @@ def weight_bytes(
 ) -> int:
     """Return the bytes of a weight of C x K elements: packed values, scales or codebooks, and zero points.
 
-    With ``stored`` the values are counted in the next ONNX integer type (3 bits stored as 4), else packed at their
-    own width. Symmetric quantizers store no zero point. Without a spec a value takes `float_bits`: 16 or 64 where the
-    network itself computes so.
+    With ``stored`` the values are counted as an exported file holds them, in the next width of which whole values fill
+    a byte (3 bits stored as 4), else packed at their own width. Tables that all values of a layer share, at most 1 kB,
+    belong to the graph and are not counted. Symmetric quantizers store no zero point. Without a spec a value takes
+    `float_bits`: 16 or 64 where the network itself computes so.
 
     >>> from quantgui.spec.granularity import PerChannel
     >>> weight_bytes(16, 9, QuantizerSpec(IntFormat(4), True, PerChannel()))

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from quantgui.errors import ExportError
 from quantgui.export.files import data_path, refuse_source, write_network
-from quantgui.export.weights import initializer
+from quantgui.export.stored import initializer
 
 WEIGHT = np.arange(40 * 50, dtype=np.float32).reshape(40, 50)
 BIAS = np.arange(50, dtype=np.float32)

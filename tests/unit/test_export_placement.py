@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from quantgui.errors import ExportError
 from quantgui.export.opset import opset_for_activations, raise_opset
 from quantgui.export.placement import insert_stored
-from quantgui.export.weights import StoredWeight, initializer
+from quantgui.export.stored import StoredWeight, initializer
 from quantgui.spec.formats import FloatFormat, Format, IntFormat
 
 

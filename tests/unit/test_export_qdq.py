@@ -17,7 +17,10 @@ from quantgui.export.qdq import export_qdq
 from quantgui.network.surgery import subgraphs
 from quantgui.numerics.metrics import sqnr_db
 from quantgui.spec.config import QuantConfig
-from quantgui.spec.formats import FloatFormat, IntFormat
+from quantgui.spec.formats import (
+    FloatFormat,
+    IntFormat,
+)
 from quantgui.spec.granularity import PerChannel, PerGroup, PerTensor
 from quantgui.spec.presets import activation_spec, weight_spec
 from quantgui.spec.quantizer import FLOAT, LayerSpec, QuantizerSpec

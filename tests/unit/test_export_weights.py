@@ -6,7 +6,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from quantgui.export.weights import Initializer, Part, StoredWeight, initializer, pack, store_weight
+from quantgui.export.stored import Initializer, Part, StoredWeight, initializer, pack
+from quantgui.export.weights import store_weight
 from quantgui.spec.formats import FloatFormat, IntFormat
 from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
 from quantgui.spec.quantizer import QuantizerSpec

@@ -1,4 +1,4 @@
-"""Every format where it is used: simulated, shown, measured by a sweep, sized, and refused by the export."""
+"""Every format where it is used: simulated, shown, measured by a sweep, and sized."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ from quantgui.analysis.simulation import (
     through,
 )
 from quantgui.analysis.tensor_error import view_weight, weight_errors
-from quantgui.errors import ExportError
-from quantgui.export.qdq import export_qdq
 from quantgui.network.datasets import open_dataset
 from quantgui.network.executor import Executor
 from quantgui.network.reader import open_network
@@ -70,7 +68,7 @@ ML_DTYPES = {
     "float4_e2m1": ml_dtypes.float4_e2m1fn,
 }
 MINIFLOATS = [pytest.param(MinifloatFormat(*key), id=name) for key, name in MINIFLOAT_NAMES.items()]
-UNWRITTEN = {
+NAMED = {
     **BLOCK_FORMATS,
     "float8_e4m3fn": QuantizerSpec(MinifloatFormat(4, 3)),
     "nf4": usual_weight_spec(TableFormat("nf4")),
@@ -80,7 +78,7 @@ UNWRITTEN = {
     "with e8m0 scales": QuantizerSpec(IntFormat(8), scale_format="e8m0"),
     "scales that are quantized themselves": QuantizerSpec(IntFormat(4), double_quantization=True),
 }
-NEW = [pytest.param(spec, id=name.replace(" ", "-")) for name, spec in UNWRITTEN.items()]
+NEW = [pytest.param(spec, id=name.replace(" ", "-")) for name, spec in NAMED.items()]
 
 
 def opened(folder, model=None):
@@ -137,24 +135,6 @@ def test_that_the_weight_is_shown_with_its_levels(tmp_path, spec):
     assert view.quantized.counts.sum() == values.size
     (event,) = weight_errors(network, {"conv": spec})
     assert event.error.sqnr_db == pytest.approx(view.error.sqnr_db, abs=1e-4)
-
-
-@pytest.mark.parametrize("spec", NEW)
-def test_that_the_export_refuses_it_with_one_sentence_and_writes_nothing(tmp_path, spec):
-    network = opened(tmp_path)
-    words = next(words for words, each in UNWRITTEN.items() if each == spec)
-    with pytest.raises(
-        ExportError, match=f"conv is quantized to .*{words}.*, which cannot be exported yet; choose int2"
-    ):
-        list(export_qdq(network, QuantConfig(LayerSpec(spec)), {}, tmp_path / "out.onnx"))
-    assert not (tmp_path / "out.onnx").exists()
-
-
-def test_that_the_export_refuses_minifloat_activations_and_passes_layers_that_have_none(tmp_path):
-    network = opened(tmp_path)
-    spec = LayerSpec(None, QuantizerSpec(MinifloatFormat(4, 3), granularity=PerTensor()))
-    with pytest.raises(ExportError, match="float8_e4m3fn, which cannot be exported"):
-        list(export_qdq(network, QuantConfig(spec), {}, tmp_path / "out.onnx"))
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
