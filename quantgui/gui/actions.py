@@ -307,6 +307,15 @@ ACTIONS: tuple[ActionSpec, ...] = (
         needs=(Need.NETWORK, Need.DATA, Need.NO_TRACE_RUNNING, Need.QUANTIZED),
     ),
     ActionSpec(
+        "check_data",
+        QT_TR_NOOP("Check the &data"),
+        ANALYZE,
+        QT_TR_NOOP("See whether the data fits the network, and what the ranges of activations rest on."),
+        "F10",
+        "database",
+        needs=(Need.NETWORK, Need.DATA),
+    ),
+    ActionSpec(
         "pin_a",
         QT_TR_NOOP("Pin as &A"),
         ANALYZE,
@@ -383,6 +392,14 @@ ACTIONS: tuple[ActionSpec, ...] = (
         VIEW,
         QT_TR_NOOP("Show where noise is made and what it does."),
         "Alt+6",
+        needs=_N,
+    ),
+    ActionSpec(
+        "tab_data",
+        QT_TR_NOOP("&Data tab"),
+        VIEW,
+        QT_TR_NOOP("Show the samples and whether they fit the network."),
+        "Alt+7",
         needs=_N,
     ),
     ActionSpec(

@@ -93,7 +93,9 @@ class Commands(QObject):
     def handlers(self) -> dict[str, Callable[[], object]]:
         """Return what each action does, by the action's id."""
         bits = {f"bits_{n}": self._setting_bits(n) for n in range(2, 9)}
-        tabs = ("tab_weights", "tab_channels", "tab_activations", "tab_graph", "tab_sensitivity", "tab_noise")
+        tabs = tuple(
+            f"tab_{name}" for name in ("weights", "channels", "activations", "graph", "sensitivity", "noise", "data")
+        )
         return {
             "open": self.open_network,
             "data": self.open_data,
@@ -119,6 +121,7 @@ class Commands(QObject):
             "calibrate": self._session.calibrate,
             "sensitivity": self.measure_sensitivity,
             "noise": self.trace_noise,
+            "check_data": self.check_data,
             "find_mix": self.find_mix,
             "pin_a": lambda: self._pin("A"),
             "pin_b": lambda: self._pin("B"),
@@ -294,6 +297,11 @@ class Commands(QObject):
         """Show the noise tab, and trace the present configuration."""
         self._window.tabs.setCurrentWidget(self._window.panels.noise)
         self._window.presenter.noise.trace()
+
+    def check_data(self) -> None:
+        """Show the data tab, and check the data with the present configuration."""
+        self._window.tabs.setCurrentWidget(self._window.panels.data_check)
+        self._window.presenter.data_check.check()
 
     # --- export --------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from PySide6.QtGui import (
     QDragEnterEvent,
     QDragLeaveEvent,
     QDropEvent,
+    QIcon,
     QKeyEvent,
     QKeySequence,
     QResizeEvent,
@@ -42,14 +43,14 @@ from quantgui.gui.actions import ACTIONS, FILE, VIEW, build_actions, plain_text,
 from quantgui.gui.commands import Answer, Commands
 from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.dock import SideWidths, make_dock
-from quantgui.gui.icons import set_icon
+from quantgui.gui.icons import icon, set_icon
 from quantgui.gui.panels.notice import NoticeBar
 from quantgui.gui.panels.welcome import WelcomePage
 from quantgui.gui.status_line import StatusLine
-from quantgui.gui.theme import GAP, apply_theme
+from quantgui.gui.theme import GAP, apply_theme, current
 from quantgui.gui.widgets.labels import ElidedLabel
 from quantgui.gui.widgets.tabs import Tabs
-from quantgui.results import NetworkSummary
+from quantgui.results import Finding, NetworkSummary
 from quantgui.session.jobs import Job, JobState
 from quantgui.session.samples import read_samples
 from quantgui.session.session import Session
@@ -200,6 +201,8 @@ class MainWindow(QMainWindow):
             yield True
         presenter = Presenter(self.session, panels)
         presenter.trade_off.data_requested.connect(self.commands.open_data)
+        presenter.data_check.found.connect(self._on_data_findings)
+        presenter.data_check.alarmed.connect(self._on_data_alarm)
         self._lay_out_tabs(panels)
         yield True
         self._lay_out_docks(panels)
@@ -223,6 +226,7 @@ class MainWindow(QMainWindow):
                 self.tr("How much the network suffers from each layer in each format (Alt+5)."),
             ),
             (panels.noise, self.tr("Noise"), self.tr("Where noise is made, and which samples pay for it (Alt+6).")),
+            (panels.data_check, self.tr("Data"), self._data_tip()),
         ):
             self._tabs.setTabToolTip(self._tabs.addTab(panel, name), tip)
         self._tabs.setDocumentMode(True)
@@ -263,6 +267,7 @@ class MainWindow(QMainWindow):
         panels.activations.data_requested.connect(self.commands.open_data)
         panels.sensitivity.data_requested.connect(self.commands.open_data)
         panels.noise.data_requested.connect(self.commands.open_data)
+        panels.data_check.data_requested.connect(self.commands.open_data)
         self._tabs.currentChanged.connect(self._on_tab_changed)
 
     # --- making --------------------------------------------------------------------------------------------------
@@ -474,6 +479,23 @@ class MainWindow(QMainWindow):
 
     def _on_noticed(self, sentence: str) -> None:
         self._show_notice(sentence, failure=False)
+
+    def _data_tip(self) -> str:
+        return self.tr("The samples as the network gets them, and whether they fit it (Alt+7).")
+
+    def _on_data_findings(self, findings: tuple[Finding, ...]) -> None:
+        """Mark the data tab where something is wrong with the data."""
+        place = self._tabs.indexOf(self.panels.data_check) if self._panels is not None else -1
+        if place < 0:
+            return
+        mark = icon("triangle-alert", current().warning) if findings else QIcon()
+        self._tabs.setTabIcon(place, mark)
+        self._tabs.setTabText(place, self.tr("Data ({n})").format(n=len(findings)) if findings else self.tr("Data"))
+        self._tabs.setTabToolTip(place, "\n".join([self._data_tip(), *(each.sentence for each in findings)]))
+
+    def _on_data_alarm(self, finding: Finding) -> None:
+        words = self.tr("{sentence} {advice} The Data tab tells more.")
+        self._show_notice(words.format(sentence=finding.sentence, advice=finding.advice), failure=False)
 
     def _on_stalled(self, sentence: str) -> None:
         self._stalled = sentence

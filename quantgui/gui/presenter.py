@@ -12,6 +12,7 @@ from quantgui.gui.models.layers import LayersModel, describe_layers, format_word
 from quantgui.gui.panels.activations import ActivationsPanel
 from quantgui.gui.panels.advice import proposal_words
 from quantgui.gui.panels.channels import ChannelsPanel
+from quantgui.gui.panels.data_check import DataCheckPanel
 from quantgui.gui.panels.graph import GraphPanel
 from quantgui.gui.panels.inspector import InspectorPanel
 from quantgui.gui.panels.jobs import JobsPanel
@@ -20,6 +21,7 @@ from quantgui.gui.panels.noise import NoisePanel
 from quantgui.gui.panels.sensitivity import SensitivityPanel
 from quantgui.gui.panels.trade_off import TradeOffPanel
 from quantgui.gui.panels.weights import WeightsPanel
+from quantgui.gui.presenters.data_check import DataCheckPresenter
 from quantgui.gui.presenters.graph_colours import GraphColours
 from quantgui.gui.presenters.noise import NoisePresenter
 from quantgui.gui.presenters.sensitivity import SensitivityPresenter
@@ -61,6 +63,8 @@ class Panels(QObject):
         yield
         self.noise = NoisePanel()
         yield
+        self.data_check = DataCheckPanel()
+        yield
         self.inspector = InspectorPanel()
         self.jobs = JobsPanel()
         yield
@@ -84,6 +88,7 @@ class Presenter(QObject):
         self._listen_to_panels()
         self.sensitivity = SensitivityPresenter(session, panels.sensitivity, panels.model, self)
         self.noise = NoisePresenter(session, panels.noise, self)
+        self.data_check = DataCheckPresenter(session, panels.data_check, self)
         self._graph_colours = GraphColours(session, panels.graph, self)
         self.trade_off = TradeOffPresenter(session, panels.trade_off, self)
         for job in session.jobs:
