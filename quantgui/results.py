@@ -657,6 +657,7 @@ class SampleReady:
         label: what the data says it is; None where it says nothing.
         image_options: how pictures became inputs, to turn them back; None where the data is no folder of pictures.
         class_axes: the axis of the classes of those outputs that look like scores of classes.
+        calibration: whether it is a sample of the data that ranges come from.
     """
 
     config: QuantConfig
@@ -667,6 +668,7 @@ class SampleReady:
     label: Array | None
     image_options: ImageOptions | None
     class_axes: Mapping[str, int] = field(default_factory=dict)
+    calibration: bool = False
 
 
 # --- the data check ----------------------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ from quantgui.results import (
     NetworkOpened,
     Progress,
     ReportWritten,
+    SampleReady,
     Sensitivity,
     SettingsRead,
     SettingsWritten,
@@ -178,8 +179,8 @@ class Bench:
                 return self._find_mix(mix, table)
             case TraceNoise(config, samples):
                 return self._trace_noise(config, samples)
-            case ViewSample(config, sample):
-                return self._view_sample(config, sample)
+            case ViewSample(config, sample, calibration):
+                return self._view_sample(config, sample, calibration=calibration)
             case Export(config, path):
                 return self._export(config, path)
             case Verify(config, path, samples):
@@ -335,10 +336,12 @@ class Bench:
         yield from _prepare(opened, data, config)
         yield from trace_noise(opened.executor, data.dataset, config, data.activations, samples=samples)
 
-    def _view_sample(self, config: QuantConfig, sample: int) -> Iterator[Event]:
+    def _view_sample(self, config: QuantConfig, sample: int, *, calibration: bool) -> Iterator[Event]:
         opened, data = self._opened(), self._with_data()
         yield from _prepare(opened, data, config)
-        yield from view_sample(opened.executor, data.dataset, config, data.activations, sample)
+        dataset = data.calibration if calibration else data.dataset
+        for event in view_sample(opened.executor, dataset, config, data.activations, sample):
+            yield replace(event, calibration=calibration) if isinstance(event, SampleReady) else event
 
     # --- export --------------------------------------------------------------------------------------------------
 

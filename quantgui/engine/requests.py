@@ -136,10 +136,11 @@ class TraceNoise:
 
 @dataclass(frozen=True, slots=True)
 class ViewSample:
-    """Answered by one SampleReady."""
+    """Answered by one SampleReady: of the data quality is measured on, or of that which ranges come from."""
 
     config: QuantConfig
     sample: int
+    calibration: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -490,7 +490,6 @@ class MainWindow(QMainWindow):
             return
         mark = icon("triangle-alert", current().warning) if findings else QIcon()
         self._tabs.setTabIcon(place, mark)
-        self._tabs.setTabText(place, self.tr("Data ({n})").format(n=len(findings)) if findings else self.tr("Data"))
         self._tabs.setTabToolTip(place, "\n".join([self._data_tip(), *(each.sentence for each in findings)]))
 
     def _on_data_alarm(self, finding: Finding) -> None:

@@ -297,10 +297,13 @@ class Session(ReadableSession):
         if self.noise is None or not self.noise.complete:
             self._ask("noise", TraceNoise(self.config), Priority.EVALUATE)
 
-    def view_sample(self, index: int) -> None:
-        """Run one sample of the data through the float network and under the current configuration."""
+    def view_sample(self, index: int, *, calibration: bool = False) -> None:
+        """Run one sample of the data through the float network and under the current configuration.
+
+        With `calibration` it is one of the data that ranges come from.
+        """
         if self.summary is not None:
-            self._ask("sample", ViewSample(self.config, index), Priority.EVALUATE)
+            self._ask("sample", ViewSample(self.config, index, calibration), Priority.EVALUATE)
 
     def export(self, path: str) -> None:
         """Write the quantized network to `path`."""

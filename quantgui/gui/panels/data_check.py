@@ -77,6 +77,7 @@ class DataCheckPanel(QWidget):
             self.tr("Range against the number of samples"), self.tr("samples"), self.tr("share of the final range")
         )
         self.sample = SampleView()
+        self.sample.culprits.hide()
         self.state = StatePage(framed=True)
         self._content = QWidget()
         self._pages = Pages(self._content, self.state)
@@ -158,8 +159,11 @@ class DataCheckPanel(QWidget):
         self._splitter.setChildrenCollapsible(False)
         self._splitter.addWidget(self.findings_card)
         self._splitter.addWidget(self._lower)
-        self._splitter.setStretchFactor(0, 4)
-        self._splitter.setStretchFactor(1, 5)
+        self.findings.setMinimumHeight(64)
+        self.thumbnails.setMinimumHeight(THUMBNAIL + 28)
+        for place in range(2):
+            self._splitter.setStretchFactor(place, 1)
+        self._splitter.setSizes([1000, 1050])
         inner = QVBoxLayout(self._content)
         inner.setContentsMargins(0, 0, 0, 0)
         inner.addWidget(self._splitter)
@@ -304,6 +308,13 @@ class DataCheckPanel(QWidget):
             self._add_item("circle-check", "good", text.format(n=kinds, samples=count(report.samples)))
         for sentence in report.unknown:
             self._add_item("circle-help", "muted", sentence)
+        if report.setters:
+            text = self.tr("{n} of {samples} samples set the ranges of all {tensors} activations.")
+            self._add_item(
+                "info",
+                "muted",
+                text.format(n=count(report.setters), samples=count(report.samples), tensors=count(len(report.growths))),
+            )
         if not report.growths:
             self._add_item(
                 "info", "muted", self.tr("Ranges of activations are checked after calibration, or by “Check all”.")
@@ -343,7 +354,6 @@ class DataCheckPanel(QWidget):
         self.highest.setVisible(bool(mine))
         self.lowest.setVisible(bool(mine) and mine[0].minimum < 0)
         self.plot.setVisible(bool(mine))
-        self.growth_card.set_note("")
         if not mine:
             known = self._report is not None and self._report.growths
             self._growth_words.setText(
@@ -354,16 +364,13 @@ class DataCheckPanel(QWidget):
         growth = mine[0]
         self.plot.show_growths(growth, mine[1] if len(mine) > 1 else None)
         self._growth_words.setText(
-            self.tr("{layer}: 99 % after {n} of {all} samples; the last quarter added {late}").format(
-                layer=growth.layers[0] if growth.layers else growth.tensor,
+            self.tr("99 % after {n} of {all}; last quarter +{late}").format(
                 n=count(growth.enough),
                 all=count(len(growth.shares)),
                 late=percent(growth.late),
             )
         )
-        self.growth_card.set_note(
-            self.tr("{n} samples set all ranges").format(n=count(self._report.setters)) if self._report.setters else ""
-        )
+        self._growth_words.set_help(", ".join(growth.layers) or growth.tensor)
         for button, value, sample, words in (
             (self.highest, growth.maximum, growth.highest, self.tr("Maximum {value}: sample {n}")),
             (self.lowest, growth.minimum, growth.lowest, self.tr("Minimum {value}: sample {n}")),

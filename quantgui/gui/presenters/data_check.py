@@ -59,7 +59,7 @@ class DataCheckPresenter(QObject):
 
     def _on_sample_picked(self, index: int) -> None:
         self._asked = index
-        self._session.view_sample(index)
+        self._session.view_sample(index, calibration=True)
 
     # --- what the session says -----------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ class DataCheckPresenter(QObject):
         self._when_seen(self._show_state)
 
     def _on_sample(self, ready: SampleReady) -> None:
-        if ready.sample == self._asked:
+        if ready.calibration and ready.sample == self._asked:
             self._panel.show_sample(ready)
 
     def _on_job(self, job: Job) -> None:

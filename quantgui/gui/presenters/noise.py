@@ -72,7 +72,8 @@ class NoisePresenter(QObject):
             self._when_seen(self._show_state)
 
     def _on_sample(self, ready: SampleReady) -> None:
-        self._panel.show_sample(ready)
+        if not ready.calibration:
+            self._panel.show_sample(ready)
 
     def _on_job(self, job: Job) -> None:
         if job.topic == TOPIC:
