@@ -40,7 +40,7 @@ DIALECTS = (
     DialectInfo("nncf", "Program for NNCF", ".py"),
     DialectInfo("quark", "AMD Quark settings for ONNX", ".json"),
     DialectInfo("torchao", "torchao FqnToConfig", ".json"),
-    DialectInfo("modelopt", "NVIDIA Model-Optimizer quant_cfg", ".json"),
+    DialectInfo("modelopt", "NVIDIA Model-Optimizer recipe", ".yaml"),
     DialectInfo("compressed-tensors", "compressed-tensors config_groups", ".json"),
     DialectInfo("llama.cpp", "llama.cpp tensor types", ".txt"),
     DialectInfo("litert", "LiteRT (ai-edge-quantizer) recipe", ".json"),

@@ -64,6 +64,9 @@ def test_that_groups_come_back(materials: dict[str, Material], name: str) -> Non
     assert linear
     for layer in linear:
         weights = read.config.spec_for(layer.name).weights
+        if layer.elements_per_channel % 32 and name not in ("modelopt", "llama.cpp", "litert"):
+            assert weights is None, "the tool refuses a remainder"
+            continue
         assert weights is not None
         assert (weights.bits, weights.granularity) == (4, material.spec_of(layer).weights.granularity)
 

@@ -21,7 +21,6 @@ from quantgui.export.dialects.material import (
     Parameter,
     Written,
     group_size,
-    is_plain,
     left_out,
     numbers,
 )
@@ -32,10 +31,10 @@ from quantgui.spec.granularity import PerChannel, PerGroup, PerTensor
 from quantgui.spec.presets import weight_spec
 from quantgui.spec.quantizer import FixedRange, QuantizerSpec
 
-_BLOCKS = "as their groups do not lie along one axis"
+_BLOCKS = "as their groups do not lie along one axis, or leave a remainder"
 _PARTS = "as these weights are gates of a recurrent operator"
 _NO_BLOCKS = "as version 0.6.1 has no groups"
-_UNKNOWN = "as AIMET does not know their format"
+_UNKNOWN = "as this version of AIMET's encodings has no such format"
 
 
 # --- writing -----------------------------------------------------------------------------------------------------
@@ -67,8 +66,8 @@ def write_1_0_0(material: Material) -> Written:
 
 
 def write_2_0_0(material: Material) -> Written:
-    """Return encodings 2.0.0, in the terms of QuantizeLinear."""
-    sorted_out = _sorted(material)
+    """Return encodings 2.0.0, in the terms of QuantizeLinear; they have no 16-bit floats."""
+    sorted_out = _sorted(material, floats=False)
     encodings: list[dict[str, Any]] = []
     for activation in sorted_out.activations:
         entry: dict[str, Any] = {"name": activation.tensor, "output_dtype": str(activation.format)}
@@ -104,28 +103,40 @@ def write_sensitivity(material: Material) -> Written:
 class _Sorted:
     """What a file can hold, and notes on the rest."""
 
-    def __init__(self, material: Material, *, blocks: bool) -> None:
+    def __init__(self, material: Material, *, blocks: bool, floats: bool) -> None:
+        self.floats = floats
         self.parameters: list[Parameter] = []
         parts, groups, unknown = [], [], []
         for each in material.parameters:
             if each.is_part:
                 parts.append(each.layer.name)
-            elif not is_plain(each.spec.format):
+            elif not self._has(each.spec.format):
                 unknown.append(each.layer.name)
-            elif isinstance(each.spec.granularity, PerGroup) and not (blocks and each.block_axis is not None):
+            elif not isinstance(each.spec.granularity, PerTensor | PerChannel) and not (blocks and _blocks_fit(each)):
                 groups.append(each.layer.name)
             else:
                 self.parameters.append(each)
-        self.activations = [each for each in material.activations if is_plain(each.format)]
+        self.activations = [each for each in material.activations if self._has(each.format)]
+        tensors = [each.tensor for each in material.activations if not self._has(each.format)]
         self.notes = (
+            *left_out(tensors, _UNKNOWN),
             *left_out(parts, _PARTS),
             *left_out(groups, _BLOCKS if blocks else _NO_BLOCKS),
             *left_out(unknown, _UNKNOWN),
         )
 
+    def _has(self, fmt: Format) -> bool:
+        return isinstance(fmt, IntFormat) or (self.floats and str(fmt) == "float16")
 
-def _sorted(material: Material, *, blocks: bool = True) -> _Sorted:
-    return _Sorted(material, blocks=blocks)
+
+def _blocks_fit(parameter: Parameter) -> bool:
+    """Return whether the groups lie along one axis, and the same number of values is in each."""
+    size, axis = group_size(parameter.spec.granularity), parameter.block_axis
+    return size is not None and axis is not None and parameter.layer.shape[axis] % size == 0
+
+
+def _sorted(material: Material, *, blocks: bool = True, floats: bool = True) -> _Sorted:
+    return _Sorted(material, blocks=blocks, floats=floats)
 
 
 class _Grid:

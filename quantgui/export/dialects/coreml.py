@@ -11,10 +11,10 @@ from pprint import pformat
 from typing import Any
 
 from quantgui.errors import ExportError
-from quantgui.export.dialects.material import Imported, Material, Written, group_size, left_out
+from quantgui.export.dialects.material import Imported, Material, Written, group_size, is_simple, left_out
 from quantgui.export.dialects.reading import ReadLayer, imported, matching
 from quantgui.results import NetworkSummary
-from quantgui.spec.formats import IntFormat, parse_format
+from quantgui.spec.formats import CodebookFormat, IntFormat, parse_format
 from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
 from quantgui.spec.quantizer import MinMax, QuantizerSpec
 
@@ -50,6 +50,7 @@ def write(material: Material) -> Written:
     """Return the program: linear quantization for 4- and 8-bit integers, palettes for codebooks."""
     layers: dict[str, tuple[str, dict[str, Any]]] = {}
     unknown, activations = [], []
+    tables = 0
     for layer in material.summary.layers:
         spec = material.spec_of(layer)
         if spec.weights is None or layer.read_only:
@@ -59,6 +60,7 @@ def write(material: Material) -> Written:
             unknown.append(layer.name)
             continue
         layers[layer.name] = settings
+        tables += isinstance(spec.weights.format, CodebookFormat) and spec.weights.scale_format != "float32"
         if spec.activations is not None:
             activations.append(layer.name)
     notes = (
@@ -66,6 +68,8 @@ def write(material: Material) -> Written:
         *left_out(activations, "as their activations need coremltools' own calibration"),
         "A converter to Core ML may have given ops other names; check that every name matches one.",
     )
+    if tables:
+        notes += (f"{tables} layers: Core ML stores the levels of a palette in the network's own float type.",)
     return Written(f"{_HEAD}LAYERS = {pformat(layers, width=110, sort_dicts=False)}\n{_TAIL}", notes)
 
 
@@ -75,13 +79,14 @@ def _settings(spec: QuantizerSpec) -> tuple[str, dict[str, Any]] | None:
         return None
     granularity = "per_block" if size else "per_channel" if isinstance(spec.granularity, PerChannel) else "per_tensor"
     blocks = {"block_size": size} if size else {}
-    if isinstance(spec.format, IntFormat) and spec.format.bits in _WIDTHS:
+    if isinstance(spec.format, IntFormat) and spec.format.bits in _WIDTHS and is_simple(spec):
         mode = "linear_symmetric" if spec.symmetric else "linear"
         # A symmetric quantizer of Core ML is signed.
         kind = f"{'' if spec.symmetric or spec.format.signed else 'u'}int{spec.format.bits}"
         settings = {"mode": mode, "dtype": kind, "granularity": granularity, **blocks, "weight_threshold": None}
         return "linear", settings
-    if str(spec.format).startswith("codebook") and spec.format.bits in _PALETTES:
+    # Groups of Core ML's palettes are whole channels, here they are parts of one.
+    if isinstance(spec.format, CodebookFormat) and spec.format.bits in _PALETTES and size is None:
         grouped = {"granularity": "per_grouped_channel", "group_size": 1} if granularity == "per_channel" else {}
         return "palette", {"mode": "kmeans", "nbits": spec.format.bits, **grouped, "weight_threshold": None}
     return None

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from quantgui.errors import ExportError
-from quantgui.export.dialects.material import Imported, Material, Written, group_size, left_out
+from quantgui.export.dialects.material import Imported, Material, Written, group_size, is_simple, left_out
 from quantgui.export.dialects.reading import ReadLayer, aliases, imported
 from quantgui.results import LayerInfo, NetworkSummary
 from quantgui.spec.formats import FloatFormat, IntFormat
-from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
+from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
 from quantgui.spec.presets import activation_spec
 from quantgui.spec.quantizer import LayerSpec, MinMax, QuantizerSpec
 
@@ -57,7 +57,9 @@ def _rule(layer: LayerInfo, spec: LayerSpec) -> dict[str, Any] | None:
         }
         return rule | {"algorithm_key": _CAST, "op_config": config}
     size = group_size(weights.granularity)
-    if not re.fullmatch("int[248]", str(weights.format)) or not weights.symmetric:
+    if not re.fullmatch("int[248]", str(weights.format)) or not weights.symmetric or not is_simple(weights):
+        return None
+    if isinstance(weights.granularity, PerBlock):
         return None
     if size is not None and size not in _BLOCK_SIZES:
         return None

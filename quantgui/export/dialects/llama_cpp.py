@@ -11,13 +11,14 @@ from quantgui.errors import ExportError
 from quantgui.export.dialects.material import Imported, Material, Written, left_out
 from quantgui.export.dialects.reading import ReadLayer, aliases, imported
 from quantgui.results import NetworkSummary
-from quantgui.spec.formats import FloatFormat, IntFormat, parse_format
+from quantgui.spec.formats import FloatFormat, IntFormat, TableFormat
 from quantgui.spec.granularity import PerGroup, PerTensor
-from quantgui.spec.quantizer import MinMax, QuantizerSpec
+from quantgui.spec.quantizer import BLOCK_FORMATS, MinMax, QuantizerSpec
 
 _SYMMETRIC = {2: "q2_k", 3: "q3_k", 4: "q4_0", 5: "q5_0", 6: "q6_k", 8: "q8_0"}
 _ASYMMETRIC = {2: "q2_k", 3: "q3_k", 4: "q4_1", 5: "q5_1"}
-_NAMED = {"float16": "f16", "bfloat16": "bf16", "nf4": "iq4_nl", "mxfp4": "mxfp4", "nvfp4": "nvfp4"}
+_EXACT = {"float16": "f16", "bfloat16": "bf16", "mxfp4": "mxfp4", "nvfp4": "nvfp4"}
+_NEAREST = {"nf4": "iq4_nl", "binary": "q1_0"}
 _BITS = {
     "q1_0": 1, "iq1_s": 1, "iq1_m": 1, "tq1_0": 2, "tq2_0": 2, "q2_k": 2, "iq2_xxs": 2, "iq2_xs": 2, "iq2_s": 2,
     "q3_k": 3, "iq3_xxs": 3, "iq3_s": 3, "q4_0": 4, "q4_1": 4, "q4_k": 4, "iq4_xs": 4, "iq4_nl": 4,
@@ -37,26 +38,33 @@ def write(material: Material) -> Written:
         if kind is None:
             unknown.append(layer.name)
             continue
-        if spec is not None and isinstance(spec.format, IntFormat) and spec.granularity != PerGroup(_BLOCKS):
+        if spec is not None and kind not in _EXACT.values():
             approximate.append(layer.name)
         lines.append(f"{re.escape(layer.weight)}={kind}")
     notes = left_out(unknown, "as GGML has no such type")
     if approximate:
-        count = f"{len(approximate)} layer{'s have' if len(approximate) != 1 else ' has'}"
-        notes += (f"GGML's types have blocks of 16, 32 or 256 values, whatever granularity {count} here.",)
+        count = f"{len(approximate)} layer{'s' if len(approximate) != 1 else ''}"
+        notes += (f"{count}: nearest type of GGML only, which has blocks, scales and levels of its own.",)
+    if not lines:
+        raise ExportError("GGML has no type for any of these layers, so there is nothing to write for llama.cpp.")
     return Written("\n".join(lines) + "\n", notes)
 
 
 def _type(spec: QuantizerSpec) -> str | None:
+    name = str(spec)
+    if name in _EXACT:
+        return _EXACT[name]
+    if isinstance(spec.format, IntFormat) and spec.format.narrow_range and spec.format.bits == 2:
+        return "tq2_0"
     if isinstance(spec.format, IntFormat):
         bits = 8 if spec.format.bits == 7 else spec.format.bits
         return (_SYMMETRIC if spec.symmetric else _ASYMMETRIC | {6: "q6_k", 8: "q8_0"}).get(bits)
-    return _NAMED.get(str(spec.format))
+    return _NEAREST.get(str(spec.format))
 
 
 def recognises(text: str) -> bool:
     """Return whether every word of `text` is ``expression=type`` with a type of GGML."""
-    kinds = {*_BITS, *_NAMED.values(), "f32"}
+    kinds = {*_BITS, *_EXACT.values(), *_NEAREST.values(), "f32"}
     words = text.split()
     return bool(words) and all("=" in word and word.rpartition("=")[2].lower() in kinds for word in words)
 
@@ -94,8 +102,14 @@ def _spec(kind: str) -> QuantizerSpec | None:
         return None
     if kind in ("f16", "bf16"):
         return QuantizerSpec(FloatFormat("float16" if kind == "f16" else "bfloat16"), granularity=PerTensor())
-    if kind in ("mxfp4", "nvfp4"):
-        return QuantizerSpec(parse_format(kind))
+    if kind in BLOCK_FORMATS:
+        return BLOCK_FORMATS[kind]
+    if kind == "q1_0":
+        return QuantizerSpec(TableFormat("binary"), True, PerGroup(128), MinMax())
+    if kind == "iq4_nl":
+        return QuantizerSpec(TableFormat("nf4"), True, PerGroup(_BLOCKS), MinMax())
+    if kind in ("tq1_0", "tq2_0"):
+        return QuantizerSpec(IntFormat(2, narrow_range=True), True, PerGroup(256), MinMax())
     if kind not in _BITS:
         raise ExportError(f"GGML's type '{kind}' is not known here.")
     bits = _BITS[kind]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -16,7 +15,7 @@ from quantgui.spec.config import QuantConfig, UnknownName
 from quantgui.spec.dialects import DialectInfo
 from quantgui.spec.formats import Format, IntFormat
 from quantgui.spec.granularity import Granularity, PerGroup
-from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
+from quantgui.spec.quantizer import BLOCK_FORMATS, LayerSpec, QuantizerSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,9 +176,19 @@ def numbers(values: Array | None) -> list[float]:
     return [] if values is None else [float(str(np.float32(each))) for each in np.asarray(values).reshape(-1)]
 
 
-def is_plain(fmt: Format) -> bool:
-    """Return whether a format is an integer, float16 or bfloat16, which every tool knows."""
-    return re.fullmatch(r"u?int\d+|b?float16", str(fmt)) is not None
+def is_simple(spec: QuantizerSpec) -> bool:
+    """Return whether nothing about a quantizer is special: scales are float32, integers use all codes.
+
+    What holds scales in other formats must say so itself; a tool that is not told would take float32.
+    """
+    narrow = isinstance(spec.format, IntFormat) and spec.format.narrow_range
+    return spec.scale_format == "float32" and not spec.double_quantization and not narrow
+
+
+def block_format(spec: QuantizerSpec) -> str:
+    """Return the name of the block format that a quantizer is, such as ``mxfp4``; empty if it is none."""
+    name = str(spec)
+    return name if name in BLOCK_FORMATS else ""
 
 
 def group_size(granularity: Granularity) -> int | None:

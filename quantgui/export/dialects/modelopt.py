@@ -1,28 +1,39 @@
-"""NVIDIA Model-Optimizer's ``quant_cfg`` (0.47): a list of patterns of quantizers' names, of which later ones win."""
+"""A recipe of NVIDIA Model-Optimizer (0.47): patterns of quantizers' names, of which later ones win.
+
+It is YAML, as `load_recipe` wants it, written so that it is JSON but for the axes of blocks. Only that form is read.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from quantgui.errors import ExportError
-from quantgui.export.dialects.material import Imported, Material, Written, group_size, left_out
+from quantgui.export.dialects.material import Imported, Material, Written, block_format, group_size, is_simple, left_out
 from quantgui.export.dialects.reading import ReadLayer, imported, module_name, read_json
 from quantgui.results import LayerInfo, NetworkSummary
 from quantgui.spec.formats import IntFormat, parse_format
-from quantgui.spec.granularity import PerChannel, PerGroup, PerTensor
+from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
 from quantgui.spec.presets import activation_spec
-from quantgui.spec.quantizer import MinMax, QuantizerSpec
+from quantgui.spec.quantizer import BLOCK_FORMATS, MinMax, QuantizerSpec
 
-_FLOATS = {"float8_e4m3fn": [4, 3], "float8_e5m2": [5, 2], "float4_e2m1": [2, 1]}
+_FLOATS = {"float8_e4m3fn": [4, 3], "float8_e5m2": [5, 2]}
+_BLOCKS: Mapping[str, tuple[int | list[int], list[int]]] = {
+    "mxfp8_e4m3": ([4, 3], [8, 0]), "mxfp6_e2m3": ([2, 3], [8, 0]), "mxfp6_e3m2": ([3, 2], [8, 0]),
+    "mxfp4": ([2, 1], [8, 0]), "mxint8": (8, [8, 0]), "nvfp4": ([2, 1], [4, 3]),
+}  # fmt: skip
+"""Block format -> bits of the values, and of their scales."""
+_DESCRIPTION = "Each layer quantized as chosen"
 
 
 def write(material: Material) -> Written:
     """Return the settings as JSON; everything is off, then each layer is switched on."""
     entries: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
     unknown, parts = [], []
+    skewed = 0
     for layer in material.summary.layers:
         spec = material.spec_of(layer)
         if layer.read_only or (spec.weights is None and spec.activations is None):
@@ -38,6 +49,7 @@ def write(material: Material) -> Written:
             if activations is None:
                 unknown.append(layer.name)
                 continue
+            skewed += not spec.activations.symmetric
         if spec.weights is not None and weights is None:
             unknown.append(layer.name)
             continue
@@ -49,7 +61,14 @@ def write(material: Material) -> Written:
         *left_out(unknown, "as Model-Optimizer has no such quantizer"),
         *left_out(parts, "as Model-Optimizer does not tell the gates of recurrent weights apart"),
     )
-    return Written(json.dumps({"quant_cfg": entries, "algorithm": "max"}, indent=1) + "\n", notes)
+    if skewed:
+        notes += (f"Model-Optimizer's integers are symmetric, so the activations of {skewed} layers become so.",)
+    value = {
+        "metadata": {"recipe_type": "ptq", "description": _DESCRIPTION},
+        "quantize": {"algorithm": "max", "quant_cfg": entries},
+    }
+    # A recipe is YAML, of which JSON is a part; but the axes of blocks must be numbers.
+    return Written(re.sub(r'"(-\d+)":', r"\1:", json.dumps(value, indent=1)) + "\n", notes)
 
 
 def _escaped(name: str) -> str:
@@ -58,7 +77,13 @@ def _escaped(name: str) -> str:
 
 
 def _attributes(spec: QuantizerSpec, layer: LayerInfo, *, weight: bool) -> dict[str, Any] | None:
-    """Return what a quantizer is told; JSON keys of ``block_sizes`` are text."""
+    """Return what a quantizer is told; keys of ``block_sizes`` are texts here."""
+    if (block := block_format(spec)) in _BLOCKS:
+        values, scales = _BLOCKS[block]
+        size = group_size(spec.granularity)
+        return {"num_bits": values, "block_sizes": {"-1": size, "scale_bits": scales, "type": "dynamic"}}
+    if not is_simple(spec):
+        return None
     bits: Any
     if isinstance(spec.format, IntFormat):
         if not spec.symmetric and weight:
@@ -71,9 +96,10 @@ def _attributes(spec: QuantizerSpec, layer: LayerInfo, *, weight: bool) -> dict[
     value: dict[str, Any] = {"num_bits": bits}
     size = group_size(spec.granularity)
     if size is not None:
-        return value | {"block_sizes": {"-1": size}}
-    if not isinstance(spec.granularity, PerTensor | PerChannel):
-        return None
+        return value | {"block_sizes": {"-1": size, "type": "static"}}
+    if isinstance(spec.granularity, PerBlock):
+        rows, columns = spec.granularity.rows, spec.granularity.columns
+        return value | {"axis": None, "block_sizes": {"-1": columns, "-2": rows}}
     return value | {"axis": _torch_channel_axis(layer) if isinstance(spec.granularity, PerChannel) else None}
 
 
@@ -92,7 +118,9 @@ def read(text: str, summary: NetworkSummary) -> Imported:
     Raises:
         ExportError: the text is no such file.
     """
-    entries = read_json(text, "Model-Optimizer settings").get("quant_cfg")
+    value = read_json(re.sub(r"([{,]\s*)(-\d+):", r'\1"\2":', text), "Model-Optimizer settings")
+    settings = value.get("quantize", value)
+    entries = settings.get("quant_cfg") if isinstance(settings, Mapping) else None
     if not isinstance(entries, list) or not all(isinstance(each, Mapping) for each in entries):
         raise ExportError("The file holds no list 'quant_cfg'; older forms of Model-Optimizer are not read.")
     found: dict[str, ReadLayer] = {}
@@ -128,11 +156,18 @@ def _apply(layer: ReadLayer, part: str, entry: Mapping[str, Any]) -> None:
 def _spec(settings: Mapping[str, Any], *, weight: bool) -> QuantizerSpec:
     bits = settings.get("num_bits", 8)
     blocks = settings.get("block_sizes") or {}
-    size = blocks.get("-1", blocks.get(-1))
-    granularity = PerGroup(int(size)) if size else PerTensor() if settings.get("axis") is None else PerChannel()
+    size, rows, scales = blocks.get("-1"), blocks.get("-2"), blocks.get("scale_bits")
+    granularity: Granularity = PerTensor() if settings.get("axis") is None else PerChannel()
+    if size:
+        granularity = PerBlock(int(rows), int(size)) if rows else PerGroup(int(size))
+    if scales is not None:
+        for name, told in _BLOCKS.items():
+            if told == (bits, list(scales)) and granularity == BLOCK_FORMATS[name].granularity:
+                return BLOCK_FORMATS[name]
+        raise ExportError(f"Model-Optimizer's format {bits} with scales of {scales} bits is not known here.")
     if isinstance(bits, int):
         return QuantizerSpec(IntFormat(bits), True, granularity, MinMax()) if weight else activation_spec(bits)
-    name = next((name for name, pair in _FLOATS.items() if list(bits) == pair), None)
-    if name is None:
+    word = next((name for name, pair in _FLOATS.items() if list(bits) == pair), None)
+    if word is None:
         raise ExportError(f"Model-Optimizer's format {bits} is not known here.")
-    return QuantizerSpec(parse_format(name), True, granularity if weight else PerTensor(), MinMax())
+    return QuantizerSpec(parse_format(word), True, granularity if weight else PerTensor(), MinMax())

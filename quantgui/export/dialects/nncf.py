@@ -5,9 +5,10 @@ from __future__ import annotations
 from pprint import pformat
 
 from quantgui.export.dialects.coreml import literal
-from quantgui.export.dialects.material import Imported, Material, Written, left_out
+from quantgui.export.dialects.material import Imported, Material, Written, is_simple, left_out
 from quantgui.export.dialects.reading import ReadLayer, imported, matching
 from quantgui.results import NetworkSummary
+from quantgui.spec.formats import IntFormat
 from quantgui.spec.presets import find_preset
 from quantgui.spec.quantizer import FLOAT, LayerSpec
 
@@ -33,10 +34,10 @@ def write(material: Material) -> Written:
     specs = {layer.name: material.spec_of(layer) for layer in material.summary.layers}
     symmetric = [spec.activations.symmetric for spec in specs.values() if spec.activations is not None]
     half = [name for name, spec in specs.items() if spec != FLOAT and _is_float(spec)]
-    others = [name for name, spec in specs.items() if not _is_float(spec) and spec.weights and spec.weights.bits != 8]
+    others = [name for name, spec in specs.items() if not _is_float(spec) and not _is_int8(spec)]
     notes = (
         *left_out(half, "as NNCF's static quantization has no layers of which only weights are quantized"),
-        *left_out(others, "as NNCF's static quantization has 8 bits for all layers, so for these too"),
+        *left_out(others, "as NNCF's static quantization has 8-bit integers for all layers, so for these too"),
     )
     preset = "PERFORMANCE" if symmetric and all(symmetric) else "MIXED"
     names = pformat(list(dict.fromkeys(left)), width=100).replace("\n", "\n    ")
@@ -45,6 +46,13 @@ def write(material: Material) -> Written:
 
 def _is_float(spec: LayerSpec) -> bool:
     return spec.weights is None or spec.activations is None
+
+
+def _is_int8(spec: LayerSpec) -> bool:
+    return all(
+        part is not None and isinstance(part.format, IntFormat) and part.bits == 8 and is_simple(part)
+        for part in (spec.weights, spec.activations)
+    )
 
 
 def recognises(text: str) -> bool:

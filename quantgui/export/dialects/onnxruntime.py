@@ -23,8 +23,9 @@ from quantgui.spec.quantizer import MinMax, QuantizerSpec
 
 _TEXT = '''"""Static quantization by ONNX Runtime, tensor by tensor: python {file} MODEL.onnx OUT.onnx --data DATA.npz
 
-DATA.npz holds one array for each input, samples along the first axis. Ranges come from the table; the data only gives
-those of tensors that are not in it. Run onnxruntime.quantization.preprocess on MODEL.onnx first if it has BatchNorm.
+DATA.npz holds one array for each input, samples along the first axis. Ranges come from the table; the data only serves
+those of tensors that are not in it, which stay float. Run onnxruntime.quantization.preprocess on MODEL.onnx first if it
+has BatchNorm.
 """
 
 import argparse
@@ -73,6 +74,31 @@ class Samples(CalibrationDataReader):
         return next(self.samples, None)
 
 
+def keep_only_table(path):
+    """Take out the quantizers of activations that are not in the table: ONNX Runtime adds 8-bit ones of its own."""
+    model = onnx.load(path)
+    nodes, final = model.graph.node, {{output.name for output in model.graph.output}}
+    makers = {{node.output[0]: node for node in nodes if node.op_type == "QuantizeLinear"}}
+    plain = {{}}
+    for node in list(nodes):
+        maker = makers.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if maker is None or maker.input[0].removesuffix("_QuantizeLinear_Input") in TENSORS:
+            continue
+        if node.output[0] in final:
+            plain[maker.input[0]] = node.output[0]
+        else:
+            plain[node.output[0]] = maker.input[0]
+        nodes.remove(node)
+    for node in nodes:
+        node.input[:] = [plain.get(name, name) for name in node.input]
+        node.output[:] = [plain.get(name, name) for name in node.output]
+    read = {{name for node in nodes for name in node.input}}
+    for node in list(nodes):
+        if node.op_type == "QuantizeLinear" and node.output[0] not in read:
+            nodes.remove(node)
+    onnx.save(model, path)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
@@ -91,6 +117,7 @@ def main():
         nodes_to_quantize=NODES,
         extra_options={{"TensorQuantOverrides": overrides()}},
     )
+    keep_only_table(arguments.output)
 
 
 if __name__ == "__main__":
@@ -116,6 +143,7 @@ def write(material: Material) -> Written:
             tensors[layer.weight] = _entry(parameter)
             nodes += layer.users
     read = {x.input_tensor for x in material.summary.layers} | {x.output_tensor for x in material.summary.layers}
+    others = [each.tensor for each in material.activations if not _storable(each.format)]
     for activation in material.activations:
         if activation.tensor in read and activation.tensor not in tensors and _storable(activation.format):
             tensors[activation.tensor] = {
@@ -129,6 +157,7 @@ def write(material: Material) -> Written:
     notes = (
         *left_out(weights_only, "as ONNX Runtime's static quantizer has no layers with float activations"),
         *left_out(unknown, "as ONNX Runtime's static quantizer has no such weights"),
+        *left_out(others, "as ONNX Runtime's static quantizer has no such activations, so it takes 8 bits"),
     )
     return Written(text, notes)
 

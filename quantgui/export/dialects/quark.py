@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from quantgui.errors import ExportError
-from quantgui.export.dialects.material import Imported, Material, Written, left_out
+from quantgui.export.dialects.material import Imported, Material, Written, block_format, is_simple, left_out
 from quantgui.export.dialects.reading import ReadLayer, imported, matching, read_json
 from quantgui.results import NetworkSummary
 from quantgui.spec.formats import FloatFormat, IntFormat, parse_format
 from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
 from quantgui.spec.quantizer import (
+    BLOCK_FORMATS,
     Entropy,
     LayerSpec,
     LeastSquaredError,
@@ -23,10 +25,14 @@ from quantgui.spec.quantizer import (
 )
 
 _TYPES = {
-    "int8": "Int8", "uint8": "UInt8", "int16": "Int16", "uint16": "UInt16", "int4": "Int4", "uint4": "UInt4",
+    "int8": "Int8", "uint8": "UInt8", "int16": "Int16", "uint16": "UInt16",
     "float16": "Float16", "bfloat16": "BFloat16",
 }  # fmt: skip
-_FORMATS = {name.lower(): name for name in _TYPES}
+_BLOCKS = {
+    "mxfp8_e4m3": "MXFP8E4M3", "mxfp8_e5m2": "MXFP8E5M2", "mxfp6_e2m3": "MXFP6E2M3", "mxfp6_e3m2": "MXFP6E3M2",
+    "mxfp4": "MXFP4E2M1", "mxint8": "MXInt8",
+}  # fmt: skip
+_FORMATS = {quark.lower(): name for name, quark in (_TYPES | _BLOCKS).items()}
 
 
 def write(material: Material) -> Written:
@@ -56,8 +62,17 @@ def write(material: Material) -> Written:
 
 
 def _fits(spec: LayerSpec) -> bool:
-    parts = [each for each in (spec.weights, spec.activations) if each is not None]
-    return all(str(each.format) in _TYPES and isinstance(each.granularity, PerTensor | PerChannel) for each in parts)
+    return all(each is None or _type(each) is not None for each in (spec.weights, spec.activations))
+
+
+def _type(spec: QuantizerSpec) -> str | None:
+    """Return Quark's name of the type; None if it has none."""
+    if (block := block_format(spec)) in _BLOCKS:
+        return _BLOCKS[block]
+    if not isinstance(spec.granularity, PerTensor | PerChannel) or not is_simple(replace(spec, scale_format="float32")):
+        return None
+    is_power = spec.scale_format == "e8m0" and isinstance(spec.format, IntFormat)
+    return _TYPES.get(str(spec.format)) if spec.scale_format == "float32" or is_power else None
 
 
 def _layer(spec: LayerSpec) -> dict[str, Any]:
@@ -70,12 +85,13 @@ def _layer(spec: LayerSpec) -> dict[str, Any]:
 
 
 def _tensor(spec: QuantizerSpec) -> dict[str, Any]:
+    power = spec.scale_format == "e8m0" and not block_format(spec)
     return {
         "symmetric": spec.symmetric,
-        "scale_type": "ScaleType.Float32",
+        "scale_type": f"ScaleType.{'PowerOf2' if power else 'Float32'}",
         "calibration_method": f"CalibMethod.{_method(spec.range_estimator)}",
         "quant_granularity": f"QuantGranularity.{'Channel' if isinstance(spec.granularity, PerChannel) else 'Tensor'}",
-        "data_type": _TYPES[str(spec.format)],
+        "data_type": _type(spec),
     }
 
 
@@ -134,7 +150,10 @@ def _read_tensor(value: Mapping[str, Any] | None) -> QuantizerSpec | None:
     word = str(value.get("data_type", "Int8"))
     if word.lower() not in _FORMATS:
         raise ExportError(f"Quark's type '{word}' is not known here.")
-    fmt = parse_format(_FORMATS[word.lower()])
+    name = _FORMATS[word.lower()]
+    if name in BLOCK_FORMATS:
+        return BLOCK_FORMATS[name]
+    fmt = parse_format(name)
     if isinstance(fmt, FloatFormat):
         return QuantizerSpec(fmt, granularity=PerTensor())
     granularity = str(value.get("quant_granularity", "QuantGranularity.Tensor")).rpartition(".")[2]
@@ -145,4 +164,11 @@ def _read_tensor(value: Mapping[str, Any] | None) -> QuantizerSpec | None:
         "Percentile": Percentile(), "MinMSE": LeastSquaredError(), "Entropy": Entropy(),
     }  # fmt: skip
     method = str(value.get("calibration_method", "")).rpartition(".")[2]
-    return QuantizerSpec(fmt, bool(value.get("symmetric", True)), where, methods.get(method, MinMax()))
+    power = str(value.get("scale_type", "")).endswith("PowerOf2")
+    return QuantizerSpec(
+        fmt,
+        bool(value.get("symmetric", True)),
+        where,
+        methods.get(method, MinMax()),
+        scale_format="e8m0" if power else "float32",
+    )

@@ -7,13 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from quantgui.errors import ExportError
-from quantgui.export.dialects.material import Imported, Material, Written, group_size, left_out
+from quantgui.export.dialects.material import (
+    Imported,
+    Material,
+    Written,
+    block_format,
+    group_size,
+    is_simple,
+    left_out,
+)
 from quantgui.export.dialects.reading import ReadLayer, imported, matching, module_name, read_json
-from quantgui.results import NetworkSummary
+from quantgui.results import LayerInfo, NetworkSummary
 from quantgui.spec.formats import FloatFormat, Format, IntFormat, parse_format
 from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
 from quantgui.spec.presets import activation_spec
-from quantgui.spec.quantizer import LayerSpec, MinMax, QuantizerSpec
+from quantgui.spec.quantizer import BLOCK_FORMATS, LayerSpec, MinMax, QuantizerSpec
 
 _LINEAR = ("Gemm", "MatMul")
 
@@ -26,7 +34,7 @@ def write(material: Material) -> Written:
         spec = material.spec_of(layer)
         if spec.weights is None or layer.read_only:
             continue
-        config = _config(spec)
+        config = _config(layer, spec)
         if layer.op not in _LINEAR or layer.rows is not None:
             others.append(layer.name)
         elif config is None:
@@ -45,22 +53,26 @@ def write(material: Material) -> Written:
         *left_out(unknown, "as torchao has no such quantizer"),
     )
     if static:
-        notes += ("Activations are quantized with ranges found at run time, as torchao does for these weights.",)
+        notes += ("torchao quantizes these activations anew for each row at run time, not with ranges of the data.",)
     return Written(json.dumps(value, indent=1) + "\n", notes)
 
 
-def _config(spec: LayerSpec) -> dict[str, Any] | None:
+def _config(layer: LayerInfo, spec: LayerSpec) -> dict[str, Any] | None:
     weights = spec.weights
     assert weights is not None
     fmt = weights.format
+    if block_format(weights) == "nvfp4" and spec.activations is None:
+        return _node("NVFP4WeightOnlyConfig", 1, use_dynamic_per_tensor_scale=True)
+    if not is_simple(weights):
+        return None
+    if str(fmt) == "float8_e4m3fn":
+        return _float8(weights.granularity, spec.activations)
     if spec.activations is not None and str(spec.activations.format) not in ("int8", "uint8"):
         return None
-    if str(fmt) == "float8_e4m3fn" and spec.activations is None:
-        return _node("Float8WeightOnlyConfig", 2, weight_dtype=_enum("torch.dtype", str(fmt)), set_inductor_config=True)
     if not isinstance(fmt, IntFormat) or not fmt.signed or fmt.bits > 8:
         return None
     granularity = _granularity(weights.granularity)
-    if granularity is None:
+    if granularity is None or _has_remainder(layer, weights.granularity):
         return None
     mapping = "SYMMETRIC" if weights.symmetric else "ASYMMETRIC"
     common = {
@@ -78,6 +90,28 @@ def _config(spec: LayerSpec) -> dict[str, Any] | None:
         weight_mapping_type=_enum("MappingType", mapping), weight_scale_dtype=None,
         act_mapping_type=_enum("MappingType", "SYMMETRIC" if spec.activations.symmetric else "ASYMMETRIC"), **common,
     )  # fmt: skip
+
+
+def _float8(granularity: Granularity, activations: QuantizerSpec | None) -> dict[str, Any] | None:
+    """Return the config of E4M3 weights per channel, alone or beside E4M3 activations."""
+    if not isinstance(granularity, PerChannel):
+        return None
+    dtype, rows = _enum("torch.dtype", "float8_e4m3fn"), _node("PerRow", 1, dim=-1)
+    if activations is None:
+        return _node(
+            "Float8WeightOnlyConfig", 2, weight_dtype=dtype, set_inductor_config=True, granularity=rows
+        )  # fmt: skip
+    if str(activations) != "float8_e4m3fn":
+        return None
+    return _node(
+        "Float8DynamicActivationFloat8WeightConfig", 2, activation_dtype=dtype, weight_dtype=dtype,
+        granularity=[rows, rows],
+    )  # fmt: skip
+
+
+def _has_remainder(layer: LayerInfo, granularity: Granularity) -> bool:
+    size = group_size(granularity)
+    return size is not None and layer.elements_per_channel % size != 0
 
 
 def _granularity(granularity: Granularity) -> dict[str, Any] | None:
@@ -146,6 +180,12 @@ def _read_config(value: Mapping[str, Any]) -> ReadLayer:
         case "Float8WeightOnlyConfig":
             fmt = parse_format(str(data.get("weight_dtype", {}).get("_data", "float8_e4m3fn")))
             return ReadLayer(QuantizerSpec(fmt, True, PerChannel(), MinMax()))
+        case "Float8DynamicActivationFloat8WeightConfig":
+            float8 = parse_format("float8_e4m3fn")
+            weights = QuantizerSpec(float8, True, PerChannel(), MinMax())
+            return ReadLayer(weights, QuantizerSpec(float8, True, PerTensor(), MinMax()))
+        case "NVFP4WeightOnlyConfig":
+            return ReadLayer(BLOCK_FORMATS["nvfp4"])
         case _:
             raise ExportError(f"torchao's '{kind}' is not known here, so the file cannot be taken over.")
 
