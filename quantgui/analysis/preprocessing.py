@@ -371,7 +371,7 @@ def _judge(
         order = sorted(fitting, key=lambda name: scaled[name].cost())
         best = order[0]
         near = [name for name in order[1:] if scaled[name].cost() - scaled[best].cost() < _AS_GOOD]
-        where = f" at '{probe.layer}'" if probe is not None else ""
+        where = f" at '{probe.layer}'" if probe is not None and better is not _by_labels else ""
         sentence = f"The values of '{info.name}' ({title}) do not look like those of training: {reason}{where}."
         how = prepared[best]
         advice = f"Prepare them as {best}" + (f" ({how.words()})" if how is not None else "")
@@ -398,7 +398,7 @@ def _by_labels(present: Evidence, others: Mapping[str, Evidence]) -> Judgement |
         return None
     best = max(better, key=lambda name: float(others[name].correct.mean()))  # type: ignore[union-attr]
     gained = float(others[best].correct.mean())  # type: ignore[union-attr]
-    reason = f"{correct.mean():.0%} of {len(correct)} labels are met, {gained:.0%} as {best}; seen"
+    reason = f"{correct.mean():.0%} of {len(correct)} labels are met, {gained:.0%} as {best}"
     return "error", reason, [best]
 
 
