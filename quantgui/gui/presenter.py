@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from PySide6.QtCore import QEvent, QObject
 from PySide6.QtWidgets import QWidget
@@ -28,7 +27,7 @@ from quantgui.gui.presenters.sensitivity import SensitivityPresenter
 from quantgui.gui.presenters.trade_off import TradeOffPresenter
 from quantgui.gui.status_line import StatusLine
 from quantgui.results import EvaluationReady, LayerInfo, NetworkSummary
-from quantgui.session.edits import fitting, with_weight_format, with_weights
+from quantgui.session.edits import adapted, fitting, with_weight_format, with_weights
 from quantgui.session.jobs import Job, JobState
 from quantgui.session.session import Session
 from quantgui.spec.config import QuantConfig
@@ -168,7 +167,7 @@ class Presenter(QObject):
             return
 
         def fix(spec: QuantizerSpec) -> QuantizerSpec:
-            return replace(spec, range_estimator=FixedRange(min(low, 0.0), max(high, 0.0)))
+            return adapted(spec, range_estimator=FixedRange(min(low, 0.0), max(high, 0.0)))[0]
 
         spec = with_weights(self._session.spec_for(layer.name), fix)
         self._session.set_specs({layer.name: spec}, self.tr("Drag the limits of {layer}").format(layer=layer.name))

@@ -22,7 +22,7 @@ from quantgui.gui.quality import metric_name, score_text
 from quantgui.gui.texts import translate
 from quantgui.gui.theme import current, theme_events
 from quantgui.results import LayerInfo, Score
-from quantgui.session.edits import fitting, with_activation_bits, with_weight_format
+from quantgui.session.edits import fitting, with_activation_format, with_weight_format
 from quantgui.session.session import Session
 from quantgui.session.sizes import layer_bytes
 from quantgui.spec.config import changed_layers
@@ -231,7 +231,7 @@ class LayersModel(QAbstractTableModel):
         # Nothing may be raised here: an exception while an editor commits takes the process down.
         if role != Qt.ItemDataRole.EditRole or not self.flags(index) & Qt.ItemFlag.ItemIsEditable:
             return False
-        if not (value is None or isinstance(value, IntFormat | FloatFormat)):
+        if not (value is None or isinstance(value, Format)):
             return False
         clicked = self._layers[index.row()]
         selection = self._session.selected_layers
@@ -240,8 +240,7 @@ class LayersModel(QAbstractTableModel):
             specs = {x.name: with_weight_format(self._session.spec_for(x.name), value) for x in layers}
             text = self.tr("Set {layers} to {format}")
         else:
-            bits = None if value is None else value.bits
-            specs = {x.name: fitting(x, with_activation_bits(self._session.spec_for(x.name), bits)) for x in layers}
+            specs = {x.name: fitting(x, with_activation_format(self._session.spec_for(x.name), value)) for x in layers}
             text = self.tr("Set activations of {layers} to {format}")
         words = describe_layers([layer.name for layer in layers])
         self._session.set_specs(specs, text.format(layers=words, format=format_words(value)))

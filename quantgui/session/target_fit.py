@@ -1,0 +1,78 @@
+"""Whether a target runs a choice at all, so that what it never runs can be greyed while choosing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from quantgui.errors import SpecError
+from quantgui.results import LayerInfo
+from quantgui.spec.formats import FloatFormat, IntFormat, MinifloatFormat
+from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
+from quantgui.spec.presets import activation_spec, weight_spec
+from quantgui.spec.quantizer import BLOCK_FORMATS, LayerSpec, QuantizerSpec
+from quantgui.spec.targets import Target
+
+_E4M3 = QuantizerSpec(MinifloatFormat(4, 3), granularity=PerTensor())
+_ACTIVATIONS: tuple[QuantizerSpec | None, ...] = (
+    None,
+    activation_spec(8),
+    activation_spec(16),
+    QuantizerSpec(IntFormat(8), granularity=PerTensor()),
+    QuantizerSpec(IntFormat(16), granularity=PerTensor()),
+    _E4M3,
+    QuantizerSpec(FloatFormat("float16"), granularity=PerTensor()),
+)
+_WEIGHTS: tuple[QuantizerSpec | None, ...] = (
+    None,
+    weight_spec(8),
+    weight_spec(4),
+    weight_spec(16),
+    replace(_E4M3, granularity=PerChannel()),
+    BLOCK_FORMATS["nvfp4"],
+    QuantizerSpec(FloatFormat("float16"), granularity=PerTensor()),
+)
+_GROUP_SIZES = (32, 64, 128, 256)
+
+
+def weights_refusal(
+    target: Target, layers: Iterable[LayerInfo], weights: QuantizerSpec | None, *, any_granularity: bool
+) -> str:
+    """Return why `target` runs `weights` in none of `layers`, whatever is beside them; empty where it does in one.
+
+    With `any_granularity` the format is judged alone: some granularity is enough.
+    """
+    tried = tuple(_granularities(weights)) if any_granularity and weights is not None else (weights,)
+    return _refusal(target, layers, [LayerSpec(each, other) for each in tried for other in _ACTIVATIONS])
+
+
+def activations_refusal(target: Target, layers: Iterable[LayerInfo], activations: QuantizerSpec | None) -> str:
+    """Return why `target` runs `activations` in none of `layers`, whatever weights are beside them; else empty."""
+    return _refusal(target, layers, [LayerSpec(weights, activations) for weights in _WEIGHTS])
+
+
+def _granularities(spec: QuantizerSpec) -> Iterator[QuantizerSpec]:
+    yield spec
+    if str(spec) in BLOCK_FORMATS:
+        return
+    granularities: tuple[Granularity, ...] = (PerChannel(), PerTensor(), *map(PerGroup, _GROUP_SIZES))
+    for granularity in granularities:
+        for symmetric in (True, False):
+            # What cannot be one spec is no way to run the format.
+            try:
+                yield replace(spec, granularity=granularity, symmetric=symmetric)
+            except SpecError:
+                continue
+
+
+def _refusal(target: Target, layers: Iterable[LayerInfo], specs: list[LayerSpec]) -> str:
+    if not target.runs:
+        return ""
+    first = ""
+    for op, has_activations in dict.fromkeys((layer.op, layer.quantizes_activations) for layer in layers):
+        for spec in specs:
+            reason = target.refusal(op, spec, quantizes_activations=has_activations)
+            if reason is None:
+                return ""
+            first = first or reason
+    return first
