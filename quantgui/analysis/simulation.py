@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
+from quantgui.analysis.tensorrt import in_front_of_operators
 from quantgui.errors import DataError
 from quantgui.network.network import Network
 from quantgui.network.simulation import Override, Simulation, TensorQuantizer
@@ -38,6 +39,7 @@ from quantgui.results import ActivationReady, Array, LayerInfo
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import FloatFormat, Format, IntFormat, MinifloatFormat
 from quantgui.spec.granularity import PerChannel, PerTensor
+from quantgui.spec.profiles import ExportProfile
 from quantgui.spec.quantizer import QuantizerSpec
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -64,18 +66,21 @@ def build_simulation(
     ranges: Ranges | None = None,
     loaded: MutableMapping[Hashable, Array] | None = None,
     grids: Grids | None = None,
+    profile: ExportProfile = "qdq",
 ) -> Simulation:
     """Return the simulation of `config`; no weight is read before the executor asks for it.
 
     For whoever tries many configurations that differ in few layers, `ranges` keeps the grids of activations (of these
     `activations`, so it must be forgotten with them), `loaded` the quantized weights, and `grids` no more of them than
-    their scales and zero points.
+    their scales and zero points. With `profile` it is that of a file exported so.
 
     Raises:
         DataError: `config` quantizes an activation that `activations` does not hold.
     """
     quantizers = quantizers_for(network, config, activations, ranges)
     biases = plan_biases(network, config, quantizers)
+    if profile == "tensorrt":
+        quantizers, biases = in_front_of_operators(network, config, quantizers), {}
     by_layer = {plan.layer: plan for plan in biases.values()}
     overrides = {
         name: _weight_override(network, name, parts, by_layer, grids)

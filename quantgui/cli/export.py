@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Final
 
 from quantgui.cli.answers import Json, sizes
 from quantgui.cli.arguments import (
@@ -20,9 +19,8 @@ from quantgui.engine.requests import Export, WriteSettings
 from quantgui.errors import SpecError
 from quantgui.results import Exported, NetworkSummary, SettingsWritten
 from quantgui.spec.dialects import DIALECTS, find_dialect_info
+from quantgui.spec.profiles import EXPORT_PROFILES
 from quantgui.terminal import size, times_smaller
-
-_QDQ: Final = "qdq"
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +30,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--as",
         dest="form",
         metavar="FORM",
-        choices=(_QDQ, *(each.name for each in DIALECTS)),
-        default=_QDQ,
-        help=f"{_QDQ}: the quantized network with QuantizeLinear and DequantizeLinear (the default); or the file of "
-        f"another tool: {', '.join(each.name for each in DIALECTS)}",
+        choices=(*EXPORT_PROFILES, *(each.name for each in DIALECTS)),
+        default=EXPORT_PROFILES[0],
+        help="qdq: the quantized network with QuantizeLinear and DequantizeLinear (the default); matmulnbits: with "
+        "MatMulNBits for 2, 4 and 8 bits in groups, for ONNX Runtime; tensorrt: with zero points 0 and Q/DQ in front "
+        f"of operators, for NVIDIA TensorRT; or the file of another tool: {', '.join(each.name for each in DIALECTS)}",
     )
     parser.add_argument(
         "--sensitivity", metavar="FILE", help="what 'quantgui sensitivity -o FILE' has measured, for files that show it"
@@ -47,7 +46,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(work: Work) -> Answer:
     arguments = work.arguments
-    info = None if arguments.form == _QDQ else find_dialect_info(arguments.form)
+    info = None if arguments.form in EXPORT_PROFILES else find_dialect_info(arguments.form)
     if not (arguments.config or arguments.preset or (info is not None and info.needs_sensitivity)):
         raise SpecError("One of the arguments --config --preset is required; see quantgui export --help.")
     if info is not None and info.needs_sensitivity and not arguments.sensitivity:
@@ -65,17 +64,18 @@ def _export(work: Work) -> Answer:
     data = work.open_data()
     choice = work.choose_config(summary, data)
     violations = work.violations(summary, choice.config)
-    exported = work.answer(Export(choice.config, work.arguments.output), Exported)
-    json = _network_json(summary, exported) | choice.json(data)
+    exported = work.answer(Export(choice.config, work.arguments.output, work.arguments.form), Exported)
+    json = _network_json(summary, exported, work.arguments.form) | choice.json(data)
     json |= {"violations": violations_json(violations), "seconds": work.seconds}
     return Answer(json, _network_text(summary, exported))
 
 
-def _network_json(summary: NetworkSummary, exported: Exported) -> Json:
+def _network_json(summary: NetworkSummary, exported: Exported, form: str) -> Json:
     """Return the file that was written as JSON values."""
     return {
         "network": summary.name,
         "path": exported.path,
+        "as": form,
         "file_bytes": exported.file_bytes,
         "float_file_bytes": summary.file_bytes,
         **sizes(summary, exported.config),

@@ -85,6 +85,7 @@ from quantgui.results import (
 )
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import Mix
+from quantgui.spec.profiles import ExportProfile
 from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
 from quantgui.spec.sweep import Sweep
 from quantgui.spec.targets import TARGETS
@@ -181,8 +182,8 @@ class Bench:
                 return self._trace_noise(config, samples)
             case ViewSample(config, sample, calibration):
                 return self._view_sample(config, sample, calibration=calibration)
-            case Export(config, path):
-                return self._export(config, path)
+            case Export(config, path, profile):
+                return self._export(config, path, profile)
             case Verify(config, path, samples):
                 return self._verify(config, path, samples)
             case WriteSettings():
@@ -345,7 +346,7 @@ class Bench:
 
     # --- export --------------------------------------------------------------------------------------------------
 
-    def _export(self, config: QuantConfig, path: str) -> Iterator[Event]:
+    def _export(self, config: QuantConfig, path: str, profile: ExportProfile) -> Iterator[Event]:
         opened, data = self._opened(), self._data
         tensors = activation_tensors(opened.network, config)
         if data is None:
@@ -354,10 +355,10 @@ class Bench:
                     f"The configuration quantizes {len(tensors)} activation tensors, whose ranges come from data: open "
                     "data (on the command line --data), or choose one that quantizes weights only."
                 )
-            yield from export_qdq(opened.network, config, {}, Path(path))
+            yield from export_qdq(opened.network, config, {}, Path(path), profile=profile)
             return
         yield from _prepare(opened, data, config)
-        yield from export_qdq(opened.network, config, data.activations, Path(path))
+        yield from export_qdq(opened.network, config, data.activations, Path(path), profile=profile)
 
     def _verify(self, config: QuantConfig, path: str, samples: int | None) -> Iterator[Event]:
         opened, data, metric = self._opened(), self._with_data(), self._metric

@@ -13,6 +13,7 @@ from enum import IntEnum
 from quantgui.results import ImageOptions, MixReady, Sensitivity
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import Mix
+from quantgui.spec.profiles import ExportProfile
 from quantgui.spec.quantizer import QuantizerSpec
 from quantgui.spec.sweep import Sweep
 
@@ -149,6 +150,7 @@ class Export:
 
     config: QuantConfig
     path: str
+    profile: ExportProfile = "qdq"
 
 
 @dataclass(frozen=True, slots=True)

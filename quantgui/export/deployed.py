@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from quantgui.errors import ExportError
 from quantgui.export.files import external_files
+from quantgui.export.metadata import PROFILE_KEY
 from quantgui.network.batch import Batch
 from quantgui.network.network import Network
 from quantgui.network.session import RUNTIME_ERRORS, describe_error
@@ -61,6 +62,11 @@ class DeployedFile:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Waiting threads that spin slow other sessions of this process down, and change no number.
         entries = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0", **(config or {})}
+        if self.metadata.get(PROFILE_KEY) == "tensorrt":
+            # The fusions for a processor's integer kernels tell nothing of TensorRT, and fail with 8-bit floats.
+            entries["session.disable_quant_qdq"] = "1"
+            if optimize:
+                options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         if outputs:
             entries[_FOLDER] = str(self.path.parent.resolve())
         for key, value in entries.items():

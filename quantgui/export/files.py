@@ -76,6 +76,7 @@ def write_network(
     *,
     probe: Mapping[str, Array] | None = None,
     inline_limit: int = INLINE_LIMIT,
+    fused: bool = True,
 ) -> int:
     """Write `model` and return the bytes of all files written.
 
@@ -85,6 +86,7 @@ def write_network(
         data: bytes of initializers by name, as ONNX stores them.
         probe: inputs on which the file is run once before it is put in place.
         inline_limit: bytes of data up to which there is only one file.
+        fused: whether the check lets ONNX Runtime fuse Q/DQ with operators, as it does unless told otherwise.
 
     Raises:
         ExportError: the folder cannot be written, the disk is full, or ONNX Runtime does not load the result.
@@ -103,7 +105,7 @@ def write_network(
         with written.open("wb") as file:
             file.write(model.SerializeToString())
             _flush(file)
-        _check(written, model.graph.output, probe)
+        _check(written, model.graph.output, probe, fused=fused)
         size = written.stat().st_size
         if beside:
             size += data_path(written).stat().st_size
@@ -147,10 +149,14 @@ def _flush(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _check(path: Path, outputs: Sequence[onnx.ValueInfoProto], probe: Mapping[str, Array] | None) -> None:
+def _check(
+    path: Path, outputs: Sequence[onnx.ValueInfoProto], probe: Mapping[str, Array] | None, *, fused: bool
+) -> None:
     """Load the file at `path` as a user's runtime would, and run it."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    if not fused:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     action = "load"
     try:
         if all(output.type.tensor_type.HasField("shape") for output in outputs):

@@ -18,13 +18,15 @@ from quantgui.analysis.simulation import Ranges
 from quantgui.errors import ExportError, SpecError
 from quantgui.numerics.qparams import QParams
 from quantgui.spec.config import QuantConfig
+from quantgui.spec.profiles import EXPORT_PROFILES, ExportProfile
 from quantgui.spec.serialization import config_from_json, config_to_json, quantizer_from_json, quantizer_to_json
 
 VERSION_KEY, CONFIG_KEY, RANGES_KEY = "quantgui.version", "quantgui.config", "quantgui.activations"
+PROFILE_KEY = "quantgui.profile"
 
 
-def sign(model: onnx.ModelProto, config: QuantConfig, ranges: Ranges) -> None:
-    """Record in `model` what made it, with which configuration and which grids of activations."""
+def sign(model: onnx.ModelProto, config: QuantConfig, ranges: Ranges, profile: ExportProfile = "qdq") -> None:
+    """Record in `model` what made it, with which configuration, for whom, and which grids of activations."""
     model.producer_name, model.producer_version = "quantgui", __version__
     specs = list(dict.fromkeys(spec for _, spec in ranges))
     grids = [
@@ -33,6 +35,8 @@ def sign(model: onnx.ModelProto, config: QuantConfig, ranges: Ranges) -> None:
     ]
     told = {"specs": [quantizer_to_json(spec) for spec in specs], "grids": grids}
     entries = {VERSION_KEY: __version__, CONFIG_KEY: _compact(config_to_json(config)), RANGES_KEY: _compact(told)}
+    if profile != "qdq":
+        entries[PROFILE_KEY] = profile
     kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key not in entries]
     del model.metadata_props[:]
     for key, value in (*kept, *entries.items()):
@@ -76,6 +80,16 @@ def exported_ranges(path: Path) -> Ranges:
         }
     except (ValueError, TypeError, KeyError, IndexError, SpecError) as error:
         raise ExportError(f"The ranges of activations in '{path.name}' cannot be read: {error}") from error
+
+
+def exported_profile(path: Path) -> ExportProfile:
+    """Return the profile with which the file at `path` was exported.
+
+    Raises:
+        ExportError: the file cannot be read.
+    """
+    told = _told(path).get(PROFILE_KEY, "qdq")
+    return next((profile for profile in EXPORT_PROFILES if profile == told), "qdq")
 
 
 def _told(path: Path) -> dict[str, str]:

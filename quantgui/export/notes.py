@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from quantgui.analysis.simulation import unreached_tensors, weight_spec
 from quantgui.export.lookup import needs_lookup
@@ -11,6 +11,11 @@ from quantgui.network.network import Network
 from quantgui.results import ActivationReady
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import IntFormat, MinifloatFormat
+from quantgui.spec.profiles import ExportProfile
+
+_FLOATS8 = (
+    "ONNX Runtime computes 8-bit floats in Q/DQ rightly only with session.disable_quant_qdq=1 and basic optimizations."
+)
 
 
 def export_notes(
@@ -85,3 +90,29 @@ def listed(names: Sequence[str]) -> str:
     """Return up to three names in quotation marks, and how many there are beside them."""
     shown = ", ".join(f"'{name}'" for name in names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def profile_notes(
+    network: Network, config: QuantConfig, profile: ExportProfile, blocked: Collection[str]
+) -> tuple[str, ...]:
+    """Return sentences on what the profile made of the layers; `blocked` are the weights of MatMulNBits."""
+    if profile == "matmulnbits":
+        names = [layer.name for layer in network.summary.layers if layer.weight in blocked]
+        others = sum(weight_spec(layer, config) is not None for layer in network.summary.layers) - len(names)
+        rest = f"; {layers(others)} as in the profile 'qdq'" if others else ""
+        if not names:
+            return ("No layer fits MatMulNBits (MatMul or Gemm, 2, 4 or 8 bits in groups of 16 to 256)" + rest + ".",)
+        held = (
+            f"MatMulNBits holds {layers(len(names))}, {listed(names)}, with accuracy level 1 (activations stay float32)"
+        )
+        return (f"{held}{rest}.",)
+    if profile == "tensorrt":
+        sentence = (
+            "Activations are quantized in front of operators and biases stay float, as TensorRT wants it; the window "
+            "shows them quantized where they are written, so quality may differ a little. Verify compares with this."
+        )
+        specs = (config.spec_for(layer.name).activations for layer in network.summary.layers)
+        if not any(spec is not None and isinstance(spec.format, MinifloatFormat) for spec in specs):
+            return (sentence,)
+        return (sentence, _FLOATS8)
+    return ()

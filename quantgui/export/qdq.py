@@ -25,21 +25,24 @@ from quantgui.analysis.simulation import (
     seen_quantizer,
     weight_spec,
 )
+from quantgui.analysis.tensorrt import in_front_of_operators
 from quantgui.errors import DataError, ExportError, NetworkError
 from quantgui.export.files import refuse_source, write_network
 from quantgui.export.lookup import needs_lookup
+from quantgui.export.matmulnbits import BlockedWeight, replace_products, store_blocks, takes
 from quantgui.export.metadata import sign
-from quantgui.export.notes import export_notes
+from quantgui.export.notes import export_notes, profile_notes
 from quantgui.export.opset import PER_CHANNEL, QUANTIZE_LINEAR, opset_for_activations, raise_opset
 from quantgui.export.placement import insert_stored
 from quantgui.export.stored import Part, StoredWeight, initializer
+from quantgui.export.tensorrt import refuse_for_tensorrt
 from quantgui.export.weights import store_weight
 from quantgui.network.datasets import open_dataset
 from quantgui.network.network import Network
 from quantgui.network.segments import tensor_types
 from quantgui.network.session import create_session, runtime_errors
 from quantgui.network.simulation import TensorQuantizer
-from quantgui.network.surgery import all_names, insert_quantizers, opset_of, subgraphs
+from quantgui.network.surgery import Float8Operators, all_names, insert_quantizers, opset_of, subgraphs
 from quantgui.numerics.affine import weight_qparams
 from quantgui.numerics.minifloat import to_bfloat16, to_float16
 from quantgui.numerics.qparams import QParams
@@ -48,6 +51,7 @@ from quantgui.results import ActivationReady, Array, Event, Exported, LayerInfo,
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import FloatFormat, IntFormat
 from quantgui.spec.granularity import PerTensor
+from quantgui.spec.profiles import ExportProfile
 from quantgui.spec.quantizer import QuantizerSpec
 
 _BFLOAT16 = helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
@@ -57,7 +61,12 @@ _RAISED_TOLERANCE = 1e-4
 
 
 def export_qdq(
-    network: Network, config: QuantConfig, activations: Mapping[str, ActivationReady], path: Path | str
+    network: Network,
+    config: QuantConfig,
+    activations: Mapping[str, ActivationReady],
+    path: Path | str,
+    *,
+    profile: ExportProfile = "qdq",
 ) -> Iterator[Event]:
     """Write the network quantized by `config` to `path`: yields Progress ... and Exported.
 
@@ -70,15 +79,26 @@ def export_qdq(
     ranges: Ranges = {}
     quantizers = quantizers_for(network, config, activations, ranges)
     biases = plan_biases(network, config, quantizers)
+    if profile == "tensorrt":
+        refuse_for_tensorrt(network, config)
+        # TensorRT dequantizes no int32: it rounds biases by itself.
+        quantizers, biases = in_front_of_operators(network, config, quantizers), {}
     names = _Names(network.skeleton)
     fused = _Fusions(network, quantizers, biases)
     weights = _by_weight(network)
     quantized = [name for name in weights if any(weight_spec(layer, config) for layer in weights[name])]
     total = len(quantized) + len(biases) + 2
     stored: dict[str, StoredWeight] = {}
+    blocked: dict[str, BlockedWeight] = {}
     for done, name in enumerate(quantized):
         yield Progress(done, total, "Quantizing weights")
-        stored[name] = _store(network, name, weights[name], config, names, fused)
+        (first, *_), spec = weights[name], weight_spec(weights[name][0], config)
+        if profile == "matmulnbits" and spec is not None and takes(network, first, config):
+            part = _part(network, first, spec, fused.biases)
+            stored[name], blocked[name] = store_blocks(name, part, spec, names)
+        else:
+            standard = profile == "tensorrt"
+            stored[name] = _store(network, name, weights[name], config, names, fused, standard=standard)
     for name, plan in biases.items():
         yield Progress(len(stored), total, "Quantizing biases")
         stored[name] = _store_bias(network, plan, names)
@@ -90,14 +110,17 @@ def export_qdq(
         _check_raised(network, model, probe)
     if quantizers:
         types = {name: each.kind for name, each in tensor_types(network).items()}
-        insert_quantizers(model, quantizers, types=types, float8_operators=True)
+        float8: Float8Operators = "QuantizeLinear" if profile == "tensorrt" else "Cast"
+        insert_quantizers(model, quantizers, types=types, float8_operators=float8)
     data = _take_initializers(model, network.constants, stored)
     insert_stored(model, stored)
+    replace_products(model, blocked)
     _declare_outputs(model, network)
-    sign(model, config, ranges)
+    sign(model, config, ranges, profile)
     yield Progress(total - 1, total, "Writing the file")
-    size = write_network(path, model, data, probe=probe)
+    size = write_network(path, model, data, probe=probe, fused=profile != "tensorrt")
     notes = export_notes(network, config, activations, opset_of(model))
+    notes += profile_notes(network, config, profile, frozenset(blocked))
     yield Exported(str(path), config, size, opset_of(model), notes)
 
 
@@ -126,7 +149,14 @@ def _by_weight(network: Network) -> dict[str, list[LayerInfo]]:
 
 
 def _store(
-    network: Network, name: str, layers: Sequence[LayerInfo], config: QuantConfig, names: _Names, fused: _Fusions
+    network: Network,
+    name: str,
+    layers: Sequence[LayerInfo],
+    config: QuantConfig,
+    names: _Names,
+    fused: _Fusions,
+    *,
+    standard: bool,
 ) -> StoredWeight:
     values = network.constants[name]
     parts = []
@@ -139,7 +169,7 @@ def _store(
         row = stop
     if row and row < values.size // values.shape[-1]:
         parts.append(Part(None, _rows(values, row, None), 0))
-    apart = len(parts) == 1 and fused.harm(layers[0], weight_spec(layers[0], config))
+    apart = not standard and len(parts) == 1 and fused.harm(layers[0], weight_spec(layers[0], config))
     return store_weight(name, parts, values.shape, values.dtype, names, apart=apart)
 
 

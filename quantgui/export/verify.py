@@ -20,7 +20,7 @@ from quantgui.analysis.evaluation import Samples, Tally
 from quantgui.analysis.metric_function import Metric
 from quantgui.analysis.simulation import build_simulation, through, weight_spec
 from quantgui.export.deployed import DeployedFile, open_deployed
-from quantgui.export.metadata import CONFIG_KEY, exported_ranges
+from quantgui.export.metadata import CONFIG_KEY, exported_profile, exported_ranges
 from quantgui.network.batch import Batch, carry
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network
@@ -80,7 +80,8 @@ def verify(
     """
     started = time.perf_counter()
     file = open_deployed(Path(path), network)
-    simulation = build_simulation(network, config, activations, ranges=exported_ranges(Path(path)))
+    ranges, profile = exported_ranges(Path(path)), exported_profile(Path(path))
+    simulation = build_simulation(network, config, activations, ranges=ranges, profile=profile)
     session = file.session(threads=_THREADS)
     total = dataset.summary.samples if samples is None else min(samples, dataset.summary.samples)
     simulated, deployed, parted = (Tally(network, total, each) for each in (metric, metric, None))

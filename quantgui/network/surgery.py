@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 import numpy as np
 import onnx
@@ -20,6 +20,7 @@ from quantgui.spec.formats import CodebookFormat, FloatFormat, IntFormat, Minifl
 
 MICROSOFT = "com.microsoft"
 _OPSET_QUANTIZE, _OPSET_QUANTIZE_16, _OPSET_CLIP_INPUTS, _OPSET_BFLOAT16 = 10, 21, 11, 13
+Float8Operators = Literal["arithmetic", "Cast", "QuantizeLinear"]
 FLOATS8 = {
     MinifloatFormat(4, 3): TensorProto.FLOAT8E4M3FN,
     MinifloatFormat(5, 2, "ieee"): TensorProto.FLOAT8E5M2,
@@ -51,7 +52,7 @@ def insert_quantizers(
     *,
     types: Mapping[str, int] | None = None,
     quantize_outputs: bool = True,
-    float8_operators: bool = False,
+    float8_operators: Float8Operators = "arithmetic",
 ) -> Inserted:
     """Insert `quantizers` (by tensor name) into `model`, in place, nested bodies included.
 
@@ -63,7 +64,7 @@ def insert_quantizers(
         quantizers: quantizers by tensor name.
         types: ONNX element types of the tensors, float32 where not given. Others are cast to float32 and back.
         quantize_outputs: whether a tensor that is a network output is quantized there too.
-        float8_operators: whether 8-bit floats are made by Cast (opset 19), which is the same to the bit as arithmetic.
+        float8_operators: what makes 8-bit floats; Cast and QuantizeLinear (opset 19) compute the same.
     """
     wanted = {tensor: tuple(each) for tensor, each in quantizers.items() if each}
     if not wanted:
@@ -154,7 +155,7 @@ class _Insertion:
     opset: int
     types: Mapping[str, int]
     taken: set[str]
-    float8_operators: bool = False
+    float8_operators: Float8Operators = "arithmetic"
     uses_microsoft: bool = False
     constants: list[TensorProto] = field(default_factory=list)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -215,7 +216,7 @@ class _Insertion:
                 result = self.through_integers(tensor, source, quantizer, fmt, nodes)
             case FloatFormat(name):
                 result = self.through_floats(tensor, source, name, nodes)
-            case MinifloatFormat() as fmt if self.float8_operators and fmt in FLOATS8:
+            case MinifloatFormat() as fmt if self.float8_operators != "arithmetic" and fmt in FLOATS8:
                 result = self.through_floats8(tensor, source, quantizer.scale, fmt, nodes)
             case MinifloatFormat() as fmt:
                 result = self.through_minifloats(tensor, source, quantizer.scale, fmt, nodes)
@@ -281,12 +282,17 @@ class _Insertion:
     def through_floats8(
         self, tensor: str, source: str, scale: float, fmt: MinifloatFormat, nodes: list[NodeProto]
     ) -> str:
-        """Append what rounds to a type that ONNX has, by Cast.
+        """Append what rounds to a type that ONNX has, by Cast, or by QuantizeLinear as TensorRT wants it.
 
         QuantizeLinear would do the same, but ONNX Runtime 1.31 fuses it with its neighbours as if it made integers, and
         then does not load the file, or computes something else.
         """
         step = self.constant(f"{tensor}_scale", np.array(scale, np.float32))
+        if self.float8_operators == "QuantizeLinear":
+            zero = TensorProto(name=self.unique(f"{tensor}_zero_point"), data_type=FLOATS8[fmt], raw_data=b"\0")
+            self.constants.append(zero)
+            codes = self.add(nodes, "QuantizeLinear", [source, step, zero.name], tensor)
+            return self.add(nodes, "DequantizeLinear", [codes, step, zero.name], tensor)
         units = self.add(nodes, "Div", [source, step], tensor)
         codes = self.add(nodes, "Cast", [units], tensor, to=FLOATS8[fmt], saturate=1)
         units = self.add(nodes, "Cast", [codes], tensor, to=TensorProto.FLOAT)

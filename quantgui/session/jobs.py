@@ -109,7 +109,7 @@ def title_of(request: Request) -> str:  # noqa: C901 -- one case for each reques
             return translate("jobs", "Noise of {name}").format(name=config.name or translate("jobs", "the network"))
         case ViewSample(_, sample):
             return translate("jobs", "Outputs for sample {n}").format(n=sample)
-        case Export(_, path):
+        case Export(path=path):
             return translate("jobs", "Export {name}").format(name=Path(path).name)
         case Verify(_, path):
             return translate("jobs", "Verify {name}").format(name=Path(path).name)

@@ -1,0 +1,45 @@
+"""What TensorRT takes as explicit Q/DQ, checked before a file is written for it."""
+
+from __future__ import annotations
+
+from quantgui.analysis.simulation import weight_spec
+from quantgui.errors import ExportError
+from quantgui.export.lookup import needs_lookup
+from quantgui.export.notes import listed
+from quantgui.network.network import Network
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.targets import find_target
+
+_ADVICE = (
+    "choose symmetric int8 (or float8_e4m3fn) for weights and activations, or symmetric int4 weights in groups of 64 "
+    "or 128 beside float activations"
+)
+
+
+def refuse_for_tensorrt(network: Network, config: QuantConfig) -> None:
+    """Refuse what TensorRT does not run, or what no operator of its parser holds.
+
+    Raises:
+        ExportError: the sentence names the layers and says what to do.
+    """
+    layers = network.summary.layers
+    asymmetric = [
+        layer.name
+        for layer in layers
+        if layer.quantizes_activations
+        and (spec := config.spec_for(layer.name).activations) is not None
+        and spec.is_integer
+        and not (spec.symmetric and str(spec.format) == "int8")
+    ]
+    if asymmetric:
+        raise ExportError(
+            f"TensorRT takes zero points of 0 alone, but the activations of {listed(asymmetric)} have others or are "
+            "unsigned; choose symmetric int8 for them."
+        )
+    violations = find_target("tensorrt").violations(layers, config)
+    if violations:
+        names = listed([each.layer for each in violations])
+        raise ExportError(f"{names}: {violations[0].sentence.rstrip('.')}; {_ADVICE}.")
+    tables = [layer.name for layer in layers if (spec := weight_spec(layer, config)) and needs_lookup(spec)]
+    if tables:
+        raise ExportError(f"The weights of {listed(tables)} have no Q/DQ that ONNX Runtime runs as well; {_ADVICE}.")
