@@ -8,6 +8,7 @@ when it is needed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,8 @@ from quantgui.session.session import Session
 from quantgui.spec.presets import PRESETS
 
 if TYPE_CHECKING:
+    from quantgui.gui.panels.activations import ActivationsPanel
+    from quantgui.gui.panels.weights import WeightsPanel
     from quantgui.gui.presenter import Panels, Presenter
 
 LAYOUT_VERSION = 2
@@ -269,6 +272,14 @@ class MainWindow(QMainWindow):
         panels.noise.data_requested.connect(self.commands.open_data)
         panels.data_check.data_requested.connect(self.commands.open_data)
         self._tabs.currentChanged.connect(self._on_tab_changed)
+        self._remember_page("weights", panels.weights)
+        self._remember_page("activations", panels.activations)
+
+    def _remember_page(self, name: str, panel: WeightsPanel | ActivationsPanel) -> None:
+        """Turn a panel to the page the user last looked at."""
+        key = f"pages/{name}"
+        panel.show_error_page(str(self._settings.value(key, "")))
+        panel.error_page_turned.connect(partial(self._settings.setValue, key))
 
     # --- making --------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from quantgui.gui.panels.weights import WeightsPanel
 from quantgui.gui.presenters.data_check import DataCheckPresenter
 from quantgui.gui.presenters.graph_colours import GraphColours
 from quantgui.gui.presenters.noise import NoisePresenter
+from quantgui.gui.presenters.ranges import RangesPresenter
 from quantgui.gui.presenters.sensitivity import SensitivityPresenter
 from quantgui.gui.presenters.trade_off import TradeOffPresenter
 from quantgui.gui.status_line import StatusLine
@@ -88,6 +89,7 @@ class Presenter(QObject):
         self.sensitivity = SensitivityPresenter(session, panels.sensitivity, panels.model, self)
         self.noise = NoisePresenter(session, panels.noise, self)
         self.data_check = DataCheckPresenter(session, panels.data_check, self)
+        self._ranges = RangesPresenter(session, panels.weights, panels.activations, self)
         self._graph_colours = GraphColours(session, panels.graph, self)
         self.trade_off = TradeOffPresenter(session, panels.trade_off, self)
         for job in session.jobs:

@@ -20,6 +20,7 @@ _FIRST = (
     "layers",
     "inspector",
     "weights",
+    "ranges",
     "channels",
     "activations",
     "quality",

@@ -8,22 +8,27 @@ from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QSplitter, QVBoxLayout, QWidget
 
 from quantgui.gui.numbers import count, decibel, percent, short
+from quantgui.gui.panels.limit_curve import LimitCurve, mark_words
 from quantgui.gui.panels.weights import BAD_DB, BINS, GOOD_DB, grid_levels
+from quantgui.gui.plots.error_curve import CurveMark
 from quantgui.gui.plots.histogram import HistogramPlot
 from quantgui.gui.plots.samples import SamplesPlot
 from quantgui.gui.widgets.card import Card, Pages
 from quantgui.gui.widgets.labels import ElidedLabel, MetricLabel, Tone
+from quantgui.gui.widgets.paged_card import CardPage, PagedCard
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
 from quantgui.gui.widgets.state_page import StatePage
 from quantgui.numerics.coarsening import coarsened
+from quantgui.numerics.error_curve import has_curve, largest_value, range_at, statistics_curve
 from quantgui.numerics.levels import quantized_levels
 from quantgui.numerics.ranges import estimate_range_from_statistics
 from quantgui.numerics.scales import choose_grid
 from quantgui.numerics.statistics import estimate_error_with, quantized_levels_histogram, rebin
-from quantgui.results import ActivationReady, LayerInfo
+from quantgui.results import ActivationReady, ErrorCurve, LayerInfo, TensorStatistics
 from quantgui.spec.formats import IntFormat, MinifloatFormat
 from quantgui.spec.quantizer import LeastSquaredError, QuantizerSpec
 
+_SAMPLES, _CURVE = "samples", "curve"
 ROOMY = 270
 """Pixels of width from which a column has room for scale and zero point."""
 
@@ -34,10 +39,16 @@ class ActivationsPanel(QWidget):
     Signals:
         data_requested: the user wants to open data.
         calibration_requested: the user wants the ranges measured.
+        limits_chosen: low and high, when the user has let go of a limit; input and output share them.
+        estimator_chosen: a `RangeEstimator` whose mark the user has clicked.
+        error_page_turned: the key of the page below the histograms that the user has turned to.
     """
 
     data_requested = Signal()
     calibration_requested = Signal()
+    limits_chosen = Signal(float, float)
+    estimator_chosen = Signal(object)
+    error_page_turned = Signal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -59,8 +70,11 @@ class ActivationsPanel(QWidget):
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(self._pages)
         self.state.action_triggered.connect(self._on_action)
-        self.input.scale_chosen.connect(self._on_scale_chosen)
-        self.output.scale_chosen.connect(self._on_scale_chosen)
+        for column in (self.input, self.output):
+            column.scale_chosen.connect(self._on_scale_chosen)
+            column.limits_chosen.connect(self.limits_chosen)
+            column.estimator_chosen.connect(self.estimator_chosen)
+            column.samples_card.page_turned.connect(self._on_page_turned)
         self.show_layer(None)
 
     # --- values in ---
@@ -150,6 +164,15 @@ class ActivationsPanel(QWidget):
     def _on_action(self) -> None:
         (self.data_requested if self._needs_data else self.calibration_requested).emit()
 
+    def show_error_page(self, key: str) -> None:
+        """Turn the cards below the histograms to a page: ``samples`` or ``curve``."""
+        for column in (self.input, self.output):
+            column.show_page(key)
+
+    def _on_page_turned(self, key: str) -> None:
+        self.show_error_page(key)
+        self.error_page_turned.emit(key)
+
     def _on_scale_chosen(self, log: bool) -> None:  # noqa: FBT001 - a switch
         for column in (self.input, self.output):
             column.set_log(log=log)
@@ -160,15 +183,23 @@ class TensorColumn(QWidget):
 
     Signals:
         scale_chosen: true for logarithmic counts.
+        limits_chosen: low and high, when the user has let go of a limit.
+        estimator_chosen: a `RangeEstimator` whose mark the user has clicked.
     """
 
     scale_chosen = Signal(bool)
+    limits_chosen = Signal(float, float)
+    estimator_chosen = Signal(object)
 
     def __init__(self, title: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._title = title
         self._ready: ActivationReady | None = None
         self._spec: QuantizerSpec | None = None
+        self._coarse: TensorStatistics | None = None
+        self._limits: tuple[float, float, float] | None = None
+        self._pending: tuple[ActivationReady, QuantizerSpec | None] | None = None
+        self._curve_of: tuple[ActivationReady, QuantizerSpec, ErrorCurve] | None = None
         self.histogram = HistogramPlot(
             self.tr("Histogram of the activations: {title}").format(title=title),
             self.tr("activation"),
@@ -177,6 +208,8 @@ class TensorColumn(QWidget):
         self.histogram.setToolTip(
             self.tr(
                 "Curve: float values of all samples. Bars: quantized values. Dotted: grid. Dashed: limits of the range."
+                "\nDrag a dashed limit to set the range by hand, for input and output of this layer, or press Shift + "
+                "arrows for the lower and Ctrl + arrows for the upper one."
                 "\nWheel: zoom. Drag: pan. Double click: show everything."
             )
         )
@@ -189,6 +222,7 @@ class TensorColumn(QWidget):
                 "of all.\nDashed: limits of the range. One sample far above all others is a reason to clip."
             )
         )
+        self.curve = LimitCurve(self.tr("Error by clipping limit: {title}").format(title=title))
         self.card = Card(title)
         self.card.add_chip("float_", self.tr("float32"))
         self._quantized_chip = self.card.add_chip("quantized", self.tr("quantized"))
@@ -206,6 +240,12 @@ class TensorColumn(QWidget):
         self._build()
         self.samples.channel_hovered.connect(self._on_sample_hovered)
         self.histogram.zoomed.connect(self._on_zoomed)
+        self.histogram.limits_dragged.connect(self._on_limits_dragged)
+        self.histogram.limits_chosen.connect(self._on_limits_chosen)
+        self.curve.threshold_dragged.connect(self._on_threshold_dragged)
+        self.curve.threshold_chosen.connect(self._on_threshold_chosen)
+        self.curve.mark_chosen.connect(self.estimator_chosen)
+        self.curve.mark_pointed.connect(self._on_mark_pointed)
 
     def _build(self) -> None:
         tools = QHBoxLayout()
@@ -234,8 +274,20 @@ class TensorColumn(QWidget):
         for metric in (self.sqnr, self.clipped, self.scale, self.zero_point):
             metrics.addWidget(metric, 1)
         self.card.body.addLayout(metrics)
-        self.samples_card = Card(self.tr("Samples"))
-        self.samples_card.body.addWidget(self.samples, 1)
+        self.samples_card = PagedCard(
+            self.tr("{title} by sample and by limit").format(title=self._title),
+            (
+                CardPage(
+                    _SAMPLES, self.tr("Samples"), self.tr("Smallest to largest value in each sample"), self.samples
+                ),
+                CardPage(
+                    _CURVE,
+                    self.tr("By limit"),
+                    self.tr("SQNR in dB by clipping limit, and what each range estimator chooses"),
+                    self.curve,
+                ),
+            ),
+        )
         splitter = QSplitter(Qt.Orientation.Vertical)
         splitter.setChildrenCollapsible(False)
         splitter.addWidget(self.card)
@@ -255,8 +307,13 @@ class TensorColumn(QWidget):
 
     def show_statistics(self, ready: ActivationReady, spec: QuantizerSpec | None) -> None:
         """Show a tensor and what `spec` makes of it; nothing is quantized where it is None."""
+        if self.histogram.is_dragging() or self.curve.is_dragging():
+            self._pending = (ready, spec)
+            return
         same = self._ready is not None and self._ready.tensor == ready.tensor
-        self._ready, self._spec = ready, spec
+        if self._ready is not ready:
+            self._coarse = None
+        self._ready, self._spec, self._limits = ready, spec, None
         statistics = ready.statistics
         self._tensor.setText(ready.tensor)
         self.card.set_note("" if spec is not None else self.tr("stays float"))
@@ -265,7 +322,7 @@ class TensorColumn(QWidget):
         self.histogram.show_float(rebin(statistics, BINS))
         limits = None
         if spec is not None and isinstance(spec.format, IntFormat | MinifloatFormat):
-            limits = self._show_quantized(ready, spec, spec.format)
+            limits = self._show_estimated(ready, spec, spec.format)
         else:
             self.histogram.hide_limits()
             for metric in (self.sqnr, self.clipped, self.scale, self.zero_point):
@@ -273,46 +330,92 @@ class TensorColumn(QWidget):
         self.histogram.fit(keep_zoom=same)
         self.samples.show_samples(ready.sample_minima, ready.sample_maxima, limits)
         self._show_extreme()
+        self._show_curve()
+
+    def show_page(self, key: str) -> None:
+        """Turn the card below the histogram to a page."""
+        self.samples_card.show_page(key)
+        self._show_curve()
 
     def set_log(self, *, log: bool) -> None:
         """Count logarithmically or linearly."""
         self.scale_buttons.set_value(log)
         self.histogram.set_log(log)
 
-    def _show_quantized(
+    def _statistics(self, ready: ActivationReady) -> TensorStatistics:
+        if self._coarse is None:
+            self._coarse = coarsened(ready.statistics)
+        return self._coarse
+
+    def _show_estimated(
         self, ready: ActivationReady, spec: QuantizerSpec, fmt: IntFormat | MinifloatFormat
     ) -> tuple[float, float]:
         # The search for the least error takes too long for one frame on all bins; on fewer it is near, and says so.
         searched = isinstance(spec.range_estimator, LeastSquaredError)
-        about = "≈ " if searched else ""
-        statistics = coarsened(ready.statistics)
-        extrema = ready.sample_minima, ready.sample_maxima
-        low, high = estimate_range_from_statistics(statistics if searched else ready.statistics, spec, extrema)
-        qparams = choose_grid(np.array([low]), np.array([high]), spec, fmt)
+        statistics = self._statistics(ready) if searched else ready.statistics
+        low, high = estimate_range_from_statistics(statistics, spec, (ready.sample_minima, ready.sample_maxima))
         if spec.symmetric:
             low, high = -max(-low, high), max(-low, high)
+        self.histogram.show_limits(low, high, symmetric=spec.symmetric, movable=spec.is_integer)
+        self._show_quantized(low, high, about="≈ " if searched else "")
+        return low, high
+
+    def _show_quantized(self, low: float, high: float, *, about: str) -> None:
+        """Show what a range gives, within one frame."""
+        ready, spec = self._ready, self._spec
+        if ready is None or spec is None or not isinstance(spec.format, IntFormat | MinifloatFormat):
+            return
+        fmt, statistics = spec.format, self._statistics(ready)
+        qparams = choose_grid(np.array([low]), np.array([high]), spec, fmt)
         scale, zero_point = float(qparams.scale[0]), int(qparams.zero_point[0])
         error = estimate_error_with(statistics, qparams, fmt)
         self.histogram.show_quantized(quantized_levels_histogram(statistics, qparams, fmt))
         levels = grid_levels(fmt, scale, zero_point) if isinstance(fmt, IntFormat) else quantized_levels(qparams, fmt)
         self.histogram.show_levels(levels)
-        self.histogram.show_limits(low, high, symmetric=spec.symmetric, movable=False)
         tone: Tone = "good" if error.sqnr_db >= GOOD_DB else "bad" if error.sqnr_db < BAD_DB else "warning"
         self.sqnr.show_value(about + decibel(error.sqnr_db).removesuffix(" dB"), tone)
         self.clipped.show_value(percent(error.clipped))
         self.scale.show_value(about + short(scale))
         self.zero_point.show_value(count(zero_point))
-        return low, high
+        self._limits = (low, high, error.sqnr_db)
+        self._show_limit()
+
+    def _show_limit(self) -> None:
+        if self.samples_card.page() != _CURVE:
+            return
+        if self._limits is None or self._spec is None:
+            self.curve.hide_limit()
+            return
+        low, high, sqnr_db = self._limits
+        self.curve.show_limit(max(-low, high), sqnr_db, movable=self._spec.is_integer)
+
+    def _show_curve(self) -> None:
+        """Draw the curve; nothing is computed while its page is not seen."""
+        ready, spec = self._ready, self._spec
+        if self.samples_card.page() != _CURVE or ready is None:
+            return
+        if spec is None or not has_curve(spec):
+            self._curve_of = None
+            self.curve.show_error_curve(None, None, largest_value(ready.statistics))
+        else:
+            known = self._curve_of
+            if known is None or known[0] is not ready or known[1] != spec:
+                extrema = ready.sample_minima, ready.sample_maxima
+                known = self._curve_of = (ready, spec, statistics_curve(ready.statistics, spec, extrema))
+            self.curve.show_error_curve(known[2], None, largest_value(ready.statistics))
+        self._show_limit()
+        self._on_mark_pointed(None)
 
     def _show_extreme(self) -> None:
         ready = self._ready
         if ready is None or not len(ready.sample_maxima):
-            self.samples_card.set_note("")
+            self.samples_card.set_page_note(_SAMPLES, "")
             return
-        self.samples_card.set_note(
+        self.samples_card.set_page_note(
+            _SAMPLES,
             self.tr("{number} · largest: no. {index}").format(
                 number=count(ready.samples), index=int(np.argmax(ready.sample_maxima))
-            )
+            ),
         )
 
     def _on_sample_hovered(self, place: int | None) -> None:
@@ -320,13 +423,41 @@ class TensorColumn(QWidget):
         if place is None or self._ready is None:
             self._show_extreme()
             return
-        self.samples_card.set_note(
+        self.samples_card.set_page_note(
+            _SAMPLES,
             self.tr("sample {index}: {low} … {high}").format(
                 index=place,
                 low=short(float(self._ready.sample_minima[place])),
                 high=short(float(self._ready.sample_maxima[place])),
-            )
+            ),
         )
+
+    # --- what the user does ---
+
+    def _on_limits_dragged(self, low: float, high: float) -> None:
+        self._show_quantized(low, high, about="≈ ")
+        self.samples.move_limits(low, high)
+
+    def _on_limits_chosen(self, low: float, high: float) -> None:
+        pending, self._pending = self._pending, None
+        self.limits_chosen.emit(low, high)
+        if pending is not None and self._ready is not None and pending[0].tensor == self._ready.tensor:
+            self.show_statistics(pending[0], self._spec)
+
+    def _on_threshold_dragged(self, threshold: float) -> None:
+        if self._ready is None or self._spec is None:
+            return
+        low, high = range_at(self._ready.statistics, self._spec, threshold)
+        self.histogram.show_limits(low, high, symmetric=self._spec.symmetric)
+        self._on_limits_dragged(low, high)
+
+    def _on_threshold_chosen(self, _threshold: float) -> None:
+        self._on_limits_chosen(*self.histogram.limits())
+
+    def _on_mark_pointed(self, mark: CurveMark | None) -> None:
+        known = self._curve_of
+        text = "" if known is not None else self.tr("no limit to choose")
+        self.samples_card.set_page_note(_CURVE, text if mark is None or known is None else mark_words(mark, known[2]))
 
     def _on_scale_chosen(self, log: object) -> None:
         self.scale_chosen.emit(bool(log))

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QSplitter, QVBoxLayout, QWidget
 
 from quantgui.gui.numbers import count, decibel, percent, short
+from quantgui.gui.panels.limit_curve import LimitCurve, mark_words
 from quantgui.gui.plots.error import ErrorPlot
+from quantgui.gui.plots.error_curve import CurveMark
 from quantgui.gui.plots.histogram import HistogramPlot
 from quantgui.gui.widgets.card import Card, Pages
 from quantgui.gui.widgets.labels import ElidedLabel, MetricLabel, Tone
+from quantgui.gui.widgets.paged_card import CardPage, PagedCard
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
 from quantgui.gui.widgets.state_page import StatePage
 from quantgui.gui.widgets.zoom_buttons import ZoomButtons
 from quantgui.numerics.coarsening import coarsened
+from quantgui.numerics.error_curve import error_curve, has_curve, largest_value, range_at, statistics_curve
 from quantgui.numerics.qparams import QParams, choose_qparams
 from quantgui.numerics.statistics import (
     estimate_error_histogram,
@@ -24,9 +28,9 @@ from quantgui.numerics.statistics import (
     quantized_levels_histogram,
     rebin,
 )
-from quantgui.results import Array, Histogram, LayerInfo, TensorError, TensorStatistics, WeightView
+from quantgui.results import Array, ErrorCurve, Histogram, LayerInfo, TensorError, TensorStatistics, WeightView
 from quantgui.spec.formats import CodebookFormat, IntFormat
-from quantgui.spec.granularity import PerBlock, PerChannel, PerGroup
+from quantgui.spec.granularity import PerBlock, PerChannel, PerGroup, PerTensor
 from quantgui.spec.quantizer import FixedRange, QuantizerSpec
 
 BINS = 256
@@ -34,6 +38,7 @@ MOST_LEVELS = 1024
 """Grids of more levels are not drawn: they would be a grey area."""
 
 GOOD_DB, BAD_DB = 30.0, 15.0
+_HISTOGRAM, _CURVE = "histogram", "curve"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,11 +63,15 @@ class WeightsPanel(QWidget):
     Signals:
         limits_dragged: low and high of the range, while the user moves a limit.
         limits_chosen: low and high, when the user has let it go.
+        estimator_chosen: a `RangeEstimator` whose mark the user has clicked.
+        error_page_turned: the key of the page of the error card that the user has turned to.
         retry_requested: the user wants a failed computation repeated.
     """
 
     limits_dragged = Signal(float, float)
     limits_chosen = Signal(float, float)
+    estimator_chosen = Signal(object)
+    error_page_turned = Signal(str)
     retry_requested = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -73,6 +82,8 @@ class WeightsPanel(QWidget):
         self._view: WeightView | None = None
         self._pending: WeightView | None = None
         self._coarse: TensorStatistics | None = None
+        self._drawn: _Quantized | None = None
+        self._curves: tuple[WeightView, ErrorCurve | None, ErrorCurve | None] | None = None
         self.histogram = HistogramPlot(self.tr("Histogram of the weights"), self.tr("weight"), self.tr("count"))
         self.histogram.setToolTip(
             self.tr(
@@ -88,12 +99,18 @@ class WeightsPanel(QWidget):
                 "beyond it lies what clipping does."
             )
         )
+        self.curve = LimitCurve(self.tr("Error of the weights by clipping limit"))
         self.state = StatePage(framed=True)
         self._content = QWidget()
         self._pages = Pages(self._content, self.state)
         self._build()
         self.histogram.limits_dragged.connect(self._on_limits_dragged)
         self.histogram.limits_chosen.connect(self._on_limits_chosen)
+        self.curve.threshold_dragged.connect(self._on_threshold_dragged)
+        self.curve.threshold_chosen.connect(self._on_threshold_chosen)
+        self.curve.mark_chosen.connect(self.estimator_chosen)
+        self.curve.mark_pointed.connect(self._on_mark_pointed)
+        self.error_card.page_turned.connect(self._on_page_turned)
         self.histogram.zoomed.connect(self._on_zoomed)
         self.scale_buttons.chosen.connect(self._on_scale_chosen)
         self.zoom_buttons.zoomed.connect(self.histogram.zoom)
@@ -128,8 +145,23 @@ class WeightsPanel(QWidget):
         self.weights_card.body.addLayout(tools)
         self.weights_card.body.addWidget(self.histogram, 1)
 
-        self.error_card = Card(self.tr("Quantization error"))
-        self.error_card.body.addWidget(self.error, 1)
+        self.error_card = PagedCard(
+            self.tr("Quantization error"),
+            (
+                CardPage(
+                    _HISTOGRAM,
+                    self.tr("Error"),
+                    self.tr("Histogram of float weight minus quantized weight"),
+                    self.error,
+                ),
+                CardPage(
+                    _CURVE,
+                    self.tr("By limit"),
+                    self.tr("SQNR in dB by clipping limit, and what each range estimator chooses"),
+                    self.curve,
+                ),
+            ),
+        )
         self.numbers_card = Card(self.tr("Key numbers"))
         self._add_metrics()
         below = QWidget()
@@ -230,7 +262,7 @@ class WeightsPanel(QWidget):
         """Show the weight of the current layer under its spec."""
         if self._layer is not None and view.layer != self._layer.name:
             return
-        if self.histogram.is_dragging():
+        if self.histogram.is_dragging() or self.curve.is_dragging():
             self._pending = view
             return
         same = self._view is not None and self._view.layer == view.layer
@@ -240,6 +272,7 @@ class WeightsPanel(QWidget):
         self._pending = None
         self.histogram.show_float(rebin(view.statistics, BINS))
         self._draw(_exact(view), fit=True, keep_zoom=same)
+        self._show_curve()
         self._explanation.setText(self._explain(view))
         self._explanation.set_help(self._explain_dragging(view))
         given = self._layer.dtype if self._layer is not None and self._layer.read_only else self.tr("float32")
@@ -269,6 +302,49 @@ class WeightsPanel(QWidget):
         else:
             self.histogram.fit_height()
         self._show_numbers(quantized)
+        self._drawn = quantized
+        self._show_limit()
+
+    def show_error_page(self, key: str) -> None:
+        """Turn the error card to a page: ``histogram`` or ``curve``."""
+        self.error_card.show_page(key)
+        self._show_curve()
+
+    def _show_limit(self) -> None:
+        view, drawn = self._view, self._drawn
+        if self.error_card.page() != _CURVE or view is None or drawn is None:
+            return
+        if view.spec is not None and len(drawn.scales) and self._is_quantized(view):
+            self.curve.show_limit(max(-drawn.low, drawn.high), drawn.error.sqnr_db, movable=view.spec.is_integer)
+        else:
+            self.curve.hide_limit()
+
+    def _show_curve(self) -> None:
+        """Draw the curve of the view; nothing is computed while its page is not seen."""
+        view = self._view
+        if self.error_card.page() != _CURVE or view is None:
+            return
+        if self._curves is None or self._curves[0] is not view:
+            self._curves = (view, *self._curves_of(view))
+        _, curve, common = self._curves
+        self.curve.show_error_curve(curve, common, largest_value(view.statistics))
+        self._show_limit()
+        self._on_mark_pointed(None)
+
+    def _curves_of(self, view: WeightView) -> tuple[ErrorCurve | None, ErrorCurve | None]:
+        """Return the curve with the marks, and that of one range for all groups where there are several."""
+        spec = view.spec
+        if spec is None or not has_curve(spec) or not self._is_quantized(view):
+            return None, None
+        if isinstance(spec.granularity, PerTensor):
+            return view.curve or statistics_curve(view.statistics, spec), None
+        whole = replace(
+            spec,
+            granularity=PerTensor(),
+            double_quantization=False,
+            scale_format="float32" if spec.scale_format == "e4m3" else spec.scale_format,
+        )
+        return view.curve, ErrorCurve(*error_curve(view.statistics, whole), ())
 
     def _show_numbers(self, quantized: _Quantized) -> None:
         view, error = self._view, quantized.error
@@ -278,7 +354,7 @@ class WeightsPanel(QWidget):
                 metric.show_value("–")
             given = self._layer is not None and self._layer.read_only
             self.numbers_card.set_note(self.tr("no float to compare with") if given else self.tr("not quantized"))
-            self.error_card.set_note("")
+            self.error_card.set_page_note(_HISTOGRAM, "")
             return
         tone: Tone = "good" if error.sqnr_db >= GOOD_DB else "bad" if error.sqnr_db < BAD_DB else "warning"
         self.sqnr.show_value(about + decibel(error.sqnr_db), tone)
@@ -291,8 +367,9 @@ class WeightsPanel(QWidget):
         ends = f"± {short(high)}" if low == -high else f"{short(low, 2)} … {short(high, 2)}"
         self.range.show_value(ends if has_scale else "–")
         self.numbers_card.set_note("" if quantized.exact else self.tr("estimate"))
-        self.error_card.set_note(
-            self.tr("RMSE {rmse}").format(rmse=short(float(np.sqrt(error.mse)))) if error.mse else self.tr("no error")
+        self.error_card.set_page_note(
+            _HISTOGRAM,
+            self.tr("RMSE {rmse}").format(rmse=short(float(np.sqrt(error.mse)))) if error.mse else self.tr("no error"),
         )
 
     def _is_quantized(self, view: WeightView) -> bool:
@@ -349,6 +426,35 @@ class WeightsPanel(QWidget):
                 self._coarse = coarsened(view.statistics)
             self._draw(_estimate(self._coarse, view.spec, low, high), fit=False, keep_zoom=True)
         self.limits_dragged.emit(low, high)
+
+    def _on_threshold_dragged(self, threshold: float) -> None:
+        view = self._view
+        if view is None or view.spec is None:
+            return
+        low, high = range_at(view.statistics, view.spec, threshold)
+        self.histogram.show_limits(low, high, symmetric=view.spec.symmetric)
+        self._on_limits_dragged(low, high)
+
+    def _on_threshold_chosen(self, _threshold: float) -> None:
+        self._on_limits_chosen(*self.histogram.limits())
+
+    def _on_mark_pointed(self, mark: CurveMark | None) -> None:
+        _, curve, common = self._curves or (None, None, None)
+        if mark is not None and curve is not None:
+            text = mark_words(mark, curve)
+        elif curve is None and common is None:
+            text = self.tr("no limit to choose")
+        elif curve is None:
+            text = self.tr("measuring groups …")
+        elif common is not None:
+            text = self.tr("dotted: one range for all")
+        else:
+            text = ""
+        self.error_card.set_page_note(_CURVE, text)
+
+    def _on_page_turned(self, key: str) -> None:
+        self._show_curve()
+        self.error_page_turned.emit(key)
 
     def _on_limits_chosen(self, low: float, high: float) -> None:
         self.limits_chosen.emit(low, high)

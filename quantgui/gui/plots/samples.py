@@ -49,6 +49,11 @@ class SamplesPlot(ChannelPlot):
         margin = 0.05 * (top - bottom) or 0.5
         self.set_places(len(minima), bottom - margin, top + margin)
 
+    def move_limits(self, low: float, high: float) -> None:
+        """Move the limits while they are dragged; the view stays."""
+        self._low.setPos(low)
+        self._high.setPos(high)
+
     def paint_items(self, tokens: Tokens) -> None:
         super().paint_items(tokens)
         nothing = pg.mkPen(None)
