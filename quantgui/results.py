@@ -696,7 +696,7 @@ class Finding:
     layers: tuple[str, ...] = ()
     tensor: str = ""
     samples: tuple[int, ...] = ()
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

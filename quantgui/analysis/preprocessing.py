@@ -128,7 +128,10 @@ def check_preprocessing(executor: Executor, dataset: CheckedData) -> Iterator[Ev
     network = executor.network
     info = _judged_input(network, dataset)
     if info is None:
-        yield "The values of the inputs are not compared with others: there is no single input of floating point."
+        why = "there is no single input of floating point"
+        if dataset.carried:
+            why = "the network carries a state from sample to sample"
+        yield f"The values of the inputs are not compared with others: {why}."
         return
     batches = _batches(dataset, info)
     axis = channel_axis(info, batches[0].inputs[info.name].shape, dataset.summary.image_options)
@@ -212,7 +215,8 @@ def _trials(batches: Sequence[Batch], info: TensorInfo, axis: int | None, option
         mean = float(np.mean([x.mean() for x in pixels]))
         std = float(np.sqrt(max(np.mean([np.square(x).mean() for x in pixels]) - mean**2, 1e-12)))
         own = Preparation("mean 0 and standard deviation 1", 1.0, (round(mean, 4),), (round(std, 4),))
-        trials[own.title] = (own, [_prepared(x, own, axis, info.dtype) for x in pixels])
+        known = options is not None or present in {each.title for each in PREPARATIONS}
+        trials[own.title] = (own if known else None, [_prepared(x, own, axis, info.dtype) for x in pixels])
     else:
         trials["swapped"] = (None, [np.flip(x, axis) for x in arrays])
     return trials

@@ -34,6 +34,8 @@ _SCAN_ROWS = 4096
 
 Way = Literal["rows", "stacked", "repeated", "constant"]
 
+_LAYOUTS = {(0, 3, 1, 2): "move the colours before height and width", (0, 2, 3, 1): "move the colours to the end"}
+
 
 @dataclass(frozen=True, eq=False)
 class Feed:
@@ -368,7 +370,12 @@ def _described(info: TensorInfo) -> str:
 
 def _wrong_shape(column: Column, info: TensorInfo, place: str) -> str:
     came = " x ".join(str(dim) for dim in column.shape) or "scalar"
-    return f"'{info.name}' of '{place}' has the shape {came}, but the network expects {_described(info)}."
+    sentence = f"'{info.name}' of '{place}' has the shape {came}, but the network expects {_described(info)}"
+    for axes, words in _LAYOUTS.items():
+        moved = [column.shape[axis] for axis in axes] if len(column.shape) == len(axes) else []
+        if moved and info.shape is not None and _fits(moved[1:], info.shape[1:]):
+            return f"{sentence}: {words}, array.transpose{axes}."
+    return f"{sentence}."
 
 
 def _check_dtype(column: Column, info: TensorInfo, place: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 
+import numpy as np
 import pytest
 from gui_examples import A8, W4_CHANNEL, activation, layer, network, shown, weight_view, weights
 from mix_examples import frontier
@@ -17,12 +18,21 @@ from sessions import data
 from quantgui.gui.panels.activations import ActivationsPanel
 from quantgui.gui.panels.channels import ChannelsPanel
 from quantgui.gui.panels.comparison import ComparedLayer, ComparedSide, Comparison, ComparisonPanel
+from quantgui.gui.panels.data_check import DataCheckPanel
 from quantgui.gui.panels.graph import GraphPanel
 from quantgui.gui.panels.noise import NoisePanel
 from quantgui.gui.panels.sensitivity import SensitivityPanel
 from quantgui.gui.panels.trade_off import TradeOff, TradeOffPanel
 from quantgui.gui.panels.weights import WeightsPanel
 from quantgui.gui.theme import apply_theme
+from quantgui.results import DataReport, Finding, RangeGrowth
+
+
+def data_report() -> DataReport:
+    growth = RangeGrowth("in", ("conv1",), np.linspace(0.5, 1, 8), 8, 0.1, 7, 2, -1.5, 4.0)
+    finding = Finding("dead", "warning", "It is 0.", "Look at it.", ("conv1",))
+    previews = (np.zeros((3, 8, 8), np.float32),)
+    return DataReport(None, 8, (finding,), ("dead",), (), {"in": growth}, previews, "x", None, 2)
 
 
 def fill(panel: QWidget) -> None:
@@ -39,6 +49,9 @@ def fill(panel: QWidget) -> None:
             panel.show_noise(noise())
             panel.open_sample(5)
             panel.show_sample(sample())
+        case DataCheckPanel():
+            panel.show_report(data_report())
+            panel.show_layer(layer("conv1", input_tensor="in"))
         case TradeOffPanel():
             panel.show_trade_off(TradeOff(mix=frontier(network(2).layers, measured=(0, 5))))
         case ComparisonPanel():
@@ -57,6 +70,7 @@ PANELS = [
     ActivationsPanel,
     GraphPanel,
     NoisePanel,
+    DataCheckPanel,
     TradeOffPanel,
     ComparisonPanel,
     SensitivityPanel,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from builders import model_of, network_of, tensor_info, values
@@ -18,10 +20,15 @@ from quantgui.analysis.range_checks import (
     outlier_ratio,
     range_growths,
 )
+from quantgui.cli.main import main
+from quantgui.engine.bench import Bench
+from quantgui.engine.requests import ExamineData, OpenData, OpenNetwork
+from quantgui.errors import DataError
 from quantgui.network.datasets import open_dataset
 from quantgui.network.executor import Executor
 from quantgui.numerics.statistics import collect
 from quantgui.results import ActivationReady, DataExamined, DataReport, ImageOptions
+from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import IntFormat
 from quantgui.spec.quantizer import FixedRange, PerTensor, QuantizerSpec
 
@@ -281,3 +288,30 @@ def test_that_tiny_networks_without_pictures_are_checked_as_well(tmp_path) -> No
     assert "range of inputs" not in kinds(report_on(*opened(tmp_path, model, x=x)))
     loud = report_on(*opened(tmp_path, model, x=x * 32768))
     assert kinds(loud)["range of inputs"] == "error"
+
+
+def test_that_an_array_with_the_colours_at_the_wrong_end_is_refused_with_the_way_to_mend_it(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"move the colours before height and width, array.transpose\(0, 3, 1, 2\)"):
+        opened(tmp_path, classifier(), x=pictures().transpose(0, 2, 3, 1))
+
+
+def test_that_the_command_tells_the_findings_and_the_bench_looks_at_inputs_only_once(tmp_path, capsys) -> None:
+    opened(tmp_path, classifier(), x=(pictures() + 1) * 127.5)
+    arguments = ["check", str(tmp_path / "net.onnx"), "--data", str(tmp_path / "data.npz"), "--preset", "W8A8"]
+    assert main([*arguments, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["findings"][0]["kind"] == "range of inputs"
+    assert answer["samples"] == 12
+    assert answer["activations"][0]["samples_for_99_percent"] <= 12
+    assert main(arguments) == 0
+    assert "error    The values of 'x' (0 … 255)" in capsys.readouterr().out
+
+    bench = Bench()
+    for request in (OpenNetwork(str(tmp_path / "net.onnx")), OpenData(str(tmp_path / "data.npz")), ExamineData()):
+        *_, quick = bench.handle(request)
+    assert quick.report.config is None
+    assert not quick.report.growths
+    *_, full = bench.handle(ExamineData(QuantConfig()))
+    assert full.report.growths
+    assert set(quick.report.findings) <= set(full.report.findings)
+    assert full.report.previews is quick.report.previews
