@@ -835,6 +835,42 @@ class SettingsRead:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerComparison:
+    """One layer in two quantized networks: its format in each, and the SQNR of its output against the float one.
+
+    NaN where the output is not found by name in both.
+    """
+
+    layer: str
+    own: str
+    other: str
+    own_sqnr_db: float
+    other_sqnr_db: float
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkComparison:
+    """A network that another tool has quantized, beside one's own configuration.
+
+    Attributes:
+        path: the other network's file.
+        config: one's own.
+        other: what the file was read as.
+        own_evaluation, other_evaluation: quality of both against the float network.
+        layers: in the network's order.
+        file_bytes: of the other network's file.
+    """
+
+    path: str
+    config: QuantConfig
+    other: QuantConfig
+    own_evaluation: Evaluation
+    other_evaluation: Evaluation
+    layers: tuple[LayerComparison, ...]
+    file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReportWritten:
     """A report has been written."""
 
@@ -862,5 +898,6 @@ Event = (
     | Verification
     | SettingsWritten
     | SettingsRead
+    | NetworkComparison
     | ReportWritten
 )

@@ -6,6 +6,7 @@ from typing import Final
 
 from quantgui.cli import (
     check,
+    compare,
     evaluate,
     export,
     import_settings,
@@ -29,6 +30,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "export": export.COMMAND,
     "verify": verify.COMMAND,
     "import": import_settings.COMMAND,
+    "compare": compare.COMMAND,
     "report": report.COMMAND,
     "targets": targets.COMMAND,
 }

@@ -19,7 +19,7 @@ from quantgui.terminal import size
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a file of another tool")
+    parser.add_argument("file", metavar="FILE", help="a file of another tool, or a quantized ONNX network")
     parser.add_argument("--network", metavar="NETWORK", required=True, help="the float network, an ONNX file")
     parser.add_argument("-o", "--output", metavar="C.json", required=True, help="the configuration to write")
     names = [each.name for each in DIALECTS if each.readable]

@@ -28,6 +28,7 @@ from quantgui.analysis.tensor_error import StatisticsCache, view_weight, weight_
 from quantgui.engine.requests import (
     Advise,
     Calibrate,
+    CompareNetwork,
     Evaluate,
     ExamineData,
     Export,
@@ -47,6 +48,7 @@ from quantgui.engine.requests import (
     WriteSettings,
 )
 from quantgui.errors import DataError, NetworkError
+from quantgui.export.comparison import compare
 from quantgui.export.dialects.material import gather
 from quantgui.export.dialects.reading import read_text, unmatched, write_text
 from quantgui.export.dialects.table import find_dialect, read_dialect
@@ -54,6 +56,7 @@ from quantgui.export.files import refuse_source
 from quantgui.export.latency import Seconds, measure_latencies
 from quantgui.export.metadata import exported_ranges
 from quantgui.export.qdq import export_qdq
+from quantgui.export.quantized_file import is_network, read_quantized
 from quantgui.export.report import WORST_LAYERS, Report, worst_layers, write_report
 from quantgui.export.verify import verify
 from quantgui.network.datasets import Dataset, open_dataset
@@ -190,6 +193,8 @@ class Bench:
                 return self._write_settings(request)
             case ReadSettings(path, dialect):
                 return self._read_settings(path, dialect)
+            case CompareNetwork(config, path, samples):
+                return self._compare(config, path, samples)
             case WriteReport():
                 return self._write_report(request)
             case _:
@@ -396,11 +401,26 @@ class Bench:
         yield SettingsWritten(request.path, info.name, request.config, written.notes)
 
     def _read_settings(self, path: str, dialect: str) -> Iterator[Event]:
-        summary = self._opened().network.summary
+        network = self._opened().network
         yield Progress(0, 0, "Reading")
-        found, imported = read_dialect(read_text(Path(path)), summary, dialect)
+        if is_network(Path(path)):
+            title, imported = "quantized ONNX file", read_quantized(Path(path), network)
+        else:
+            found, imported = read_dialect(read_text(Path(path)), network.summary, dialect)
+            title = found.info.title
         unknown = tuple(unmatched(each) for each in imported.unknown)
-        yield SettingsRead(path, found.info.title, imported.config, unknown, imported.notes, imported.unknown)
+        yield SettingsRead(path, title, imported.config, unknown, imported.notes, imported.unknown)
+
+    def _compare(self, config: QuantConfig, path: str, samples: int | None) -> Iterator[Event]:
+        opened, data, metric = self._opened(), self._with_data(), self._metric
+        yield Progress(0, 0, "Reading")
+        read = read_quantized(Path(path), opened.network)
+        yield from _prepare(opened, data, config)
+        executor, activations = opened.executor, data.activations
+        yield from compare(
+            opened.network, executor, data.dataset, config, read.config, activations, metric, Path(path),
+            samples=samples,
+        )  # fmt: skip
 
     def _write_report(self, request: WriteReport) -> Iterator[Event]:
         opened, data = self._opened(), self._data

@@ -181,6 +181,15 @@ class ReadSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CompareNetwork:
+    """Answered by Progress and NetworkComparison: `config` beside the quantized ONNX file of another tool at `path`."""
+
+    config: QuantConfig
+    path: str
+    samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WriteReport:
     """Answered by Progress and ReportWritten: all that is known of `config` as one HTML file at `path`."""
 
@@ -208,5 +217,6 @@ Request = (
     | Verify
     | WriteSettings
     | ReadSettings
+    | CompareNetwork
     | WriteReport
 )

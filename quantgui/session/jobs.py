@@ -14,6 +14,7 @@ from PySide6.QtCore import QCoreApplication
 from quantgui.engine.requests import (
     Advise,
     Calibrate,
+    CompareNetwork,
     Evaluate,
     ExamineData,
     Export,
@@ -115,6 +116,8 @@ def title_of(request: Request) -> str:  # noqa: C901 -- one case for each reques
             return translate("jobs", "Verify {name}").format(name=Path(path).name)
         case WriteSettings(_, path) | WriteReport(_, path):
             return translate("jobs", "Write {name}").format(name=Path(path).name)
+        case CompareNetwork(_, path):
+            return translate("jobs", "Compare with {name}").format(name=Path(path).name)
         case ReadSettings(path):
             return translate("jobs", "Read {name}").format(name=Path(path).name)
 

@@ -20,6 +20,7 @@ from quantgui.results import (
     Exported,
     LayerInfo,
     MixReady,
+    NetworkComparison,
     NetworkOpened,
     NetworkSummary,
     NoiseReady,
@@ -75,6 +76,7 @@ class ReadableSession(QObject):
     verified = Signal(object)
     settings_written = Signal(object)  # SettingsWritten
     settings_read = Signal(object)  # SettingsRead
+    network_compared = Signal(object)  # NetworkComparison
     report_written = Signal(object)  # ReportWritten
 
     job_changed = Signal(object)  # Job
@@ -279,6 +281,8 @@ class ReadableSession(QObject):
                 self.settings_written.emit(result)
             case SettingsRead():
                 self.settings_read.emit(result)
+            case NetworkComparison():
+                self.network_compared.emit(result)
             case ReportWritten():
                 self.report_written.emit(result)
             case NetworkOpened() | DataOpened() | Progress():
