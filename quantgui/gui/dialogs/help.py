@@ -28,6 +28,7 @@ _FIRST = (
     "mix",
     "trade-off",
     "export",
+    "exchange",
 )
 
 
