@@ -13,10 +13,10 @@ from typing import Any
 from quantgui.cli.arguments import add_data_arguments, add_network_argument, add_target_argument
 from quantgui.cli.command import Answer, Command
 from quantgui.cli.sensitivity import METRIC_HELP, bit_widths
-from quantgui.cli.sensitivity_file import Told, candidate_from, read_told, table_of
+from quantgui.cli.sensitivity_file import Told, candidate_from, read_told, require_place, table_of
 from quantgui.cli.work import Work, violations_json
 from quantgui.engine.requests import Evaluate, FindMix
-from quantgui.errors import DataError, SpecError
+from quantgui.errors import DataError, NetworkError, SpecError
 from quantgui.results import EvaluationReady, MixPoint, MixReady, NetworkSummary, Score, Sensitivity
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import CostKind, Mix
@@ -50,7 +50,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     limit.add_argument(
         "--drop",
         metavar="X",
-        type=float,
+        type=_number,
         help="most that the quality may drop: points of 100 for accuracy and agreement, else in the metric's unit; for "
         "output SQNR, the least dB. The metric is --metric, or else accuracy with labels, or agreement of classes",
     )
@@ -92,6 +92,7 @@ def _mix_from(
         headline: the metric that an evaluation of this network and data shows first.
 
     Raises:
+        NetworkError: nothing can be quantized.
         SpecError: a format, a layer or a limit is impossible.
     """
     told = known or {}
@@ -106,6 +107,8 @@ def _mix_from(
         formats = {each["format"] for layer in known["layers"] for each in layer["candidates"]}
         specs = tuple(spec for spec in specs if sweep.label(spec) in formats) or specs
     sweep = replace(sweep, specs=specs, samples=arguments.samples, exact=arguments.exact)
+    if not any(sweep.swept(summary.layers)):
+        raise NetworkError("The network has no layer whose bits could be changed.")
     cost, limit = _limit(arguments, summary)
     drop_metric = metric if written is not None else headline
     drop = arguments.drop
@@ -124,12 +127,22 @@ def _mix_from(
         cost=cost,
         limit=limit,
         drop=drop,
-        pinned=MappingProxyType({name: _spec(text, sweep) for name, text in arguments.pin}),
+        pinned=MappingProxyType(_pinned(arguments.pin, sweep)),
         groups=None if arguments.tie else tuple(tuple(group) for group in arguments.group),
         excluded=MappingProxyType(excluded),
         refined=not arguments.no_refine,
         drop_metric=drop_metric,
     )
+
+
+def _pinned(pairs: Iterable[tuple[str, str]], sweep: Sweep) -> dict[str, LayerSpec]:
+    """Return the format of each layer that is held; SpecError if one is to be held at two."""
+    pinned: dict[str, LayerSpec] = {}
+    for name, text in pairs:
+        spec = _spec(text, sweep)
+        if pinned.setdefault(name, spec) != spec:
+            raise SpecError(f"--pin holds the layer '{name}' at two formats; write one of them.")
+    return pinned
 
 
 def _limit(arguments: argparse.Namespace, summary: NetworkSummary) -> tuple[CostKind, float | None]:
@@ -357,6 +370,7 @@ def _shown(ready: MixReady) -> list[tuple[int, MixPoint]]:
 
 def _run(work: Work) -> Answer:
     arguments, metric = work.arguments, work.arguments.metric
+    require_place(arguments.output)
     summary = work.open_network()
     path = Path(arguments.sensitivity) if arguments.sensitivity else None
     told = None if path is None else _read_sensitivity(path, summary)

@@ -8,7 +8,7 @@ from typing import Any
 
 from quantgui.cli.arguments import add_config_arguments, add_data_arguments, add_network_argument
 from quantgui.cli.command import Answer, Command
-from quantgui.cli.sensitivity_file import save_json
+from quantgui.cli.sensitivity_file import require_place, save_json
 from quantgui.cli.work import Work
 from quantgui.engine.requests import MeasureSensitivity
 from quantgui.errors import DataError
@@ -18,6 +18,7 @@ from quantgui.spec.sweep import METRICS, SWEPT_BITS, USER_METRIC, WHAT, Sweep, b
 from quantgui.terminal import duration, metric_name, score_json, table
 
 METRIC_HELP = f"{', '.join(METRICS)}, or FILE.py:FUNCTION, your metric(outputs, labels) -> score per sample"
+MAX_BITS = 16
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(work: Work) -> Answer:
     arguments, metric = work.arguments, work.arguments.metric
+    require_place(arguments.output)
     summary = work.open_network()
     if metric in METRICS:
         arguments.metric = None  # it needs no file
@@ -81,9 +83,10 @@ def bit_widths(text: str) -> tuple[int, ...]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise argparse.ArgumentTypeError(f"must be bit-widths such as 2,4,8 or 2-8, got '{text}'")
-        found += range(int(first), int(last or first) + 1)
-    if not found or not all(2 <= bits <= 16 for bits in found):
-        raise argparse.ArgumentTypeError(f"must be bit-widths from 2 to 16, got '{text}'")
+        # A range ends where no bit-width is any more: who writes 2-99999999999 shall not wait for that list.
+        found += range(int(first), min(int(last or first), MAX_BITS + 1) + 1) or [0]
+    if not all(2 <= bits <= MAX_BITS for bits in found):
+        raise argparse.ArgumentTypeError(f"must be bit-widths from 2 to {MAX_BITS}, got '{text}'")
     return tuple(dict.fromkeys(found))
 
 

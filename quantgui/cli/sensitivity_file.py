@@ -12,12 +12,18 @@ from quantgui.errors import DataError, SpecError
 from quantgui.results import Candidate, NetworkSummary, RankedLayer, Score, Sensitivity
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.quantizer import BLOCK_FORMATS, FLOAT, LayerSpec
-from quantgui.spec.serialization import config_from_json, write_text_atomically
+from quantgui.spec.serialization import config_from_json, require_writable, write_text_atomically
 from quantgui.spec.sweep import METRICS, USER_METRIC, Sweep, bits_specs
 from quantgui.terminal import json_text
 
 Told = Mapping[str, Any]
 """The file's JSON object."""
+
+
+def require_place(path: str | None) -> None:
+    """Raise SpecError if the answer could not be written to `path`: better now than after an hour of measuring."""
+    if path:
+        require_writable(Path(path))
 
 
 def save_json(path: str | None, values: Mapping[str, Any]) -> None:

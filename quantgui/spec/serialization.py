@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -98,16 +99,27 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
+def require_writable(path: Path) -> None:
+    """Raise SpecError if `path` is no place for a file: something else stands there, or its folder does not exist."""
+    try:
+        if path.exists() and not path.is_file():
+            raise SpecError(f"'{path}' is no file; choose another place.")
+        path.parent.stat()
+    except OSError as error:
+        raise SpecError(f"Cannot write '{path}': {error.strerror}.") from error
+    if not os.access(path.parent, os.W_OK):
+        raise SpecError(f"Cannot write '{path}': {os.strerror(errno.EACCES)}.")
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a file beside `path`, then put it in its place.
 
     Raises:
         SpecError: the folder cannot be written, or the disk is full.
     """
+    require_writable(path)
     temporary = None
     try:
-        if path.exists() and not path.is_file():
-            raise SpecError(f"'{path}' is no file; choose another place.")
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from quantgui.cli.main import EXIT_MISTAKE, main
 from quantgui.engine.bench import Bench
@@ -137,6 +139,32 @@ def test_that_mistakes_are_told_in_one_sentence(capsys: pytest.CaptureFixture[st
     )
     missing = str(tmp_path / "missing.json")
     assert "Cannot read the sensitivity" in sentence([*COMMAND, "--size", "0.2", "--sensitivity", missing], capsys)
+
+    assert "must be a number, got 'nan'" in sentence([*COMMAND, "--drop", "nan"], capsys)
+    twice = ["--pin", "/head/Gemm=4", "--pin", "/head/Gemm=8"]
+    assert "'/head/Gemm' at two formats" in sentence([*COMMAND, "--size", "0.2", *twice], capsys)
+    hopeless = sentence([*COMMAND, "--size", "0.2", "--bits", "2-99999999999"], capsys)
+    assert "must be bit-widths from 2 to 16" in hopeless
+
+
+def test_that_nothing_is_measured_for_an_answer_that_could_not_be_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    nowhere = str(tmp_path / "missing" / "C.json")
+    for words in ([*COMMAND, "--size", "0.2"], ["sensitivity", "no network", "--data", DATA]):
+        assert "Cannot write" in sentence([*words, "-o", nowhere], capsys)
+    assert "is no file" in sentence(["sensitivity", "no network", "--data", DATA, "-o", str(tmp_path)], capsys)
+
+
+def test_that_a_network_without_layers_is_refused_and_not_its_limit(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 8]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", value[:1], value[1:])
+    path = tmp_path / "bare.onnx"
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), path)
+    said = sentence(["mix", str(path), "--data", "random:2", "--size", "0.5"], capsys)
+    assert "no layer whose bits could be changed" in said
 
 
 def excluded_float() -> list[str]:
