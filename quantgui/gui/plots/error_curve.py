@@ -114,6 +114,8 @@ class ErrorCurvePlot(Plot):
         self._limit.setPos(threshold)
         self._limit.blockSignals(blocked)
         self._limit.setVisible(True)
+        if not self.is_dragging():
+            self._place_labels()
         held = np.isfinite(sqnr_db)
         self._point.setData([threshold] if held else [], [np.clip(sqnr_db, _LOWEST_DB, _MOST_DB)] if held else [])
 
@@ -176,6 +178,8 @@ class ErrorCurvePlot(Plot):
         pixels = [((m.threshold - left) / width, (top - m.sqnr_db) / height) for m in self._marks]
         frame = QRectF(0, 0, (right - left) / width, (top - bottom) / height)
         taken = [QRectF(x - 5, y - 5, 10, 10) for x, y in pixels]
+        if self._limit.isVisible():
+            taken.append(QRectF((self.threshold() - left) / width - 3, 0.0, 6.0, frame.height()))
         for mark, (x, y), text in zip(self._marks, pixels, self._texts, strict=False):
             size = metrics.horizontalAdvance(mark.label) + 2 * _GAP, float(metrics.height())
             best = min(_places(x, y, *size), key=lambda place: _cost(place, taken, frame))
