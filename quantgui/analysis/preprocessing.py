@@ -17,7 +17,7 @@ Measured on trained networks: the right preparation has levels of -2.1 to 0.9 an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -140,8 +140,8 @@ def check_preprocessing(executor: Executor, dataset: CheckedData) -> Iterator[Ev
     probe = _probe(executor)
     evidence: dict[str, Evidence] = {}
     for place, (title, (_, values)) in enumerate(trials.items()):
-        yield Progress(place, len(trials), "Trying other preparations")
-        evidence[title] = _evidence(executor, batches, info.name, values, probe)
+        progress = Progress(place, len(trials), "Trying other preparations")
+        evidence[title] = yield from _evidence(executor, batches, info.name, values, probe, progress)
     present, *others = trials
     prepared = {title: trials[title][0] for title in others}
     finding = _judge(evidence[present], {title: evidence[title] for title in others}, prepared, info, probe, present)
@@ -288,12 +288,18 @@ def _probe(executor: Executor) -> _Probe | None:
 
 
 def _evidence(
-    executor: Executor, batches: Sequence[Batch], name: str, values: Sequence[Array], probe: _Probe | None
-) -> Evidence:
+    executor: Executor,
+    batches: Sequence[Batch],
+    name: str,
+    values: Sequence[Array],
+    probe: _Probe | None,
+    progress: Progress,
+) -> Generator[Progress, None, Evidence]:
     fetch = () if probe is None else (probe.tensor,)
     seen: list[Array] = []
     outputs: dict[str, list[Array]] = {}
     for batch, array in zip(batches, values, strict=True):
+        yield progress
         key = f"{batch.key}|{float(array.astype(np.float64).sum())!r}"
         inputs = {**batch.inputs, name: np.ascontiguousarray(array, batch.inputs[name].dtype)}
         results = executor.run(replace(batch, inputs=inputs, key=key), FLOAT_SIMULATION, fetch, keep=False)
