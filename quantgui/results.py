@@ -781,6 +781,12 @@ class LayerDeviation:
     layer: str
     tensor: str
     sqnr_db: float
+    kernel: str = ""
+    """The operator that runs it in ONNX Runtime; "" where that cannot be told."""
+    is_float: bool = False
+    """Whether that operator computes with float weights."""
+    stored_bytes: int = 0
+    """Bytes of its weight in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -801,6 +807,10 @@ class Verification:
     layers: tuple[LayerDeviation, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
     seconds: float = 0.0
+    first_parting: str = ""
+    """The first layer whose output is not the simulated one; "" where there is none."""
+    latency_quartiles: tuple[float, float] | None = None
+    """Lower and upper quartile of deployed / float over the rounds, each of which times both."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,19 @@ def _json(summary: NetworkSummary, config: QuantConfig, data: str, verification:
         "latency_ratio": verification.latency_ratio,
         "float_latency_ms": verification.float_latency_ms,
         "deployed_latency_ms": verification.deployed_latency_ms,
-        "layers": [{"name": x.layer, "tensor": x.tensor, "sqnr_db": x.sqnr_db} for x in verification.layers],
+        "latency_quartiles": verification.latency_quartiles,
+        "first_parting": verification.first_parting,
+        "layers": [
+            {
+                "name": x.layer,
+                "tensor": x.tensor,
+                "sqnr_db": x.sqnr_db,
+                "kernel": x.kernel,
+                "is_float": x.is_float,
+                "stored_bytes": x.stored_bytes,
+            }
+            for x in verification.layers
+        ],
         "notes": verification.notes,
     }
 
@@ -86,6 +98,9 @@ def _text(summary: NetworkSummary, config: QuantConfig, verification: Verificati
             f"{verification.deployed_latency_ms:.2f} ms",
         ],
     ]
+    if verification.latency_quartiles is not None:
+        lower, upper = verification.latency_quartiles
+        rows.append(["deployed / float", "", "", f"{verification.latency_ratio:.2f} ({lower:.2f} to {upper:.2f})"])
     head = (
         f"{verification.path} against {summary.name} with {config.name or 'its configuration'} on "
         f"{simulated.total_samples} samples"
@@ -99,7 +114,8 @@ def _text(summary: NetworkSummary, config: QuantConfig, verification: Verificati
     if different:
         worst = different[:_WORST_LAYERS]
         lines += ["", "  layers that differ most from the simulation:"]
-        lines.append(table([["layer", "SQNR"], *([x.layer, decibel(x.sqnr_db)] for x in worst)]))
+        shown = ([x.layer, x.kernel, size(x.stored_bytes), decibel(x.sqnr_db)] for x in worst)
+        lines.append(table([["layer", "runs as", "weight", "SQNR"], *shown]))
     return "\n".join([*lines, *(f"  {note}" for note in verification.notes)])
 
 

@@ -49,8 +49,11 @@ class DeployedFile:
         config: Mapping[str, str] | None = None,
         disabled_optimizers: Sequence[str] = (),
         outputs: Sequence[str] = (),
+        optimized: Path | None = None,
     ) -> onnxruntime.InferenceSession:
         """Return a session with default options but for the arguments; `outputs` are tensors to return as well.
+
+        The graph as ONNX Runtime has optimized it is written to `optimized`.
 
         Raises:
             ExportError: ONNX Runtime does not load the file.
@@ -69,6 +72,8 @@ class DeployedFile:
                 options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         if outputs:
             entries[_FOLDER] = str(self.path.parent.resolve())
+        if optimized is not None:
+            options.optimized_model_filepath = str(optimized)
         for key, value in entries.items():
             options.add_session_config_entry(key, value)
         with self._errors("load"):

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from quantgui.analysis.evaluation import Samples, Tally
 from quantgui.analysis.metric_function import Metric
 from quantgui.analysis.simulation import build_simulation, through, weight_spec
 from quantgui.export.deployed import DeployedFile, open_deployed
+from quantgui.export.kernels import kernels_of
 from quantgui.export.metadata import CONFIG_KEY, exported_profile, exported_ranges
 from quantgui.network.batch import Batch, carry
 from quantgui.network.executor import Executor
@@ -27,10 +28,19 @@ from quantgui.network.network import Network
 from quantgui.network.session import create_session, runtime_errors
 from quantgui.network.simulation import FLOAT_SIMULATION, Simulation, TensorQuantizer
 from quantgui.numerics.metrics import sqnr_db
-from quantgui.results import ActivationReady, Array, Event, LayerDeviation, LayerInfo, Progress, Verification
+from quantgui.results import (
+    ActivationReady,
+    Array,
+    Evaluation,
+    Event,
+    LayerDeviation,
+    LayerInfo,
+    Progress,
+    Verification,
+)
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.serialization import config_from_json
-from quantgui.spec.size import network_bytes
+from quantgui.spec.size import network_bytes, weight_bytes
 
 LAYER_SAMPLES = 4
 """Samples whose inner tensors are compared."""
@@ -98,10 +108,17 @@ def verify(
     gap = parted.evaluation(0.0).output_sqnr_db
     few = next(iter(dataset.batches(LAYER_SAMPLES, min(LAYER_SAMPLES, total))))
     layers = yield from _layer_deviations(network, executor, simulation, file, few)
+    layers = _with_kernels(network, config, file, layers)
     latency = yield from _measure_latency(network, file, next(iter(dataset.batches(1, 1))))
     yield Progress(0, 0, "Looking for reasons")
     comparison = _Comparison(executor, simulation, file, few)
-    notes = [*_file_notes(network, config, file), *_reasons(network, config, comparison, gap, layers), *latency.notes]
+    notes = [
+        *_score_notes(simulated.evaluation(0.0), deployed.evaluation(0.0)),
+        *_file_notes(network, config, file),
+        *_kernel_notes(network, config, layers),
+        *_reasons(network, config, comparison, gap, layers),
+        *latency.notes,
+    ]
     seconds = time.perf_counter() - started
     yield Verification(
         path=str(path),
@@ -111,6 +128,8 @@ def verify(
         file_bytes=file.file_bytes,
         float_file_bytes=network.summary.file_bytes,
         latency_ratio=latency.deployed_ms / latency.float_ms,
+        latency_quartiles=latency.quartiles,
+        first_parting=first_parting(layers),
         float_latency_ms=latency.float_ms,
         deployed_latency_ms=latency.deployed_ms,
         layers=layers,
@@ -156,6 +175,54 @@ def _as_quantized(values: Array, quantizers: Sequence[TensorQuantizer]) -> Array
     return through(quantizers[0], values) if quantizers else values
 
 
+def first_parting(layers: Sequence[LayerDeviation]) -> str:
+    """Return the first layer, in the network's order, whose output is not the simulated one; "" if there is none."""
+    return next((layer.layer for layer in layers if layer.sqnr_db < PARTED_DB), "")
+
+
+def _with_kernels(
+    network: Network, config: QuantConfig, file: DeployedFile, layers: Sequence[LayerDeviation]
+) -> tuple[LayerDeviation, ...]:
+    """Return the deviations with what runs each layer, and the bytes of its weight."""
+    kernels = kernels_of(network, file, threads=_THREADS)
+    found = []
+    for each in layers:
+        layer, kernel = network.layers[each.layer], kernels.get(each.layer)
+        size = weight_bytes(
+            layer.channels,
+            layer.elements_per_channel,
+            weight_spec(layer, config),
+            stored=True,
+            float_bits=layer.float_bits,
+        )
+        name, is_float = ("", False) if kernel is None else (str(kernel), kernel.is_float)
+        found.append(replace(each, kernel=name, is_float=is_float, stored_bytes=size))
+    return tuple(found)
+
+
+def _kernel_notes(network: Network, config: QuantConfig, layers: Sequence[LayerDeviation]) -> Iterator[str]:
+    """Yield a sentence on the quantized layers that ONNX Runtime computes with float weights."""
+    quantized = [each for each in layers if weight_spec(network.layers[each.layer], config) is not None and each.kernel]
+    floats = [each.layer for each in quantized if each.is_float]
+    if floats:
+        yield (
+            f"Of {len(quantized)} quantized layers ONNX Runtime computes {len(floats)} with float weights "
+            f"({_named(floats)}), as it has no kernel for their formats there: they are small on disk, but not faster."
+        )
+
+
+def _score_notes(simulated: Evaluation, deployed: Evaluation) -> Iterator[str]:
+    """Yield a sentence where deployed and simulated quality differ by more than the standard error."""
+    shown, found = simulated.quantized_score, deployed.quantized_score
+    difference = abs(found.value - shown.value)
+    error = max(shown.stderr, found.stderr)
+    if math.isfinite(difference) and math.isfinite(error) and difference > error:
+        yield (
+            f"Deployed quality ({found.value:.4g}) differs from simulated ({shown.value:.4g}) by {difference:.2g}, "
+            f"more than the standard error of {error:.2g}: do not rely on the simulated number."
+        )
+
+
 # --- latency -----------------------------------------------------------------------------------------------------
 
 
@@ -165,6 +232,7 @@ class _Latency:
 
     float_ms: float
     deployed_ms: float
+    quartiles: tuple[float, float]
     notes: tuple[str, ...] = ()
 
 
@@ -172,22 +240,25 @@ def _measure_latency(network: Network, file: DeployedFile, batch: Batch) -> Gene
     """Return the latency of float and deployed network on one sample."""
     reference = create_session(network.skeleton, network.constants, threads=_THREADS, simulate=False)
     deployed = file.session(threads=_THREADS)
-    times = yield from _interleaved([reference, deployed], batch)
+    rounds = yield from _interleaved([reference, deployed], batch)
+    times = [float(np.median(own)) for own in rounds]
+    # Both are timed in each round, so what slows the machine for a while slows both.
+    lower, upper = (float(each) for each in np.percentile(rounds[1] / rounds[0], [25, 75]))
     notes: tuple[str, ...] = ()
     if times[1] > 1.1 * times[0]:
         plain = file.session(threads=_THREADS, config=_PLAIN)
-        again = yield from _interleaved([deployed, plain], batch)
+        again = [float(np.median(own)) for own in (yield from _interleaved([deployed, plain], batch))]
         if again[1] < 0.9 * again[0]:
             sentence = (
                 "ONNX Runtime dequantizes weights anew at each run; with the session option "
                 f"session.disable_quant_qdq=1 it does so once, and takes {again[1] / again[0]:.2f} of the time."
             )
             notes = (sentence,)
-    return _Latency(times[0], times[1], notes)
+    return _Latency(times[0], times[1], (lower, upper), notes)
 
 
-def _interleaved(sessions: Sequence[onnxruntime.InferenceSession], batch: Batch) -> Generator[Event, None, list[float]]:
-    """Return the median milliseconds of each session, run in turns."""
+def _interleaved(sessions: Sequence[onnxruntime.InferenceSession], batch: Batch) -> Generator[Event, None, list[Array]]:
+    """Return the milliseconds of each session in each round, run in turns."""
     feeds = [{info.name: batch.inputs[info.name] for info in session.get_inputs()} for session in sessions]
     times: list[list[float]] = [[] for _ in sessions]
     started = time.perf_counter()
@@ -202,7 +273,7 @@ def _interleaved(sessions: Sequence[onnxruntime.InferenceSession], batch: Batch)
                 own.append(1000 * (time.perf_counter() - before))
         rounds += 1
     # The first round allocates.
-    return [float(np.median(own[1:])) for own in times]
+    return [np.array(own[1:]) for own in times]
 
 
 # --- reasons -----------------------------------------------------------------------------------------------------
@@ -271,9 +342,10 @@ def _reasons(
         f"Deployed and simulated outputs differ by {_db(gap)}; with the session option session.disable_quant_qdq=1, "
         f"which keeps float arithmetic, by {_db(plain_gap)}."
     )
-    first = next((layer for layer in layers if layer.sqnr_db < PARTED_DB), None)
+    first = next((layer for layer in layers if layer.layer == first_parting(layers)), None)
     if first is not None:
-        yield f"They part first at the layer '{first.layer}' ({_db(first.sqnr_db)})."
+        ran = f", which ONNX Runtime runs as {first.kernel}" if first.kernel else ""
+        yield f"They part first at the layer '{first.layer}' ({_db(first.sqnr_db)}){ran}."
     other = comparison.gap(_EXACT_MATMUL)
     if other > comparison.gap() + GAIN_DB:
         found = True

@@ -18,8 +18,9 @@ from quantgui.network.executor import Executor
 from quantgui.network.network import Network
 from quantgui.results import EvaluationReady, Progress, Verification
 from quantgui.spec.config import QuantConfig
+from quantgui.spec.formats import TableFormat
 from quantgui.spec.presets import activation_spec, weight_spec
-from quantgui.spec.quantizer import FLOAT, LayerSpec
+from quantgui.spec.quantizer import FLOAT, LayerSpec, QuantizerSpec
 
 W8, W4 = LayerSpec(weight_spec(8)), LayerSpec(weight_spec(4))
 W8A8 = LayerSpec(weight_spec(8), activation_spec(8))
@@ -171,3 +172,24 @@ def test_that_a_file_of_another_program_is_judged_too(tmp_path: Path) -> None:
     assert "The file does not say which configuration it was made with." in result.notes
     assert result.deployed.output_sqnr_db == math.inf or result.deployed.output_sqnr_db > 100
     assert np.isfinite(result.simulated.output_sqnr_db)
+
+
+def test_that_kernels_and_the_spread_of_the_time_are_told(tmp_path: Path) -> None:
+    network = examples.opened(tmp_path, builders.residual_model())
+    data = examples.data_for(network)
+    for spec, kernel, is_float in (
+        (LayerSpec(weight_spec(8), activation_spec(8)), "QLinearConv", False),
+        (LayerSpec(QuantizerSpec(TableFormat("nf4"))), "Conv, float", True),
+    ):
+        config = QuantConfig(spec)
+        activations = examples.calibrated(network, config, data)
+        path = tmp_path / "quantized.onnx"
+        examples.exported(network, config, activations, path)
+        *_, result = verify(network, Executor(network), data, config, activations, None, path)
+        convolutions = [each for each in result.layers if network.layers[each.layer].op == "Conv"]
+        assert convolutions
+        assert all(kernel in each.kernel and each.is_float == is_float for each in convolutions), convolutions
+        assert all(each.stored_bytes > 0 for each in result.layers)
+        assert result.latency_quartiles is not None
+        assert 0 < result.latency_quartiles[0] <= result.latency_quartiles[1]
+        assert any("float weights" in note for note in result.notes) == is_float

@@ -62,11 +62,12 @@ class VerificationDialog(QDialog):
         self.notes.setWordWrap(True)
         self.notes.setProperty("role", "note")
         self.table = QTableWidget(0, 3)
-        self.table.setHorizontalHeaderLabels([self.tr("Layer"), self.tr("Tensor"), self.tr("SQNR, dB")])
+        self.table.setHorizontalHeaderLabels([self.tr("Layer"), self.tr("Runs as"), self.tr("SQNR, dB")])
         self.table.setAccessibleName(self.tr("Deviation of each layer"))
         self.table.setToolTip(
             self.tr(
-                "How close each layer's output in the file is to the simulated one, in dB; larger is better.\n"
+                "The operator that runs each layer in ONNX Runtime, and how close the layer's output in the file is to "
+                "the simulated one, in dB; larger is better. The first layer that parts is in bold.\n"
                 "Double-click a row, or press Return, to look at its layer in the window."
             )
         )
@@ -127,6 +128,13 @@ class VerificationDialog(QDialog):
                 deployed=f"{result.deployed_latency_ms:.3g}", float=f"{result.float_latency_ms:.3g}"
             )
         )
+        if result.latency_quartiles is not None:
+            lower, upper = result.latency_quartiles
+            self.latency.setToolTip(
+                self.tr("Median time, deployed / float; half of the rounds lie between {lower} and {upper}.").format(
+                    lower=f"{lower:.2f}×", upper=f"{upper:.2f}×"
+                )
+            )
         self.notes.setText("\n".join(result.notes))
         self.notes.setVisible(bool(result.notes))
         self._show_layers(result)
@@ -139,9 +147,17 @@ class VerificationDialog(QDialog):
             value = QTableWidgetItem(numbers.decibel(deviation.sqnr_db).removesuffix(" dB"))
             value.setForeground(current().color(sqnr_token(deviation.sqnr_db)))
             value.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-            for column, item in enumerate(
-                (QTableWidgetItem(deviation.layer), QTableWidgetItem(deviation.tensor), value)
-            ):
+            name, kernel = QTableWidgetItem(deviation.layer), QTableWidgetItem(deviation.kernel)
+            name.setToolTip(
+                self.tr("Output: {tensor}; weight in the file: {size}").format(
+                    tensor=deviation.tensor, size=numbers.data_size(deviation.stored_bytes)
+                )
+            )
+            for column, item in enumerate((name, kernel, value)):
+                if deviation.layer == result.first_parting:
+                    font = item.font()
+                    font.setBold(True)
+                    item.setFont(font)
                 self.table.setItem(row, column, item)
 
     def _on_activated(self, row: int) -> None:
