@@ -6,8 +6,9 @@ import contextlib
 import errno
 import json
 import os
+import secrets
+import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -120,13 +121,15 @@ def write_text_atomically(path: Path, text: str) -> None:
     require_writable(path)
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
+        # Not by `tempfile`, whose files nobody else may read: who shares the folder shares what is written there.
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        with open(beside, "x", encoding="utf-8") as file:
+            temporary = beside
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
         temporary.replace(path)
     except OSError as error:
         if temporary is not None:

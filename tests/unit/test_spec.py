@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -378,3 +379,15 @@ def test_that_specs_of_a_sweep_which_differ_in_bits_or_groups_stand_in_columns_o
     # Where the base quantizes the part that is not swept, the column is called the same.
     within = Sweep(specs, what, QuantConfig(find_preset("W8A8").spec))
     assert all(within.label(within.candidate("conv", spec)) == sweep.label(spec) for spec in specs)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+def test_that_a_configuration_may_be_read_by_whom_the_folder_lets_read(tmp_path):
+    plain, written = tmp_path / "plain", tmp_path / "C.json"
+    plain.write_text("")
+    save_config(QuantConfig(), written)
+    assert written.stat().st_mode == plain.stat().st_mode
+    written.chmod(0o640)
+    save_config(QuantConfig(), written)
+    assert written.stat().st_mode & 0o777 == 0o640
+    assert sorted(tmp_path.iterdir()) == [written, plain]
