@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -22,14 +23,16 @@ from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.dialogs.help import SHORTCUTS, HelpDialog
 from quantgui.gui.dialogs.palette import Entry, SearchDialog
 from quantgui.gui.dialogs.preferences import PreferencesDialog
+from quantgui.gui.dialogs.settings_files import ImportDialog, WriteSettingsDialog
 from quantgui.gui.dialogs.verification import VerificationDialog
 from quantgui.gui.theme import theme_events
-from quantgui.results import DataSummary, Exported, Verification
+from quantgui.results import DataSummary, Exported, ReportWritten, SettingsRead, SettingsWritten, Verification
 from quantgui.session.document import Side
 from quantgui.session.jobs import Job, JobState
 from quantgui.session.recent import RecentFile
 from quantgui.session.samples import Sample
 from quantgui.session.session import Session
+from quantgui.spec.config import changed_layers
 from quantgui.spec.formats import IntFormat
 from quantgui.spec.presets import PRESETS, Preset
 from quantgui.spec.quantizer import bits_of
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
 
 NETWORKS = "Networks (*.onnx);;All files (*)"
 CONFIGS = "Configuration (*.json)"
+SETTINGS = "Settings of other tools (*.json *.encodings *.py *.txt);;All files (*)"
+SETTINGS_SUFFIXES = (".encodings", ".py", ".txt")
+REPORTS = "Report (*.html)"
 
 
 class Answer(Enum):
@@ -81,6 +87,8 @@ class Commands(QObject):
         self.data_dialog: DataDialog | None = None
         self.export_dialog: ExportDialog | None = None
         self.verification_dialog: VerificationDialog | None = None
+        self.settings_dialog: WriteSettingsDialog | None = None
+        self.import_dialog: ImportDialog | None = None
         self.help_dialog: HelpDialog | None = None
         self.search_dialog: SearchDialog | None = None
         self.preferences_dialog: PreferencesDialog | None = None
@@ -88,6 +96,9 @@ class Commands(QObject):
         session.data_opened.connect(self._on_data_opened)
         session.exported.connect(self._on_exported)
         session.verified.connect(self._on_verified)
+        session.settings_written.connect(self._on_settings_written)
+        session.settings_read.connect(self._on_settings_read)
+        session.report_written.connect(self._on_report_written)
         session.job_changed.connect(self._on_job_changed)
 
     def handlers(self) -> dict[str, Callable[[], object]]:
@@ -104,6 +115,9 @@ class Commands(QObject):
             "save_config_as": self.save_config_as,
             "export": self.export,
             "verify": self.verify,
+            "write_settings": self.write_settings,
+            "read_settings": self.read_settings,
+            "report": self.write_report,
             "close": self.close_network,
             "preferences": self.preferences,
             "quit": self.quit_requested.emit,
@@ -165,11 +179,16 @@ class Commands(QObject):
         """Open what has been dropped on the window: a network, data, a configuration, or several of them."""
         networks = [path for path in paths if path.lower().endswith(".onnx")]
         configs = [path for path in paths if path.lower().endswith(".json")]
-        data = [path for path in paths if path not in networks + configs]
+        settings = [path for path in paths if path.lower().endswith(SETTINGS_SUFFIXES)]
+        data = [path for path in paths if path not in networks + configs + settings]
         if networks:
             self.open_path(networks[0], data[0] if data else "")
         elif self._session.summary is None:
             self.noticed.emit(self.tr("Drop a network (.onnx) first: what you dropped belongs to one."), True)
+        elif settings:
+            self._session.read_settings(settings[0])
+        elif configs and not _is_configuration(Path(configs[0])):
+            self._session.read_settings(configs[0])
         elif configs:
             self._load(Path(configs[0]))
         elif data:
@@ -322,6 +341,62 @@ class Commands(QObject):
         self.export_dialog.show_plan(str(folder / f"{source.stem}.{name}.onnx"), self._plan())
         _present(self.export_dialog)
 
+    def write_settings(self) -> None:
+        """Show the dialog that writes files of other tools."""
+        session = self._session
+        if session.summary is None:
+            return
+        if self.settings_dialog is None:
+            self.settings_dialog = WriteSettingsDialog(self._chooser, self._window)
+            self.settings_dialog.write_requested.connect(session.write_settings)
+        self.settings_dialog.show_plan(
+            self._stem(), has_data=session.data is not None, has_sensitivity=session.sensitivity is not None
+        )
+        _present(self.settings_dialog)
+
+    def read_settings(self) -> None:
+        """Ask for the file of another tool and look at it."""
+        if path := self._chooser.open_file(self._window, self.tr("Import settings"), SETTINGS):
+            self._session.read_settings(path)
+
+    def write_report(self) -> None:
+        """Ask for a file and write the report."""
+        suggestion = f"{self._stem()}.html"
+        if path := self._chooser.save_file(self._window, self.tr("Write report"), suggestion, REPORTS):
+            self._session.write_report(path if Path(path).suffix else f"{path}.html")
+
+    def _stem(self) -> Path:
+        """Return where files about the configuration go, without a suffix."""
+        assert self._session.summary is not None
+        source = Path(self._session.summary.path)
+        name = re.sub(r"[^\w.+-]+", "-", self._session.config.name).strip("-.") or "quantized"
+        folder = source.parent if os.access(source.parent, os.W_OK) else Path.home()
+        return folder / f"{source.stem}.{name}"
+
+    def _on_settings_written(self, written: SettingsWritten) -> None:
+        if self.settings_dialog is not None:
+            self.settings_dialog.show_written(written)
+
+    def _on_settings_read(self, settings: SettingsRead) -> None:
+        session = self._session
+        if session.summary is None:
+            return
+        if self.import_dialog is None:
+            self.import_dialog = ImportDialog(self._window)
+            self.import_dialog.accepted_settings.connect(self._take_settings)
+        editable = [layer.name for layer in session.summary.layers if session.is_editable(layer.name)]
+        changed = changed_layers(session.config, settings.config, editable)
+        self.import_dialog.show_settings(settings, len(changed), len(session.summary.layers))
+        _present(self.import_dialog)
+
+    def _take_settings(self, settings: SettingsRead) -> None:
+        self._session.set_config(settings.config, self.tr("Import {name}").format(name=Path(settings.path).name))
+
+    def _on_report_written(self, report: ReportWritten) -> None:
+        words = self.tr("Report written: {name} ({size})")
+        name, size = Path(report.path).name, numbers.data_size(report.file_bytes)
+        self._window.status.show_notice(words.format(name=name, size=size))
+
     def verify(self) -> None:
         """Verify the file exported last, or one the user chooses."""
         exported = self._session.last_export
@@ -432,6 +507,8 @@ class Commands(QObject):
                 self.export_dialog.show_progress(job.progress)
             elif job.state in (JobState.FAILED, JobState.CANCELLED):
                 self.export_dialog.show_failure(job.sentence or self.tr("Stopped; nothing was written."))
+        if job.topic == "settings" and self.settings_dialog is not None and job.state is JobState.FAILED:
+            self.settings_dialog.show_failure(job.sentence)
         if job.topic in ("data", "metric") and self.data_dialog is not None and job.state is JobState.FAILED:
             self.data_dialog.show_failure(job.sentence)
 
@@ -489,6 +566,15 @@ class Commands(QObject):
 
     def _selecting(self, name: str) -> Callable[[], None]:
         return lambda: self._session.select((name,))
+
+
+def _is_configuration(path: Path) -> bool:
+    """Return whether a file is a configuration of this program; one that cannot be read shall complain as such."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True
+    return not isinstance(value, dict) or "default" in value
 
 
 def _present(dialog: QWidget) -> None:

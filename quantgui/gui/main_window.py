@@ -7,6 +7,7 @@ when it is needed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from quantgui.errors import QuantGuiError
 from quantgui.gui import numbers
 from quantgui.gui.actions import ACTIONS, FILE, VIEW, build_actions, plain_text, update_actions
 from quantgui.gui.commands import Answer, Commands
@@ -47,6 +49,7 @@ from quantgui.gui.dock import SideWidths, make_dock
 from quantgui.gui.icons import icon, set_icon
 from quantgui.gui.panels.notice import NoticeBar
 from quantgui.gui.panels.welcome import WelcomePage
+from quantgui.gui.preset_groups import preset_groups, preset_refusal
 from quantgui.gui.status_line import StatusLine
 from quantgui.gui.theme import GAP, apply_theme, current
 from quantgui.gui.widgets.labels import ElidedLabel
@@ -55,7 +58,7 @@ from quantgui.results import Finding, NetworkSummary
 from quantgui.session.jobs import Job, JobState
 from quantgui.session.samples import read_samples
 from quantgui.session.session import Session
-from quantgui.spec.presets import PRESETS
+from quantgui.spec.targets import find_target
 
 if TYPE_CHECKING:
     from quantgui.gui.panels.activations import ActivationsPanel
@@ -360,10 +363,15 @@ class MainWindow(QMainWindow):
     def _make_preset_button(self) -> QToolButton:
         self.presets_menu = QMenu(self)
         self.presets_menu.setToolTipsVisible(True)
-        for preset in PRESETS:
-            action = self.presets_menu.addAction(preset.name)
-            action.setToolTip(preset.help)
-            action.triggered.connect(lambda _=False, chosen=preset: self.presenter.apply_preset(chosen))
+        self.preset_actions = {}
+        for title, presets in preset_groups():
+            self.presets_menu.addSection(title)
+            for preset in presets:
+                action = self.presets_menu.addAction(preset.name)
+                action.setToolTip(preset.help)
+                action.triggered.connect(lambda _=False, chosen=preset: self.presenter.apply_preset(chosen))
+                self.preset_actions[preset.name] = action
+        self.presets_menu.aboutToShow.connect(self._refuse_presets)
         button = QToolButton()
         button.setText(" " + self.tr("Preset"))
         button.setAccessibleName(self.tr("Preset"))
@@ -374,6 +382,17 @@ class MainWindow(QMainWindow):
         set_icon(button, "wand-sparkles")
         self.preset_button = button
         return button
+
+    def _refuse_presets(self) -> None:
+        """Grey the presets that the target runs in no layer."""
+        summary, target = self.session.summary, self.session.target
+        layers = () if summary is None else [x for x in summary.layers if self.session.is_editable(x.name)]
+        for _, presets in preset_groups():
+            for preset in presets:
+                reason = preset_refusal(target, layers, preset)
+                action = self.preset_actions[preset.name]
+                action.setEnabled(not reason)
+                action.setToolTip(f"{preset.help}\n{reason}".strip())
 
     def _make_menus(self) -> None:
         self._recent_menu = QMenu(self.tr("Open &recent"), self)
@@ -422,6 +441,10 @@ class MainWindow(QMainWindow):
         if isinstance(app, QApplication):
             app.focusChanged.connect(self._undo_keys.follow_focus)
         self.actions_by_id["automatic"].setChecked(session.evaluates_automatically)
+        session.target_changed.connect(lambda target: self._settings.setValue("target", target.name))
+        with contextlib.suppress(QuantGuiError):
+            # A target that another version of the program knew is none to start with.
+            session.set_target(find_target(str(self._settings.value("target", "simulation"))))
         self.show_welcome()
 
     def show_welcome(self) -> None:

@@ -25,6 +25,7 @@ from quantgui.gui.presenters.graph_colours import GraphColours
 from quantgui.gui.presenters.noise import NoisePresenter
 from quantgui.gui.presenters.ranges import RangesPresenter
 from quantgui.gui.presenters.sensitivity import SensitivityPresenter
+from quantgui.gui.presenters.targets import TargetPresenter
 from quantgui.gui.presenters.trade_off import TradeOffPresenter
 from quantgui.gui.status_line import StatusLine
 from quantgui.results import EvaluationReady, LayerInfo, NetworkSummary
@@ -90,6 +91,7 @@ class Presenter(QObject):
         self.noise = NoisePresenter(session, panels.noise, self)
         self.data_check = DataCheckPresenter(session, panels.data_check, self)
         self._ranges = RangesPresenter(session, panels.weights, panels.activations, self)
+        self.targets = TargetPresenter(session, panels, self)
         self._graph_colours = GraphColours(session, panels.graph, self)
         self.trade_off = TradeOffPresenter(session, panels.trade_off, self)
         for job in session.jobs:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QLabel, QStatusBar, QWidget
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QLabel, QPushButton, QStatusBar, QWidget
 
 from quantgui.gui import numbers
 from quantgui.gui.quality import metric_name, score_text, value_text
@@ -14,7 +15,13 @@ _NOTICE_MS = 6000
 
 
 class StatusLine(QStatusBar):
-    """Messages on the left; size, quality and engine on the right."""
+    """Messages on the left; what the target refuses, size, quality and engine on the right.
+
+    Signals:
+        violations_requested: the user wants to see the layers that the target refuses.
+    """
+
+    violations_requested = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -27,6 +34,12 @@ class StatusLine(QStatusBar):
         )
         self.quality_label = ElidedLabel()
         self.engine_label = QLabel()
+        self.violations = QPushButton()
+        self.violations.setFlat(True)
+        self.violations.setProperty("tone", "bad")
+        self.violations.clicked.connect(self.violations_requested)
+        self.violations.hide()
+        self.addPermanentWidget(self.violations)
         self.addPermanentWidget(self.quality_label)
         self.addPermanentWidget(self.size_label)
         self.addPermanentWidget(self.engine_label)
@@ -35,6 +48,20 @@ class StatusLine(QStatusBar):
     def show_notice(self, sentence: str) -> None:
         """Show a sentence for some seconds."""
         self.showMessage(sentence, _NOTICE_MS)
+
+    def show_violations(self, count: int, target: str) -> None:
+        """Show how many layers `target` does not run as they are; nothing for 0."""
+        self.violations.setVisible(count > 0)
+        if count == 1:
+            self.violations.setText(self.tr("1 layer refused · show"))
+        else:
+            self.violations.setText(self.tr("{n} layers refused · show").format(n=count))
+        self.violations.setAccessibleName(self.violations.text())
+        self.violations.setToolTip(
+            self.tr("{target} does not run these layers as they are. Click to see them (filter: violates).").format(
+                target=target
+            )
+        )
 
     def show_size(self, float_bytes: int, quantized_bytes: int) -> None:
         """Show bytes before and after; nothing for 0."""

@@ -12,8 +12,10 @@ from quantgui.session.recent import RecentFile
 from quantgui.spec.config import QuantConfig, UnknownName, unknown_names
 from quantgui.spec.quantizer import FLOAT, LayerSpec
 from quantgui.spec.size import network_bytes
+from quantgui.spec.targets import TARGETS, Target
 
 _EDITED = " edited"
+SIMULATION = TARGETS[0]
 
 Side = Literal["A", "B"]
 """One of the two configurations that are compared."""
@@ -33,6 +35,7 @@ class Document:
         config_path: the file it was read from or saved to, or empty.
         selection: names of the selected layers; the first is the one the tabs show.
         pins: the configurations A and B that are compared.
+        target: the runtime that the network is meant for.
     """
 
     summary: NetworkSummary | None = None
@@ -44,13 +47,14 @@ class Document:
     config_path: str = ""
     selection: tuple[str, ...] = ()
     pins: tuple[QuantConfig | None, QuantConfig | None] = (None, None)
+    target: Target = SIMULATION
 
     # --- other documents -----------------------------------------------------------------------------------------
 
     def with_network(self, summary: NetworkSummary | None) -> Document:
-        """Return the document of another network, all float; the metric is the user's and stays."""
+        """Return the document of another network, all float; metric and target are the user's and stay."""
         layers = {} if summary is None else {layer.name: layer for layer in summary.layers}
-        opened = Document(summary, layers, metric=self.metric)
+        opened = Document(summary, layers, metric=self.metric, target=self.target)
         first = next((name for name in layers if opened.is_editable(name)), next(iter(layers), None))
         return replace(opened, selection=() if first is None else (first,))
 
@@ -107,6 +111,29 @@ class Document:
         op = self.layers[name].op
         return tuple(x for x in self.layers.values() if x.op == op and self.is_editable(x.name))
 
+    def violation(self, name: str) -> str:
+        """Return why the target cannot run a layer as it is configured; empty where it can."""
+        layer = self.layers.get(name)
+        if layer is None or not self.target.runs or not self.is_editable(name):
+            return ""
+        spec = self.config.spec_for(name)
+        return self.target.refusal(layer.op, spec, quantizes_activations=layer.quantizes_activations) or ""
+
+    def violations(self) -> tuple[str, ...]:
+        """Return the layers that the target cannot run as they are configured."""
+        if not self.target.runs:
+            return ()
+        known: dict[tuple[str, bool, LayerSpec], bool] = {}
+        found = []
+        for layer in self.layers.values():
+            key = (layer.op, layer.quantizes_activations, self.spec_for(layer.name))
+            if key not in known:
+                known[key] = bool(self.violation(layer.name))
+            # Layers that cannot be changed have no violation of the user's.
+            if known[key] and self.is_editable(layer.name):
+                found.append(layer.name)
+        return tuple(found)
+
     def size(self, config: QuantConfig) -> int:
         """Return the bytes of the network under `config`."""
         if self.summary is None:
@@ -128,6 +155,7 @@ class Document:
             self.metric,
             self.config_path,
             "" if data is None else data.calibration,
+            self.target.name,
         )
 
     def recent(self) -> RecentFile | None:

@@ -20,6 +20,7 @@ from quantgui.errors import SpecError
 from quantgui.results import ImageOptions
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.serialization import config_from_json, config_to_json, write_text_atomically
+from quantgui.spec.targets import find_target
 
 VERSION = 1
 LEFT_KEPT = 5
@@ -38,6 +39,7 @@ class Project:
     metric: str = ""
     config_path: str = ""
     calibration: str = ""
+    target: str = "simulation"
 
 
 def absolute_source(source: str) -> str:
@@ -57,6 +59,7 @@ def project_to_json(project: Project) -> dict[str, Any]:
         "calibration": project.calibration,
         "image_options": None if options is None else {name: getattr(options, name) for name in options.__slots__},
         "metric": project.metric,
+        "target": project.target,
         "config_path": project.config_path,
         "config": config_to_json(project.config),
     }
@@ -82,6 +85,7 @@ def project_from_json(value: Any) -> Project:
             str(value["metric"]),
             str(value["config_path"]),
             str(value.get("calibration", "")),
+            find_target(str(value.get("target", "simulation"))).name,
         )
     except (KeyError, TypeError) as error:
         raise SpecError(f"This is no project file: {error}.") from error

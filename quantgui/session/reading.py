@@ -41,6 +41,7 @@ from quantgui.session.document import Document
 from quantgui.session.results_store import ResultStore, Tried
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.quantizer import LayerSpec
+from quantgui.spec.targets import Target
 
 if TYPE_CHECKING:
     from quantgui.session.jobs import JobList
@@ -60,6 +61,7 @@ class ReadableSession(QObject):
     config_changed = Signal(object)  # frozenset of layer names
     selection_changed = Signal(object)  # tuple of layer names
     pins_changed = Signal()
+    target_changed = Signal(object)  # Target
     saved_changed = Signal()  # the configuration's file, or whether it is saved
 
     weight_view_ready = Signal(str)
@@ -144,6 +146,19 @@ class ReadableSession(QObject):
     def pins(self) -> tuple[QuantConfig | None, QuantConfig | None]:
         """The configurations A and B that are compared."""
         return self._document.pins
+
+    @property
+    def target(self) -> Target:
+        """The runtime that the network is meant for."""
+        return self._document.target
+
+    def violation(self, name: str) -> str:
+        """Return why the target cannot run a layer as it is configured; empty where it can."""
+        return self._document.violation(name)
+
+    def violations(self) -> tuple[str, ...]:
+        """Return the layers that the target cannot run as they are configured."""
+        return self._document.violations()
 
     def layer(self, name: str) -> LayerInfo | None:
         """Return the layer called `name`."""

@@ -62,6 +62,7 @@ from quantgui.spec.mix import Mix
 from quantgui.spec.quantizer import LayerSpec
 from quantgui.spec.serialization import load_config, save_config
 from quantgui.spec.sweep import Sweep
+from quantgui.spec.targets import Target, find_target
 
 SETTLE_MS = 250
 """How long a dragged configuration must rest before it is evaluated."""
@@ -218,6 +219,13 @@ class Session(ReadableSession):
         if pinned.pins != self.pins:
             self._document = pinned
             self.pins_changed.emit()
+
+    def set_target(self, target: Target) -> None:
+        """Mean the network for another runtime; nothing of the configuration is changed by it."""
+        if target != self.target:
+            self._edit(target=target)
+            self.target_changed.emit(target)
+            self._autosave_soon()
 
     def _push(self, new: QuantConfig, text: str, merge_key: str) -> None:
         if self.summary is not None and new != self.config:
@@ -403,6 +411,8 @@ class Session(ReadableSession):
         self._replace_document(self._document.with_network(summary))
         saved = QuantConfig() if recovered else project.config
         self._edit(config=project.config, saved_config=saved, config_path=project.config_path)
+        if recovered:
+            self.set_target(find_target(project.target))
         self.network_opened.emit(summary)
         self.selection_changed.emit(self.selection)
         self.config_changed.emit(frozenset(self._document.layers))

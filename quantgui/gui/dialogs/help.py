@@ -26,6 +26,7 @@ _FIRST = (
     "quality",
     "sensitivity",
     "mix",
+    "targets",
     "trade-off",
     "export",
     "exchange",

@@ -26,6 +26,8 @@ class LayerFacts:
     bytes: float
     differs: bool = False
     """Whether the pinned configurations A and B differ in it."""
+    violates: bool = False
+    """Whether the target cannot run it as it is configured."""
 
 
 Test = Callable[[LayerFacts], bool]
@@ -43,8 +45,15 @@ TEXTS: dict[str, Callable[[LayerFacts], str]] = {
     "op": lambda facts: facts.op,
     "format": lambda facts: facts.format,
 }
+_FORMATS: dict[str, Callable[[LayerFacts], str]] = {
+    "bits": lambda facts: facts.format.partition(" / ")[0],
+    "abits": lambda facts: facts.format.partition(" / ")[2] or "float32",
+}
+"""What bits are compared with where no number is given, as in ``w=nf4``."""
 DIFFERS = "differs"
 """The word that finds the layers in which the pinned configurations A and B differ."""
+VIOLATES = "violates"
+"""The word that finds the layers that the target cannot run."""
 _SYNONYMS = {"parameters": "params", "type": "op", "size": "bytes", "w": "bits", "a": "abits"}
 _OF_CONFIG = {"bits", "abits", "bytes", "format", "sqnr"}
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -69,6 +78,8 @@ class LayerFilter:
     """Whether it asks for something the engine computes, so that rows come and go."""
     uses_config: bool = False
     """Whether it asks for something the configuration decides."""
+    uses_target: bool = False
+    """Whether it asks what the target cannot run."""
     uses_pins: bool = False
     """Whether it asks what differs between the pinned configurations."""
 
@@ -85,17 +96,18 @@ def parse_filter(text: str) -> LayerFilter:
     """
     tests: list[Test] = []
     fields = set()
-    uses_pins = False
+    uses_pins = uses_target = False
     for match in _TOKEN.finditer(text.rstrip()):
         field, comparison, value, word = match.groups()
         if word is not None:
             tests.append(_word(word))
             uses_pins |= word.lower().removeprefix("-") == DIFFERS
+            uses_target |= word.lower().removeprefix("-") == VIOLATES
             continue
         name = _SYNONYMS.get(field.lower(), field.lower())
         fields.add(name)
         tests.append(_comparison(name, comparison, value))
-    return LayerFilter(tuple(tests), "sqnr" in fields, bool(fields & _OF_CONFIG), uses_pins)
+    return LayerFilter(tuple(tests), "sqnr" in fields, bool(fields & _OF_CONFIG) or uses_target, uses_target, uses_pins)
 
 
 def _word(word: str) -> Test:
@@ -107,6 +119,8 @@ def _word(word: str) -> Test:
     sought = word.lower()
     if sought == DIFFERS:
         return lambda facts: facts.differs
+    if sought == VIOLATES:
+        return lambda facts: facts.violates
     return lambda facts: sought in facts.name.lower() or sought in facts.op.lower()
 
 
@@ -117,6 +131,9 @@ def _comparison(field: str, comparison: str, value: str) -> Test:
     if field not in NUMBERS:
         known = ", ".join([*NUMBERS, *TEXTS])
         raise SpecError(f"There is no '{field}' to filter by; use one of {known}.")
+    if field in _FORMATS and comparison in ("=", "!=") and _NUMBER.fullmatch(value) is None:
+        read_format, sought_format, equal = _FORMATS[field], value.lower(), comparison == "="
+        return lambda facts: (sought_format in read_format(facts).lower()) == equal
     number, compare, get = _number(field, value), _COMPARISONS[comparison], NUMBERS[field]
     # Not known (NaN) is neither more nor less, and not unequal either.
     return lambda facts: not math.isnan(get(facts)) and compare(get(facts), number)

@@ -32,6 +32,7 @@ from quantgui.spec.quantizer import LayerSpec, QuantizerSpec, bits_of
 
 Index = QModelIndex | QPersistentModelIndex
 ROOT = QModelIndex()
+VIOLATION_MARK = "ban"
 ROLE_VALUE = Qt.ItemDataRole.UserRole
 """The value behind what is shown: a format for bits, dB for SQNR."""
 ROLE_LAYER = Qt.ItemDataRole.UserRole + 1
@@ -133,6 +134,7 @@ class LayersModel(QAbstractTableModel):
         session.config_changed.connect(self._on_config_changed)
         session.weight_error_ready.connect(self._on_error_ready)
         session.pins_changed.connect(self._on_pins_changed)
+        session.target_changed.connect(self._on_target_changed)
         session.data_opened.connect(self._take_damages)
         session.sensitivity_ready.connect(self._take_damages)
         theme_events().changed.connect(self._on_theme_changed)
@@ -199,7 +201,8 @@ class LayersModel(QAbstractTableModel):
                 return f"{self._titles()[column][0]}: {self._text(layer, spec, column)}"
             case Qt.ItemDataRole.DecorationRole if column is Column.NAME:
                 mark = self._mark(layer)
-                return pixmap(mark, 14, current().muted, 2.0) if mark else None
+                color = current().bad if mark == VIOLATION_MARK else current().muted
+                return pixmap(mark, 14, color, 2.0) if mark else None
             case Qt.ItemDataRole.BackgroundRole:
                 return QBrush(current().color("quantized", 0.12)) if layer.name in self._differing else None
             case Qt.ItemDataRole.ForegroundRole:
@@ -300,6 +303,7 @@ class LayersModel(QAbstractTableModel):
             layer.macs,
             layer_bytes(layer, spec.weights),
             layer.name in self._differing,
+            bool(self._session.violation(layer.name)),
         )
 
     def _take_damages(self, _: object = None) -> None:
@@ -329,7 +333,8 @@ class LayersModel(QAbstractTableModel):
         if rows:
             last = len(Column) - 1
             # One signal for all: the view repaints what is visible, however many rows are named.
-            self.dataChanged.emit(self.index(min(rows), Column.WEIGHT_BITS), self.index(max(rows), last))
+            first = Column.NAME if self._session.target.runs else Column.WEIGHT_BITS
+            self.dataChanged.emit(self.index(min(rows), first), self.index(max(rows), last))
 
     def _on_pins_changed(self) -> None:
         first, second = self._session.pins
@@ -340,6 +345,12 @@ class LayersModel(QAbstractTableModel):
             return
         self._differing = differing
         if self._filter.uses_pins:
+            self._rebuild()
+        elif self._layers:
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self._layers) - 1, len(Column) - 1))
+
+    def _on_target_changed(self, _: object) -> None:
+        if self._filter.uses_target:
             self._rebuild()
         elif self._layers:
             self.dataChanged.emit(self.index(0, 0), self.index(len(self._layers) - 1, len(Column) - 1))
@@ -430,6 +441,8 @@ class LayersModel(QAbstractTableModel):
             return "lock"
         if not layer.finite:
             return "triangle-alert"
+        if self._session.violation(layer.name):
+            return VIOLATION_MARK
         return "activity" if layer.signal_transform else ""
 
     def _tip(self, layer: LayerInfo, spec: LayerSpec, column: Column) -> str:
@@ -437,7 +450,10 @@ class LayersModel(QAbstractTableModel):
             reason = self._why_fixed(layer)
             if column is Column.ACTIVATION_BITS and not reason and not layer.quantizes_activations:
                 reason = self.tr("The activations of {op} layers are not quantized.").format(op=layer.op)
-            return reason or self.tr("Click to choose a format for the selected layers.")
+            chosen = spec.weights if column is Column.WEIGHT_BITS else spec.activations
+            name = "" if chosen is None or chosen.is_integer else f"{chosen}. "
+            tip = reason or name + self.tr("Click to choose a format for the selected layers.")
+            return "\n".join(filter(None, [tip, self._session.violation(layer.name)]))
         if column is Column.SENSITIVITY:
             return self._damage_tip(layer)
         if column is Column.SQNR and spec.weights is not None and not self._text(layer, spec, column):
@@ -451,7 +467,7 @@ class LayersModel(QAbstractTableModel):
         if layer.name in self._differing and first is not None and second is not None:
             a, b = first.spec_for(layer.name), second.spec_for(layer.name)
             lines.append(self.tr("Differs: A has {a}, B has {b}").format(a=a, b=b))
-        return "\n".join([*lines, *filter(None, [self._why_fixed(layer)])])
+        return "\n".join([*lines, *filter(None, [self._session.violation(layer.name), self._why_fixed(layer)])])
 
     def _damage_tip(self, layer: LayerInfo) -> str:
         known, table = self._damages.get(layer.name), self._session.sensitivity

@@ -36,6 +36,7 @@ from quantgui.gui.models.layers import (
 )
 from quantgui.gui.panels.advice import AdviceCard
 from quantgui.gui.panels.range_editor import MIXED, Choice, RangeEditor
+from quantgui.gui.preset_groups import preset_groups, preset_refusal
 from quantgui.gui.widgets.card import Card, Pages
 from quantgui.gui.widgets.labels import MetricLabel
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
@@ -58,7 +59,7 @@ from quantgui.session.sizes import layer_bytes
 from quantgui.session.target_fit import activations_refusal, weights_refusal
 from quantgui.spec.formats import CodebookFormat, FloatFormat, Format, IntFormat
 from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
-from quantgui.spec.presets import PRESETS, Preset
+from quantgui.spec.presets import Preset
 from quantgui.spec.quantizer import (
     BLOCK_FORMATS,
     HalfQuadratic,
@@ -81,11 +82,13 @@ class InspectorPanel(Card):
 
     Signals:
         specs_edited: dict of layer name to new `LayerSpec`, words for the undo step, merge key.
+        target_chosen: the `Target` that the network is meant for.
         apply_to_similar: the user wants the current layer's spec for all layers of its operator.
         proposal_accepted: the user takes the advice.
     """
 
     specs_edited = Signal(object, str, str)
+    target_chosen = Signal(object)
     apply_to_similar = Signal()
     proposal_accepted = Signal()
 
@@ -104,6 +107,7 @@ class InspectorPanel(Card):
         self.body.addWidget(self._pages)
         self._make_controls()
         self._lay_out()
+        self.show_target(self._target)
 
     # --- in ------------------------------------------------------------------------------------------------------
 
@@ -145,6 +149,8 @@ class InspectorPanel(Card):
     def show_target(self, target: Target) -> None:
         """Grey what `target` does not run."""
         self._target = target
+        self.target.setCurrentIndex(next(i for i, each in enumerate(TARGETS) if each.name == target.name))
+        self.target.setToolTip("\n".join([self.tr("What the network is meant to run on."), *target_help(target)]))
         if self._layers:
             self._show_refusals()
 
@@ -155,11 +161,24 @@ class InspectorPanel(Card):
         self.preset.setAccessibleName(self.tr("Preset for the selected layers"))
         self.preset.setToolTip(self.tr("A usual recipe for the selected layers."))
         self.preset.setPlaceholderText(self.tr("Choose a preset …"))
-        for preset in PRESETS:
-            self.preset.addItem(preset.name, preset)
-            self.preset.setItemData(self.preset.count() - 1, preset.help, Qt.ItemDataRole.ToolTipRole)
+        for place, (_, presets) in enumerate(preset_groups()):
+            if place:
+                self.preset.insertSeparator(self.preset.count())
+            for preset in presets:
+                self.preset.addItem(preset.name, preset)
+                self.preset.setItemData(self.preset.count() - 1, preset.help, Qt.ItemDataRole.ToolTipRole)
         self.preset.setCurrentIndex(-1)
         self.preset.activated.connect(self._on_preset)
+
+        self.target = QComboBox()
+        self.target.setAccessibleName(self.tr("Target"))
+        self.target.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.target.setMinimumContentsLength(8)
+        for target in TARGETS:
+            self.target.addItem(target.title, target)
+            tip = "\n".join(target_help(target))
+            self.target.setItemData(self.target.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        self.target.activated.connect(lambda: self.target_chosen.emit(self.target.currentData()))
 
         integers = [Segment(c, format_text(c), format_words(c)) for c in WEIGHT_CHOICES if isinstance(c, IntFormat)]
         floats = [Segment(c, format_text(c), format_words(c)) for c in WEIGHT_CHOICES if not isinstance(c, IntFormat)]
@@ -281,6 +300,7 @@ class InspectorPanel(Card):
         column.setContentsMargins(3, 0, 8, 0)
         column.setSpacing(7)
         column.addWidget(self.reason)
+        column.addWidget(self._form((self.tr("&Target"), self.target)))
         column.addWidget(self.preset)
         self.weights_title = self._section(self.tr("Weights"))
         column.addWidget(self.weights_title)
@@ -703,15 +723,9 @@ class InspectorPanel(Card):
         self._edit(lambda _: LayerSpec(), self.tr("Keep {layers} float"))
 
 
-def preset_refusal(target: Target, layers: Iterable[LayerInfo], preset: Preset) -> str:
-    """Return why `target` runs `preset` in none of `layers`; empty where it does in one."""
-    first = ""
-    for op, has_activations in dict.fromkeys((layer.op, layer.quantizes_activations) for layer in layers):
-        reason = target.refusal(op, preset.spec, quantizes_activations=has_activations)
-        if reason is None:
-            return ""
-        first = first or reason
-    return first
+def target_help(target: Target) -> tuple[str, ...]:
+    """Return where the rules of a target come from, and what they leave open."""
+    return (target.source, *target.unknown)
 
 
 def _choice(spec: QuantizerSpec | None) -> FormatChoice:

@@ -156,6 +156,10 @@ class LayersPanel(Card):
         if rows:
             self.table.scrollTo(current)
 
+    def set_filter(self, text: str) -> None:
+        """Show only the layers that the filter `text` lets pass."""
+        self.filter.setText(text)
+
     def focus_filter(self) -> None:
         """Put the cursor into the filter."""
         self.filter.setFocus(Qt.FocusReason.ShortcutFocusReason)
@@ -169,7 +173,8 @@ class LayersPanel(Card):
         self.filter.setToolTip(
             self.tr(
                 "Words must occur in name or operator, -word must not. Compare bits, abits, sqnr (dB), params, macs, "
-                "bytes with a number, as in bits>4 sqnr<20 params>=10k; op=conv and format=int4 compare text."
+                "bytes with a number, as in bits>4 sqnr<20 params>=10k; op=conv, w=nf4 and format=int4 compare text; "
+                "violates finds what the target does not run."
             )
         )
         self.filter.setClearButtonEnabled(True)

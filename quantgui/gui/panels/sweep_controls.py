@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from PySide6.QtCore import Qt, Signal
@@ -26,10 +26,13 @@ from quantgui.gui.quality import metric_name
 from quantgui.gui.texts import translate
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
 from quantgui.gui.widgets.toggles import ToggleButtons
+from quantgui.results import LayerInfo
+from quantgui.session.target_fit import weights_refusal
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.presets import PRESETS
 from quantgui.spec.quantizer import FLOAT, LayerSpec
 from quantgui.spec.sweep import SWEPT_BITS, USER_METRIC, Sweep, What, bits_specs
+from quantgui.spec.targets import Target
 
 DEFAULT_SAMPLES = 64
 _METRICS = (*SOFT, "agreement", "accuracy", USER_METRIC)
@@ -211,6 +214,27 @@ class SweepControls(QWidget):
         buttons = SegmentedButtons(self.tr("What is changed"), segments)
         buttons.set_value("weights")
         return buttons
+
+    def show_target(self, target: Target, layers: Sequence[LayerInfo]) -> None:
+        """Grey the formats that `target` runs in none of `layers`, whatever is beside them; none of them is tried."""
+        specs = dict(zip(SWEPT_BITS, bits_specs(SWEPT_BITS), strict=True))
+        refused = set()
+        for bits, spec in specs.items():
+            reason = weights_refusal(target, layers, spec.weights, any_granularity=True) if layers else ""
+            button = self.bits.button(bits)
+            button.setEnabled(not reason)
+            button.setToolTip(f"{self.tr('Try {n} bits: one column of the map.').format(n=bits)}\n{reason}".strip())
+            if reason:
+                refused.add(bits)
+        if refused & set(self.bits.values()):
+            self.bits.set_values(bits for bits in self.bits.values() if bits not in refused)
+        for preset in _PRESETS:
+            reason = weights_refusal(target, layers, preset.spec.weights, any_granularity=False) if layers else ""
+            action = self._chosen_presets[preset.name]
+            action.setEnabled(not reason)
+            action.setToolTip(f"{preset.help}\n{reason}".strip())
+            if reason:
+                action.setChecked(False)
 
     def _make_bits(self) -> ToggleButtons:
         segments = [

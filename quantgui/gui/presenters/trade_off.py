@@ -155,6 +155,18 @@ class TradeOffPresenter(QObject):
             assert self.dialog is not None
             self.dialog.show_outcome(str(error), "bad", usable=False)
             return
+        target = self._session.target
+        if target.runs:
+            layers = self._session.summary.layers
+            offered = {mix.sweep.candidate("", spec) for spec in mix.sweep.specs}
+            excluded = target.excluded(layers, offered)
+            swept = tuple(mix.sweep.swept(layers))
+            if swept and all(excluded.get(name, frozenset()) >= offered for name in swept):
+                assert self.dialog is not None
+                words = self.tr("{target} runs none of these formats in any layer; change “Both”, or other bits.")
+                self.dialog.show_outcome(words.format(target=target.title), "bad", usable=False)
+                return
+            mix = replace(mix, excluded=excluded)
         self._session.find_mix(mix)
 
     def _on_point_picked(self, index: int) -> None:

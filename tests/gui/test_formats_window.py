@@ -1,0 +1,114 @@
+"""Formats and targets in the whole window, with the real engine and a sample network."""
+
+from __future__ import annotations
+
+import pytest
+
+from quantgui.engine.client import EngineClient
+from quantgui.gui.app import make_settings
+from quantgui.gui.commands import Answer
+from quantgui.gui.main_window import MainWindow
+from quantgui.gui.models.layers import VIOLATION_MARK
+from quantgui.session.samples import read_samples
+from quantgui.session.session import Session
+from quantgui.spec.presets import find_preset, preset_config
+
+pytestmark = pytest.mark.qt_log_ignore("This plugin does not support")
+PATIENCE = 60_000
+SAMPLE = read_samples()[0]
+
+
+def make_window(qtbot, folder) -> MainWindow:
+    session = Session(EngineClient, folder / "state")
+    window = MainWindow(session, make_settings(folder / "layout.ini"))
+    window.commands.ask_to_save = lambda: Answer.DISCARD
+    qtbot.addWidget(window, before_close_func=lambda w: w.session.close())
+    with qtbot.waitExposed(window):
+        window.show()
+    return window
+
+
+@pytest.fixture
+def window(qtbot, tmp_path):
+    window = make_window(qtbot, tmp_path)
+    with qtbot.waitSignal(window.session.data_opened, timeout=PATIENCE):
+        window.commands.open_sample(SAMPLE)
+    qtbot.waitUntil(lambda: window.session.evaluation is not None, timeout=PATIENCE)
+    return window
+
+
+def test_that_mxfp4_for_two_layers_moves_quality_and_is_one_undo_step(window, qtbot) -> None:
+    session, inspector = window.session, window.panels.inspector
+    names = [layer.name for layer in session.summary.layers if session.is_editable(layer.name)][:2]
+    session.select(names)
+    before = session.evaluation
+    inspector.more.choices["mxfp4"].trigger()
+    assert [str(session.spec_for(name).weights) for name in names] == ["mxfp4", "mxfp4"]
+    qtbot.waitUntil(lambda: session.evaluation is not None, timeout=PATIENCE)
+    assert session.evaluation is not before
+    assert session.size() < session.summary.float_bytes
+    assert "MXFP4" in session.undo_stack.undoText()
+    session.undo_stack.undo()
+    assert all(session.spec_for(name).weights is None for name in names)
+    # It was known: nothing has to be computed for it.
+    assert session.evaluation is not None
+    assert session.evaluation.quantized_score.value == before.quantized_score.value
+
+
+def test_that_a_target_greys_marks_counts_and_is_remembered(window, qtbot, tmp_path) -> None:
+    session, panels = window.session, window.panels
+    session.set_config(preset_config(find_preset("W3-g32"), session.summary.layers), "three bits")
+    assert panels.status.violations.isHidden()
+    inspector = panels.inspector
+    inspector.target.setCurrentText("QNN (Hexagon HTP)")
+    inspector.target.activated.emit(inspector.target.currentIndex())
+    assert session.target.name == "qnn"
+    assert not panels.status.violations.isHidden()
+    count = len(session.violations())
+    assert str(count) in panels.status.violations.text()
+    panels.status.violations.click()
+    model = panels.model
+    assert model.rowCount() == count
+    assert model._mark(model.layer(0)) == VIOLATION_MARK
+    assert "QNN" in model.index(0, 0).data(3)  # the tooltip
+    window._refuse_presets()
+    assert not window.preset_actions["MXFP4"].isEnabled()
+    assert window.preset_actions["W8A8"].isEnabled()
+    assert not panels.sensitivity.controls.bits.button(3).isEnabled()
+    session.set_config(preset_config(find_preset("W8A8"), session.summary.layers), "integers")
+    assert panels.status.violations.isHidden()
+    assert make_settings(tmp_path / "layout.ini").value("target") == "qnn"
+
+
+def test_that_settings_go_to_torchao_and_come_back_in_one_undo_step(window, qtbot, tmp_path) -> None:
+    session, commands = window.session, window.commands
+    config = preset_config(find_preset("W8"), session.summary.layers)
+    session.set_config(config, "eight bits")
+    window.actions_by_id["write_settings"].trigger()
+    dialog = commands.settings_dialog
+    dialog.dialect.setCurrentText("torchao FqnToConfig")
+    path = tmp_path / "torchao.json"
+    dialog.path.setText(str(path))
+    with qtbot.waitSignal(session.settings_written, timeout=PATIENCE):
+        dialog.write.click()
+    assert "torchao.json" in dialog.status.text()
+    weights = {layer.name: session.spec_for(layer.name).weights for layer in session.summary.layers}
+    session.undo_stack.undo()
+    with qtbot.waitSignal(session.settings_read, timeout=PATIENCE):
+        commands.open_files([str(path)])
+    assert commands.import_dialog.take.isEnabled()
+    commands.import_dialog.take.click()
+    assert "torchao.json" in session.undo_stack.undoText()
+    taken = {name: session.spec_for(name).weights for name in weights}
+    assert any(taken.values())
+    assert all(taken[name] is None or taken[name].bits == weights[name].bits for name in weights)
+    session.undo_stack.undo()
+    assert not session.quantizes
+
+
+def test_that_a_report_is_written(window, qtbot, tmp_path, monkeypatch) -> None:
+    path = tmp_path / "report.html"
+    monkeypatch.setattr(window.commands._chooser, "save_file", lambda *_: str(path))
+    with qtbot.waitSignal(window.session.report_written, timeout=PATIENCE):
+        window.actions_by_id["report"].trigger()
+    assert path.read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
