@@ -18,7 +18,11 @@ from quantgui.network.reader import open_network
 from quantgui.network.simulation import FLOAT_SIMULATION, Simulation
 from quantgui.numerics.metrics import sqnr_db
 from quantgui.spec.config import QuantConfig
+from quantgui.spec.formats import CodebookFormat, IntFormat, MinifloatFormat, TableFormat
+from quantgui.spec.granularity import PerBlock, PerGroup, PerTensor
 from quantgui.spec.presets import find_preset, preset_config
+from quantgui.spec.quantizer import BLOCK_FORMATS, LayerSpec, QuantizerSpec
+from quantgui.spec.size import network_bytes
 
 pytestmark = pytest.mark.network
 
@@ -73,3 +77,33 @@ def test_that_the_file_is_smaller_loads_and_computes_what_the_simulation_shows(
     # exact runs differ as well, but less than quantization itself changes the network.
     assert plain > (80 if preset != "W8A8" else min(80, quality))
     assert deployed > min(25, quality)
+
+
+FORMATS = {
+    "nf4": QuantizerSpec(TableFormat("nf4"), granularity=PerGroup(64), double_quantization=True),
+    "mxfp4": BLOCK_FORMATS["mxfp4"],
+    "nvfp4": BLOCK_FORMATS["nvfp4"],
+    "float8_e4m3fn": QuantizerSpec(MinifloatFormat(4, 3)),
+    "codebook4": QuantizerSpec(CodebookFormat(4), granularity=PerTensor()),
+    "int4 block": QuantizerSpec(IntFormat(4), False, PerBlock(32, 32)),
+}
+
+
+@pytest.mark.parametrize("spec", FORMATS.values(), ids=FORMATS.keys())
+@pytest.mark.parametrize("name", ["silero-ifless", "silero-op15", "magika", "efficientnet-lite0"])
+def test_that_formats_without_kernels_compute_what_the_simulation_shows(
+    tmp_path: Path, name: str, spec: QuantizerSpec, record_property: pytest.RecordProperty
+) -> None:
+    net = network(name)
+    quantized = {layer.name: LayerSpec(spec) for layer in net.summary.layers if not layer.keeps_float}
+    config = QuantConfig().with_overrides(quantized)
+    batch = next(examples.data_for(net, 2).batches(2))
+    path = tmp_path / "quantized.onnx"
+    event = examples.exported(net, config, {}, path)
+    shown = Executor(net, segmented=False).run(batch, build_simulation(net, config, {}))
+    ways = [worst_db(shown, examples.run_file(path, batch, fused=fused)) for fused in (False, True)]
+    counted = network_bytes(net.summary.float_bytes, net.summary.layers, config, stored=True)
+    print(name, spec, net.summary.file_bytes, event.file_bytes, counted, *ways)
+    record_property("row", (name, str(spec), net.summary.file_bytes, event.file_bytes, counted, *ways))
+    assert min(ways) > 80
+    assert event.file_bytes < net.summary.file_bytes
