@@ -28,6 +28,8 @@ from quantgui.errors import NetworkError
 from quantgui.network.batch import Batch, carry
 from quantgui.network.differentiation import differentiable
 from quantgui.network.executor import Executor
+from quantgui.network.network import Network
+from quantgui.network.session import release_memory
 from quantgui.network.simulation import FLOAT_SIMULATION, TensorQuantizer
 from quantgui.numerics.statistics import decibels
 from quantgui.results import Array, LayerInfo, Progress
@@ -77,24 +79,30 @@ class Proxies:
 
 
 def guess(
-    executor: Executor, dataset: ProxyData, candidates: Sequence[Change], grids: Grids
+    network: Network, dataset: ProxyData, candidates: Sequence[Change], grids: Grids, *, threads: int = 2
 ) -> Generator[Progress, None, Proxies]:
     """Yield Progress and return what the proxies say; all but `WEIGHT_SQNR`.
 
     Args:
-        executor: of the float network.
+        network: the float network.
         dataset: the first samples of it are used.
         candidates: what to guess, those of a layer one after the other.
         grids: scales and zero points of weights, looked up and kept.
+        threads: threads within an operator.
 
     Raises:
         NetworkError: the network cannot be run.
     """
     started = time.perf_counter()
-    work = _Guess(executor, dataset, candidates, grids)
-    yield from work.layers_alone()
-    yield from work.gradients()
-    return Proxies(work.values, tuple(dict.fromkeys(work.notes)), time.perf_counter() - started)
+    work = _Guess(network, dataset, candidates, grids, threads)
+    try:
+        yield from work.layers_alone()
+        yield from work.gradients()
+        values, notes = work.values, tuple(dict.fromkeys(work.notes))
+    finally:
+        del work
+        release_memory()
+    return Proxies(values, notes, time.perf_counter() - started)
 
 
 @dataclass(eq=False)
@@ -114,12 +122,15 @@ class _Sums:
 class _Guess:
     """Proxies under way."""
 
-    executor: Executor
+    network: Network
     dataset: ProxyData
     candidates: Sequence[Change]
     grids: Grids
+    threads: int
 
     def __post_init__(self) -> None:
+        # One of its own: sessions that return what is inside are of no use to anyone else, and go with it.
+        self.executor = Executor(self.network, cache_bytes=0, threads=self.threads)
         self.by_layer: dict[str, list[Change]] = {}
         for each in self.candidates:
             if not each.layer.read_only and each.layer.finite:
@@ -127,7 +138,6 @@ class _Guess:
         self.layers = {name: found[0].layer for name, found in self.by_layer.items()}
         self.values: dict[Key, dict[str, float]] = {each.key: {} for each in self.candidates}
         self.notes: list[str] = []
-        self.network = self.executor.network
 
     def quantized(self, candidate: Change) -> Array:
         """Return the values of a candidate's weight, in the layer's shape."""
@@ -141,7 +151,7 @@ class _Guess:
     def layers_alone(self) -> Iterator[Progress]:
         """Find the errors at each layer's own output, and those weighted by the inputs."""
         nodes = layer_nodes(self.network, self.layers)
-        alone = [LayerAlone(self.network, node, self.executor.threads) for users in nodes.values() for node in users]
+        alone = [LayerAlone(self.network, node, self.threads) for users in nodes.values() for node in users]
         sums = {name: _Sums() for name in self.layers}
         done, samples = 0, 0
         for batch, name_values in self._captured({name for each in alone for name in each.node.inputs}):

@@ -32,6 +32,7 @@ from quantgui.analysis.sweep_store import Place, SweepStore
 from quantgui.errors import DataError, MetricError, NetworkError
 from quantgui.network.batch import Batch, carry
 from quantgui.network.executor import Executor
+from quantgui.network.session import release_memory
 from quantgui.network.simulation import FLOAT_SIMULATION, Simulation, TensorQuantizer
 from quantgui.numerics.metrics import sqnr_db
 from quantgui.results import (
@@ -196,11 +197,6 @@ class _Work:
 
     def guesses(self) -> Iterator[Event]:
         """Find all other cheap guesses, once it is clear that there is something to measure; yield the table again."""
-        if self.executor.segment_count == 0:
-            # The first batch decides where the network is cut, so let it be one of those that are measured.
-            yield Progress(0, 0, "Preparing to guess")
-            batch = next(self.dataset.batches(self._batch_size, samples=self.total))
-            self.executor.run(batch, FLOAT_SIMULATION, keep=False)
         network = self.executor.network
         changes = []
         for name, spec in self.keys:
@@ -209,7 +205,7 @@ class _Work:
             if candidate.activations is not None:
                 seen = quantizers_for(network, self.sweep.config(name, spec), self.activations, self.ranges)
             changes.append(Change((name, spec), network.layers[name], candidate, seen))
-        self.guessed = yield from guess(self.executor, self.dataset, changes, self.grids)
+        self.guessed = yield from guess(network, self.dataset, changes, self.grids, threads=self.executor.threads)
         if self.store is not None:
             found = self.guessed.values.items()
             self.store.put_guesses((key[0], self.sweep.candidate(*key), values) for key, values in found)
@@ -279,6 +275,8 @@ class _Work:
             if seen == before:
                 raise DataError(f"The data ended after {seen} of {target} samples.")
             yield from self._measure_portion(portion, active)
+            self.executor.close_cuts()
+            release_memory()
 
     def _recall(self, active: Sequence[Key], place: Place) -> None:
         """Take what an earlier sweep has found on a batch."""

@@ -6,9 +6,11 @@ for a network cut into segments, float and simulated, comes to gigabytes that ar
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -112,10 +114,20 @@ def create_session(
 
 
 def release_memory() -> None:
-    """Give back to the system what sessions that are gone have left in the arena."""
+    """Give back to the system what sessions that are gone have left in the arena, and what else has been freed."""
     options = onnxruntime.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     _shared_arena().run(None, {"x": np.zeros(1, np.float32)}, options)
+    # glibc keeps large blocks, such as torch's activations, once it has seen some freed.
+    if (trim := _heap_trimmer()) is not None:
+        trim(0)
+
+
+@functools.cache
+def _heap_trimmer() -> Callable[[int], int] | None:
+    if sys.platform != "linux":
+        return None
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 @functools.cache

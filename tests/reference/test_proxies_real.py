@@ -43,7 +43,7 @@ def test_that_the_own_output_error_is_that_in_the_whole_network_with_this_layer_
     layers = [layer for layer in summary.layers if not layer.keeps_float and not layer.scope]
     layers = layers[:: max(1, len(layers) // 6)]
     changes = [Change((layer.name, INT4), layer, INT4, {}) for layer in layers]
-    work = guess(Executor(network), data, changes, {})
+    work = guess(network, data, changes, {})
     try:
         while True:
             next(work)

@@ -63,7 +63,7 @@ def guessed(network: Network, specs=(INT3, INT8), samples: int = 8) -> tuple[Pro
     summary = network.summary
     data = open_dataset(f"random:{samples}", summary.inputs, summary, network=network)
     changes = [Change((layer.name, spec), layer, spec, {}) for layer in summary.layers for spec in specs]
-    count, proxies = drained(guess(Executor(network), data, changes, {}))
+    count, proxies = drained(guess(network, data, changes, {}))
     assert count >= len(changes)
     return proxies, list(data.batches(ALONE_SAMPLES, ALONE_SAMPLES))
 
@@ -155,7 +155,7 @@ def test_that_quantized_inputs_count_in_the_own_output_error(tmp_path: Path) -> 
     data = open_dataset("random:4", network.summary.inputs, network.summary, network=network)
     quantizer = TensorQuantizer(IntFormat(4, signed=False), 0.5, 8, frozenset({layer.node}))
     change = Change((layer.name, spec), layer, spec, {"x": (quantizer,)})
-    _, proxies = drained(guess(Executor(network), data, [change], {}))
+    _, proxies = drained(guess(network, data, [change], {}))
     x = next(data.batches(ALONE_SAMPLES, ALONE_SAMPLES)).inputs["x"]
     rounded = (np.clip(np.rint(x / np.float32(0.5)) + 8, 0, 15) - 8) * np.float32(0.5)
     w, b = network.weight(layer), network.constants["b0"]
