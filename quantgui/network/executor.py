@@ -188,6 +188,9 @@ class Executor:
         self._borders: Mapping[str, TensorType] = {}
         self._detours: dict[frozenset[str], _Detour] = {}
         self._tail: _Tail | None = None
+        # What runs with cuts have put into the cache, by tensor, and the tensors that the next ones may need.
+        self._passed: dict[str, list[tuple[str, str, bool]]] = {}
+        self._front: frozenset[str] = frozenset()
         self._widest_cut = 0
         self._traced_rows = 1
         self.cache_bytes = cache_bytes
@@ -307,11 +310,19 @@ class Executor:
         for cut in tuple(self._detours):
             self.close_cut(cut)
         self._close_tail()
+        self._front = frozenset()
+        self._drop_passed(self._front)
 
     def _close_tail(self) -> None:
         for form in self._tail.forms if self._tail is not None else ():
             self._sessions.drop((form, ()))
         self._tail = None
+
+    def _drop_passed(self, needed: frozenset[str]) -> None:
+        """Drop what runs with cuts have kept, but the tensors `needed`."""
+        for name in self._passed.keys() - needed:
+            for key in self._passed.pop(name):
+                self._cache(name).drop(key)
 
     def run_sequence(
         self, batches: Iterable[Batch], simulation: Simulation = FLOAT_SIMULATION, fetch: Collection[str] = ()
@@ -356,9 +367,13 @@ class Executor:
             whole = joined(behind, self._outputs) if len(behind) > 1 else None
             self._tail = _Tail(first.index, behind if whole is None else (whole,), whole)
         plan = (*before, *(halves or (first,)), *self._tail.segments)
-        made = {name for segment in before for name in segment.outputs}
-        front = made & {name for segment in plan[first.index :] for name in segment.inputs}
-        self._detours[cut] = _Detour(plan, first.index, frozenset(front), frozenset(halves))
+        made = frozenset(name for segment in before for name in segment.outputs)
+        front = made.intersection(name for segment in plan[first.index :] for name in segment.inputs)
+        if front != self._front:
+            # The new tensors are made of the ones there were; those before them are not needed any more.
+            self._drop_passed(front | self._front)
+            self._front = front
+        self._detours[cut] = _Detour(plan, first.index, front, frozenset(halves))
         return self._detours[cut]
 
     def _feeds(self, batch: Batch) -> dict[str, Array]:
@@ -530,17 +545,19 @@ class Executor:
             made[_Slot(name, quantized=quantized)] = value
             if keep and step.digest is not None and isinstance(value, np.ndarray):
                 value.flags.writeable = False
-                self._put((step.digest, name, quantized), value, passing)
+                self._put((step.digest, name, quantized), value, detour, passing)
         for name in self._outputs:
             # An output without a quantizer of its own is returned as it is.
             if _Slot(name, quantized=False) in made:
                 made.setdefault(_Slot(name, quantized=True), made[_Slot(name, quantized=False)])
         return made
 
-    def _put(self, key: tuple[str, str, bool], value: Array, passing: _Detour | None) -> None:
+    def _put(self, key: tuple[str, str, bool], value: Array, detour: _Detour | None, passing: _Detour | None) -> None:
         self._cache(key[1]).put(key, value, value.nbytes)
         if passing is not None:
             passing.tensors.append(key)
+        elif detour is not None:
+            self._passed.setdefault(key[1], []).append(key)
 
     def _session(self, variant: _Variant, fetch: tuple[str, ...]) -> _Ready:
         key = (variant.form, fetch)
