@@ -20,6 +20,7 @@ from PySide6.QtGui import QUndoStack
 from quantgui.engine.messages import EngineEvent
 from quantgui.engine.requests import (
     Calibrate,
+    CompareNetwork,
     Evaluate,
     ExamineData,
     Export,
@@ -326,6 +327,10 @@ class Session(ReadableSession):
     def write_settings(self, path: str, dialect: str) -> None:
         """Write the configuration as the file of another tool, `dialect` (`export.dialects.table`), to `path`."""
         self._ask("settings", WriteSettings(self.config, path, dialect, self.sensitivity), Priority.EXPORT)
+
+    def compare_network(self, path: str) -> None:
+        """Run the quantized network of another tool at `path` beside the configuration; needs data."""
+        self._ask("comparison", CompareNetwork(self.config, path), Priority.EXPORT)
 
     def read_settings(self, path: str, dialect: str = "") -> None:
         """Read another tool's file; `settings_read` brings the configuration, which is not taken over by itself."""

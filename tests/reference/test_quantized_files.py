@@ -88,6 +88,14 @@ def test_that_blocks_of_a_real_network_are_found(files) -> None:
         assert (weights.bits, weights.symmetric, weights.granularity) == (4, True, PerGroup(32))
 
 
+def test_that_blocks_of_a_real_network_are_as_good_as_the_same_formats_here(files, capsys) -> None:
+    words = ["compare", str(network_path("magika")), str(files["blocks"]), "--data", "random:4", "--json"]
+    assert main(words) == 0
+    answer = json.loads(capsys.readouterr().out)
+    # Its kernels round activations, so it may be a little worse.
+    assert answer["others"]["output_sqnr_db"] == pytest.approx(answer["own"]["output_sqnr_db"], abs=3)
+
+
 def test_that_a_float_network_is_no_quantized_one() -> None:
     with pytest.raises(ExportError, match="is quantized in a way that is known"):
         read(DIGITS / "digits.onnx", DIGITS / "digits.onnx")
