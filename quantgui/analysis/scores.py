@@ -17,7 +17,7 @@ import numpy as np
 from quantgui.results import Array, Score
 
 EXACT_DB = 150.0
-"""What an output without any difference counts where others differ: float32 itself ends there (24 bits)."""
+"""Where float32 itself ends (24 bits): more cannot be lost or kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,43 +91,40 @@ def weighted_mean(values: Array, weights: Array, samples: int) -> Estimate:
 
 
 def sqnr(energy: Mapping[str, tuple[Array, Array]], samples: int) -> Estimate:
-    """Return 10 log10(signal / noise) of all samples, dB: the mean of it over the outputs that are not always 0.
+    """Return 10 log10(signal / noise) of all samples, dB; of several outputs the mean of their noise / signal counts.
+
+    So a bad output is seen beside exact ones, and a change that reaches one output only is as bad as it is there, to
+    the number of outputs. Outputs that are always 0 are left out.
 
     Args:
         energy: signal and noise energy of each row, by output.
         samples: number of samples.
     """
-    values, influences = [], []
+    ratios, influences = [], []
     silent = True
     rows = 0
     for signal, noise in energy.values():
         rows = len(signal)
-        if signal.sum() == 0:
+        total = float(signal.sum())
+        if total == 0:
             silent = noise.sum() == 0 and silent
             continue
-        value, influence = _sqnr_of_output(signal, noise)
-        values.append(value)
-        influences.append(influence)
-    if not values:
+        ratio = float(noise.sum()) / total
+        ratios.append(ratio)
+        influences.append(rows * (noise - ratio * signal) / total)
+    if not ratios:
         # The float network gives nothing but zeros: no noise is perfect, any is hopeless.
         return Estimate(math.inf if silent else -EXACT_DB, np.full(rows, 0.0 if silent else math.nan), samples)
-    if all(value == math.inf for value in values):
-        return Estimate(math.inf, influences[0], samples)
-    mean = float(np.mean([min(value, EXACT_DB) for value in values]))
+    mean = float(np.mean(ratios))
+    if mean == 0:
+        return Estimate(math.inf, np.zeros(len(influences[0])), samples)
     if len({len(influence) for influence in influences}) > 1:
         # One output has a row per sample, another one per batch: their errors cannot be paired, so take the worst.
-        worst = max(influences, key=lambda influence: np.nan_to_num(standard_error(influence), nan=math.inf))
-        return Estimate(mean, worst, samples)
-    return Estimate(mean, np.mean(influences, axis=0), samples)
-
-
-def _sqnr_of_output(signal: Array, noise: Array) -> tuple[float, Array]:
-    rows = len(signal)
-    total, error = float(signal.sum()), float(noise.sum())
-    if error == 0:
-        return math.inf, np.zeros(rows)
-    value = 10 * math.log10(total / error)
-    return value, rows * (signal / total - noise / error) * (10 / math.log(10))
+        together = max(influences, key=lambda influence: np.nan_to_num(standard_error(influence), nan=math.inf))
+        together = together / len(influences)
+    else:
+        together = np.mean(influences, axis=0)
+    return Estimate(-10 * math.log10(mean), -10 / math.log(10) * together / mean, samples)
 
 
 def standard_error(influences: Array) -> float:
