@@ -60,6 +60,7 @@ from quantgui.session.undo import SetConfig
 from quantgui.session.wanted import Situation, wanted_requests
 from quantgui.spec.config import QuantConfig, UnknownName, changed_layers
 from quantgui.spec.mix import Mix
+from quantgui.spec.profiles import ExportProfile
 from quantgui.spec.quantizer import LayerSpec
 from quantgui.spec.serialization import load_config, save_config
 from quantgui.spec.sweep import Sweep
@@ -314,9 +315,9 @@ class Session(ReadableSession):
         if self.summary is not None:
             self._ask("sample", ViewSample(self.config, index, calibration), Priority.EVALUATE)
 
-    def export(self, path: str) -> None:
-        """Write the quantized network to `path`."""
-        self._ask("export", Export(self.config, path), Priority.EXPORT)
+    def export(self, path: str, profile: ExportProfile = "qdq") -> None:
+        """Write the quantized network to `path`, for the runtime that `profile` names."""
+        self._ask("export", Export(self.config, path, profile), Priority.EXPORT)
 
     def verify(self, path: str) -> None:
         """Compare the exported file at `path` with what the window shows."""

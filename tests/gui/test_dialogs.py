@@ -16,6 +16,7 @@ from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.dialogs.verification import VerificationDialog
 from quantgui.results import ImageOptions, LayerDeviation, Verification
 from quantgui.session.samples import read_samples
+from quantgui.spec.profiles import EXPORT_PROFILES
 
 
 class Chooser(FileChooser):
@@ -77,7 +78,10 @@ def export(qtbot) -> ExportDialog:
     dialog = ExportDialog(Chooser())
     qtbot.addWidget(dialog)
     dialog.requests = []
-    dialog.export_requested.connect(dialog.requests.append)
+    dialog.profiles = []
+    dialog.export_requested.connect(
+        lambda path, profile: (dialog.requests.append(path), dialog.profiles.append(profile))
+    )
     return dialog
 
 
@@ -119,6 +123,17 @@ def test_that_agreeing_once_is_no_leave_for_the_next_export(export, tmp_path) ->
     export.may_replace = lambda path: questions.append(path) or True
     export.export_button.click()
     assert questions == [there]
+
+
+@pytest.mark.parametrize("profile", EXPORT_PROFILES)
+def test_that_the_file_is_asked_for_the_chosen_runtime(export, tmp_path, profile) -> None:
+    export.show_plan(str(tmp_path / "new.onnx"), "Plan")
+    assert export.profile.currentData() == "qdq"
+    export.profile.setCurrentIndex(export.profile.findData(profile))
+    assert export.profile.toolTip()
+    export.export_button.click()
+    assert export.profiles == [profile]
+    assert not export.profile.isEnabled()
 
 
 # --- data --------------------------------------------------------------------------------------------------------

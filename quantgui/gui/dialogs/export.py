@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
+    QComboBox,
     QDialog,
     QHBoxLayout,
     QLabel,
@@ -22,6 +23,7 @@ from quantgui.gui import numbers
 from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.widgets.labels import set_style
 from quantgui.results import Exported, Progress
+from quantgui.spec.profiles import EXPORT_PROFILES, ExportProfile
 
 PATTERN = "ONNX (*.onnx)"
 
@@ -33,12 +35,12 @@ class ExportDialog(QDialog):
         may_replace: asks whether an existing file may be replaced; a test puts its own answer here.
 
     Signals:
-        export_requested: path.
+        export_requested: path, and for whom the file is written (`spec.profiles`).
         cancel_requested: stop writing.
         verify_requested: path of the file that has been written.
     """
 
-    export_requested = Signal(str)
+    export_requested = Signal(str, str)
     cancel_requested = Signal()
     verify_requested = Signal(str)
 
@@ -56,6 +58,14 @@ class ExportDialog(QDialog):
         self.path.setAccessibleName(self.tr("File to write"))
         self.path.setToolTip(self.tr("The file is replaced only when the new one is complete."))
         self.path.textChanged.connect(self._on_path)
+        self.profile = QComboBox()
+        self.profile.setAccessibleName(self.tr("For whom"))
+        for profile in EXPORT_PROFILES:
+            name, tip = self._about(profile)
+            self.profile.addItem(name, profile)
+            self.profile.setItemData(self.profile.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        self.profile.currentIndexChanged.connect(self._on_profile)
+        self._on_profile()
         self.browse = self._button(self.tr("Browse…"), self.tr("Choose the file to write."), self._on_browse)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
@@ -82,6 +92,7 @@ class ExportDialog(QDialog):
         row.addWidget(self.path, 1)
         row.addWidget(self.browse)
         layout.addLayout(row)
+        layout.addWidget(self.profile)
         layout.addWidget(self.bar)
         layout.addWidget(self.status)
         layout.addStretch(1)
@@ -147,7 +158,7 @@ class ExportDialog(QDialog):
         self.verify_button.setVisible(done)
         set_style(self.verify_button, "primary", "true" if done else "false")
         set_style(self.export_button, "primary", "false" if done else "true")
-        for widget in (self.path, self.browse):
+        for widget in (self.path, self.browse, self.profile):
             widget.setEnabled(not running)
         self.export_button.setEnabled(not running and bool(self.path.text().strip()))
 
@@ -175,7 +186,27 @@ class ExportDialog(QDialog):
             return
         self._agreed = ""
         self.show_progress(Progress(0, 0, self.tr("Waiting for the engine …")))
-        self.export_requested.emit(path)
+        self.export_requested.emit(path, self.profile.currentData())
+
+    def _on_profile(self) -> None:
+        self.profile.setToolTip(self._about(self.profile.currentData())[1])
+
+    def _about(self, profile: ExportProfile) -> tuple[str, str]:
+        match profile:
+            case "qdq":
+                return self.tr("ONNX for every runtime"), self.tr(
+                    "QuantizeLinear and DequantizeLinear around every operator; what no operator knows is looked up in "
+                    "a table."
+                )
+            case "matmulnbits":
+                return self.tr("ONNX Runtime with MatMulNBits"), self.tr(
+                    "Weights of 2, 4 and 8 bits in groups become MatMulNBits, which reads them packed; all else as for "
+                    "every runtime."
+                )
+            case "tensorrt":
+                return self.tr("TensorRT"), self.tr(
+                    "Zero points 0 and quantizers in front of operators only, as NVIDIA TensorRT wants them."
+                )
 
     def _ask_to_replace(self, path: Path) -> bool:
         box = QMessageBox(self)
