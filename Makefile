@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NUMBER_OF_WORKERS ?= 2
+# Names of benchmarks to run, all if empty.
+BENCHMARKS ?=
 
 .PHONY: run test check bench screenshots samples clean
 
@@ -21,7 +23,7 @@ check: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(NUMBER_OF_WORKERS) --dist loadfile -m "not x11 and not network" tests
 
 bench: $(VENV)/.test
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks $(BENCHMARKS)
 
 screenshots: $(VENV)/.test
 	QUANTGUI_WRITE_SCREENSHOTS=1 $(BIN)/python -m pytest -m screenshots tests
