@@ -159,6 +159,7 @@ class _Work:
         self.ranges: Ranges = {}
         self.errors: dict[Key, float] = {}
         self.guessed = self._recalled_guesses()
+        self.guessing = False
         self.rows: dict[Key, dict[Place, SampleRows]] = {key: {} for key in self.keys}
         self.reference: dict[Place, SampleRows] = {}
         self.states: dict[Key | None, Mapping[str, Array]] = {}
@@ -227,6 +228,7 @@ class _Work:
         if not in_one and len(columns) > 1 and self.total > FIRST_SAMPLES:
             yield from self._measure_up_to(FIRST_SAMPLES, columns[len(columns) // 2])
             yield self._table(complete=False)
+        self.guessing = True
         target = self.total if in_one else min(LEAST_SAMPLES, self.total)
         active: Sequence[Key] = self.keys
         while active:
@@ -265,7 +267,7 @@ class _Work:
                 # What is known already needs no activations.
                 if place in self.reference and all(place in self.rows[key] for key in active):
                     continue
-                if not self.guessed.values:
+                if self.guessing and not self.guessed.values:
                     yield from self.guesses()
                 yield Progress(seen, target, f"Preparing {target} samples")
                 portion.append(self._prepare(batch))

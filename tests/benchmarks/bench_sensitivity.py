@@ -42,6 +42,7 @@ def network_rows(name: str, samples: int) -> Iterator[Row]:
         "<= 8 F",
         few["first_guess"] <= 8,
     )
+    yield Row(f"{name}: all cheap guesses, which the costs of a candidate leave out", f"{few['guesses']:.1f} F")
     yield Row(
         f"{name}: peak memory of the process",
         megabytes(memory["peak_memory"]),

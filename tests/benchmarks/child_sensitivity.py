@@ -96,10 +96,12 @@ def swept(
     folder: Path,
     forward: Forward,
 ) -> tuple[dict[str, float], Sensitivity]:
-    """Return the cost of one sweep, in F where it is a time, and its table."""
+    """Return the cost of one sweep, in F where it is a time, and its table; cheap guesses are counted apart."""
     start, used = time.perf_counter(), time.process_time()
+    told = np.array([start, used])
     between = [forward.run()]
     first_guess = first_table = 0.0
+    guessing = np.zeros(2)
     table: Sensitivity | None = None
     layers = 0
     with SweepStore(folder / f"{sweep.exact}.jsonl") as store:
@@ -109,15 +111,20 @@ def swept(
                 if len(between) * FORWARD_EVERY <= (layers := layers + 1):
                     between.append(forward.run())
             elif isinstance(event, Sensitivity):
-                table = event
+                now = np.array([time.perf_counter(), time.process_time()])
+                if event.proxy_seconds and not guessing.any():
+                    guessing = now - told
+                table, told = event, now
                 if not first_table and any(candidate.samples for candidate in event.candidates):
                     first_table = _since(start, between)
     assert table is not None
     elapsed, processor = np.mean(between, axis=0).tolist()
     count = len(table.candidates)
+    sweeping = time.process_time() - used - sum(each for _, each in between)
     costs = {
-        "elapsed": _since(start, between) / count / elapsed,
-        "processor": (time.process_time() - used - sum(each for _, each in between)) / count / processor,
+        "elapsed": (_since(start, between) - guessing[0]) / count / elapsed,
+        "processor": (sweeping - guessing[1]) / count / processor,
+        "guesses": guessing[0] / elapsed,
         "first_guess": first_guess / elapsed,
         "first_table": first_table / elapsed,
         "samples": float(np.mean([each.samples for each in table.candidates])),
