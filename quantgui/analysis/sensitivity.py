@@ -70,6 +70,10 @@ _CACHE_USED = 0.7
 
 Key = tuple[str, LayerSpec]
 """A layer and one of the sweep's specs."""
+_NOTHING_CHANGES = (
+    "No candidate changes the outputs at all: on these samples they are constant, not finite, or do not depend on "
+    "these layers, so nothing can be chosen by them."
+)
 _REFERENCE: Key = ("", LayerSpec())
 """Stands for the base itself."""
 
@@ -522,8 +526,15 @@ class _Work:
             correlations={proxy: value for proxy, value in correlations.items() if not math.isnan(value)},
             layer_correlations={proxy: value for proxy, value in layer_correlations.items() if not math.isnan(value)},
             proxy_seconds=self.guessed.seconds,
-            notes=self.guessed.notes,
+            notes=(*self.guessed.notes, *self._unchanged(candidates)),
         )
+
+    def _unchanged(self, candidates: Sequence[Candidate]) -> tuple[str, ...]:
+        """Return a warning where nothing that was tried changes the outputs: they cannot tell formats apart."""
+        measured = [each for each in candidates if each.samples]
+        if self.sweep.metric != "output_sqnr_db" or not measured or any(each.value != math.inf for each in measured):
+            return ()
+        return (_NOTHING_CHANGES,)
 
 
 def _exchanged(quantizer: TensorQuantizer, base: Sequence[TensorQuantizer]) -> TensorQuantizer:

@@ -131,6 +131,22 @@ def test_that_one_layer_is_changed_within_the_present_configuration(what: str, t
         assert candidate.value == pytest.approx(opened.evaluation(config).output_sqnr_db, abs=0.3)
 
 
+@pytest.mark.parametrize("operators", [("Sub",), ("Sub", "Log")])
+def test_that_outputs_that_never_change_are_told(operators: tuple[str, ...], tmp_path: Path) -> None:
+    model = builders.mlp_model((8, 16, 5))
+    output = model.graph.output[0].name
+    for operator in operators:  # y - y = 0, and the logarithm of 0 is not finite
+        inputs = [output, output] if operator == "Sub" else [output]
+        model.graph.node.append(onnx.helper.make_node(operator, inputs, [f"{output}_"], name=f"end {operator}"))
+        output += "_"
+    model.graph.output[0].name = output
+    table = Opened(model, tmp_path).table(Sweep(BITS))
+    assert any("No candidate changes the outputs" in note for note in table.notes)
+    (tmp_path / "usual").mkdir()
+    usual = Opened(builders.mlp_model((8, 16, 5)), tmp_path / "usual").table(Sweep(BITS))
+    assert not any("No candidate" in note for note in usual.notes)
+
+
 @pytest.mark.parametrize("metric", ["kl", "cosine", "agreement"])
 def test_that_any_metric_can_be_swept(metric: str, tmp_path: Path) -> None:
     model = onnx.ModelProto()
