@@ -233,14 +233,14 @@ class _Work:
             yield from self._measure_up_to(FIRST_SAMPLES, columns[len(columns) // 2])
             yield self._table(complete=False)
         self.guessing = True
-        target = self.total if in_one else min(LEAST_SAMPLES, self.total)
+        target = self.total if in_one or self.sweep.exact else min(LEAST_SAMPLES, self.total)
         active: Sequence[Key] = self.keys
         while active:
             yield from self._measure_up_to(target, active)
             if target >= self.total:
                 break
-            target = self.total if self.sweep.exact else min(self.total, 2 * target)
-            active = self.keys if self.sweep.exact else self._worth_more(target)
+            target = min(self.total, 2 * target)
+            active = self._worth_more(target)
             while not active and target < self.total:
                 target = min(self.total, 2 * target)
                 active = self._worth_more(target)
