@@ -327,13 +327,14 @@ class _Work:
         started, done = time.perf_counter(), 0
         samples = sum(each.batch.samples for each in portion)
         label = f"Measuring {len(active)} candidates on {samples} samples"
+        rows = samples * len(active) / max(1, self.executor.segment_count)
         for name, keys in by_layer.items():
             layer = self.executor.network.layers[name]
             cut = frozenset({layer.weight, *layer.users})
             try:
                 for key in keys:
                     simulation = self._simulation(key, samples)
-                    for _ in self._measure_candidate(key, simulation, portion, cut):
+                    for _ in self._measure_candidate(key, simulation, portion, cut, rows):
                         left = (time.perf_counter() - started) / done * (len(active) - done) if done else None
                         yield Progress(done, len(active), label, left)
                     done += 1
@@ -344,7 +345,7 @@ class _Work:
             yield SensitivityReady(self.sweep, self._candidates([key for key in self.keys if key[0] == name]))
 
     def _measure_candidate(
-        self, key: Key, simulation: Simulation, portion: Sequence[_Prepared], cut: frozenset[str]
+        self, key: Key, simulation: Simulation, portion: Sequence[_Prepared], cut: frozenset[str], rows: float
     ) -> Iterator[None]:
         """Run a candidate on the batches of a portion that it is not known on; yield before each."""
         found: dict[Place, SampleRows] = {}
@@ -353,7 +354,7 @@ class _Work:
                 continue
             yield
             batch = carry(prepared.batch, self.states.get(key))
-            outputs = self.executor.run(batch, simulation, keep=self.base, cut=cut)
+            outputs = self.executor.run(batch, simulation, keep=self.base, cut=cut, rows_behind=rows)
             self.states[key] = self._carried(outputs)
             self.tally.add(batch, prepared.float_outputs, outputs)
             found[prepared.place] = self.tally.take(self.sweep.metric)

@@ -41,6 +41,7 @@ from quantgui.network.segments import (
     tensor_types,
     traced_shapes,
     widest_cut,
+    worth_joining,
 )
 from quantgui.network.session import create_session, runtime_errors
 from quantgui.network.simulation import FLOAT_SIMULATION, Override, Simulation, TensorQuantizer
@@ -131,7 +132,7 @@ class _Detour:
 
 @dataclass(frozen=True, eq=False)
 class _Tail:
-    """What lies behind a segment: nothing, its last neighbour, or all of it `joined` (whose sessions it knows)."""
+    """What lies behind a segment: as it is, or all of it `joined` (whose sessions it knows)."""
 
     place: int
     segments: tuple[Segment, ...]
@@ -231,6 +232,7 @@ class Executor:
         *,
         keep: bool | Simulation = True,
         cut: frozenset[str] = frozenset(),
+        rows_behind: float | None = None,
     ) -> dict[str, Array]:
         """Return the network's outputs and those of `fetch` that are fetchable, by name; not to be written to.
 
@@ -239,13 +241,16 @@ class Executor:
 
         The network is also cut before the first node that is or reads one of `cut`, and what lies behind its segment
         runs in one piece, so that many formats of a layer can be tried for no more than what lies behind it, until
-        `close_cut`. Go through the layers in their order, then little has to be kept.
+        `close_cut`. Go through the layers in their order, then little has to be kept. `rows_behind`, the samples that
+        will run behind a segment in all, tells whether that piece is worth building; it is if that is not known.
 
         Raises:
             DataError: the batch lacks an input.
             NetworkError: ONNX Runtime cannot run the network on this batch.
         """
-        results = dict(self._results(batch, simulation, tuple(fetch), self._outputs, keep=keep, cut=cut))
+        results = dict(
+            self._results(batch, simulation, tuple(fetch), self._outputs, keep=keep, cut=cut, rows_behind=rows_behind)
+        )
         return {name: results[name] for name in dict.fromkeys((*self._outputs, *fetch)) if name in results}
 
     def stream(self, batch: Batch, simulation: Simulation, fetch: Collection[str]) -> Iterator[tuple[str, Array]]:
@@ -350,7 +355,7 @@ class Executor:
             self._widest_cut = widest_cut(self._segments, self._types, shapes)
         return self._segments
 
-    def _detour(self, batch: Batch, cut: frozenset[str]) -> _Detour | None:
+    def _detour(self, batch: Batch, cut: frozenset[str], rows_behind: float | None) -> _Detour | None:
         """Return the plan with a cut before `cut`; None where no node is or reads one of it."""
         if not cut or cut in self._detours:
             return self._detours.get(cut)
@@ -364,7 +369,8 @@ class Executor:
         before, behind = usual[: first.index], usual[first.index + 1 :]
         if self._tail is None or self._tail.place != first.index:
             self._close_tail()
-            whole = joined(behind, self._outputs) if len(behind) > 1 else None
+            pays = rows_behind is None or worth_joining(self.network, behind, rows_behind)
+            whole = joined(behind, self._outputs) if pays and len(behind) > 1 else None
             self._tail = _Tail(first.index, behind if whole is None else (whole,), whole)
         plan = (*before, *(halves or (first,)), *self._tail.segments)
         made = frozenset(name for segment in before for name in segment.outputs)
@@ -417,6 +423,7 @@ class Executor:
         *,
         keep: bool | Simulation = True,
         cut: frozenset[str] = frozenset(),
+        rows_behind: float | None = None,
     ) -> Iterator[tuple[str, Array]]:
         """Yield `outputs` (quantized where the simulation says so) and `fetch`, as soon as they are known."""
         feeds = self._feeds(batch)
@@ -426,7 +433,7 @@ class Executor:
                 yield name, feeds[name]
             elif name in self._initializers:
                 yield name, self._constant(name, simulation)
-        detour = self._detour(batch, cut)
+        detour = self._detour(batch, cut, rows_behind)
         segments = self._plan(batch) if detour is None else detour.plan
         made = {name for segment in segments for name in segment.produced}
         pending = {name for name in wanted if name in made}

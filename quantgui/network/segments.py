@@ -29,6 +29,8 @@ _MACS_PER_SECOND, _VALUES_PER_SECOND, _SECONDS_PER_NODE = 1.2e11, 5e9, 3e-6
 _BUILDING_SECONDS_PER_NODE, _BUILDING_BYTES_PER_SECOND = 2.5e-4, 1e9
 _SLOWDOWN, _SLOWDOWN_CONVOLUTION, _SLOWDOWN_GROUPED = 0.1, 0.5, 100.0
 """Time that a weight as input adds to its operator, in parts of the time that its operations should take."""
+_COST_OF_CUTS = 0.07
+"""Part of the time of a chain that its cuts cost."""
 _NOMINAL_ROWS = 8
 _WINDOW = 0.45
 _FUSION_PENALTY = 1.5
@@ -469,6 +471,22 @@ def cheap_to_exchange(network: Network, segment: Segment, name: str, rows: int) 
     weights = sum(network.constants[each].nbytes for each in segment.initializers)
     building = len(segment.nodes) * _BUILDING_SECONDS_PER_NODE + weights / _BUILDING_BYTES_PER_SECOND
     return slowdown * rows * macs / _MACS_PER_SECOND < building
+
+
+def worth_joining(network: Network, segments: Sequence[Segment], rows: float) -> bool:
+    """Return whether running `rows` samples through `segments` in one piece saves more than building it costs.
+
+    Args:
+        network: they belong to.
+        segments: the last ones of a chain, whose own sessions are there already.
+        rows: samples that are run, one count for each time they are.
+    """
+    initializers = frozenset().union(*(segment.initializers for segment in segments))
+    macs = sum(layer.macs for layer in network.summary.layers if layer.weight in initializers)
+    weights = sum(network.constants[each].nbytes for each in initializers)
+    nodes = sum(len(segment.nodes) for segment in segments)
+    building = nodes * _BUILDING_SECONDS_PER_NODE + weights / _BUILDING_BYTES_PER_SECOND
+    return _COST_OF_CUTS * rows * macs / _MACS_PER_SECOND > building
 
 
 def _slowdown(node: NodeProto, network: Network) -> float:

@@ -231,6 +231,14 @@ def test_that_a_cut_that_exists_is_not_made_again_and_what_lies_behind_its_segme
     plain = executor.run(batch, exchanged(network, "w5", 2.0), keep=False)
     assert_equal(outputs, list(plain.values()))
     executor.close_cuts()
+    count, built = executor.segments_run, executor.sessions_built
+    few = executor.run(
+        batch, exchanged(network, "w5", 3.0), keep=FLOAT_SIMULATION, cut=frozenset({"w5"}), rows_behind=8
+    )
+    assert_equal(few, list(executor.run(batch, exchanged(network, "w5", 3.0), keep=False).values()))
+    assert executor.segments_run == count + 2 * 3
+    assert executor.sessions_built == built  # for few runs the sessions that are there do
+    executor.close_cuts()
 
 
 def test_that_only_weights_are_exchanged_that_run_as_well_from_an_input() -> None:
