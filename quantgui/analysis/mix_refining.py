@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from quantgui.analysis.damage import DamageModel
-from quantgui.analysis.knapsack import Item, Knapsack, Selection, frontier, undominated
+from quantgui.analysis.knapsack import Item, Knapsack, Selection, frontier
 from quantgui.analysis.mix_choices import Choices
 from quantgui.analysis.mix_measuring import Gauge, Measured
 from quantgui.analysis.ranking import CERTAIN_ERRORS
@@ -236,11 +236,15 @@ class Refinement:
 
 
 def _neighbours(item: Item, choice: int) -> tuple[int, ...]:
-    """Return the next cheaper, the present and the next dearer choice, as far as there are such."""
-    sensible = undominated(item)
-    cheaper = [each for each in sensible if item.costs[each] < item.costs[choice]]
-    dearer = [each for each in sensible if item.costs[each] > item.costs[choice]]
-    return (*cheaper[-1:], choice, *dearer[:1])
+    """Return the next cheaper, the present and the next dearer choice, as far as there are such.
+
+    Damages only tell which of equally dear ones is meant: they are what is measured anew.
+    """
+    rising = np.lexsort((-item.damages, item.costs)).tolist()
+    cheaper = [each for each in rising if item.costs[each] < item.costs[choice]]
+    falling = np.lexsort((-item.damages, -item.costs)).tolist()
+    dearer = [each for each in falling if item.costs[each] > item.costs[choice]]
+    return (*cheaper[-1:], choice, *dearer[-1:])
 
 
 def _changed(present: Selection, changes: Mapping[int, int]) -> Selection:

@@ -272,14 +272,13 @@ class _Work:
             yield from self._measure_in_order([self.chosen])
             tried = self.points[: self.chosen + 1]
         trials = [(each.selection, each.measured) for each in tried if each.measured is not None]
-        uniform = self._uniform()
-        if self.mix.drop is None and uniform is not None:
+        for uniform in self._uniform() if self.mix.drop is None else ():
             measured = yield from self.gauge.measure(self.choices.config(uniform), "Measuring one format for all")
             trials.append((uniform, measured))
         return min(trials, key=lambda trial: self.model.damage(trial[1].quality.value), default=None)
 
-    def _uniform(self) -> Selection | None:
-        """Return the best selection of one spec for all within the limit of cost, as far as predicted."""
+    def _uniform(self) -> tuple[Selection, ...]:
+        """Return selections of one spec for all within the limit of cost: the best as predicted, and the dearest."""
         limit = math.inf if self.mix.limit is None else self.mix.limit
         found = []
         for spec in self.mix.sweep.specs:
@@ -288,7 +287,10 @@ class _Work:
                 selection = tuple(specs.index(each) for each, specs in zip(wanted, self.choices.specs, strict=True))
                 if self.choices.cost(selection) <= limit:
                     found.append((total(self.choices.items, selection)[1], selection))
-        return min(found)[1] if found else None
+        if not found:
+            return ()
+        best, dearest = min(found)[1], max(found, key=lambda each: self.choices.cost(each[1]))[1]
+        return tuple(dict.fromkeys((best, dearest)))
 
     # --- what is known -------------------------------------------------------------------------------------------
 

@@ -221,7 +221,7 @@ def run(path: Path, data: Mapping[str, Array]) -> list[Array]:
 
 def sqnr(reference: list[Array], answer: list[Array]) -> float:
     pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(reference, answer, strict=True)]
-    return float(np.mean([10 * math.log10((a**2).sum() / ((a - b) ** 2).sum()) for a, b in pairs]))
+    return -10 * math.log10(float(np.mean([((a - b) ** 2).sum() / (a**2).sum() for a, b in pairs])))
 
 
 def command(capsys: pytest.CaptureFixture[str], *words: str | Path) -> dict[str, Any]:
