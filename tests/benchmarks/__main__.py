@@ -21,13 +21,23 @@ from tests.benchmarks import (
     bench_mix,
     bench_network,
     bench_numerics,
+    bench_peers,
     bench_sensitivity,
     bench_start,
     bench_window,
 )
 from tests.benchmarks.measuring import Row, markdown
 
-BENCHMARKS = (bench_start, bench_window, bench_network, bench_memory, bench_numerics, bench_sensitivity, bench_mix)
+BENCHMARKS = (
+    bench_start,
+    bench_window,
+    bench_network,
+    bench_memory,
+    bench_numerics,
+    bench_sensitivity,
+    bench_peers,
+    bench_mix,
+)
 _LIBRARIES = ("numpy", "onnxruntime", "torch", "PySide6-Essentials", "pyqtgraph")
 
 
