@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from quantgui.numerics.affine import activation_qparams
+from quantgui.numerics.levels import covered_range
 from quantgui.numerics.statistics import estimate_error_with, quantile
 from quantgui.results import ActivationReady, Array, Finding, RangeGrowth
 from quantgui.spec.quantizer import QuantizerSpec
@@ -216,16 +217,20 @@ def outlier_ratio(ready: ActivationReady) -> float:
 
 
 def _clipped(ready: ActivationReady, specs: Sequence[QuantizerSpec]) -> float:
-    shares = [
-        estimate_error_with(
-            ready.statistics,
-            activation_qparams(ready.statistics, spec, (ready.sample_minima, ready.sample_maxima)),
-            spec.format,
-        ).clipped
-        for spec in specs
-        if spec.has_scale
-    ]
-    return max(shares, default=0.0)
+    """Return the share of the values outside the narrowest range.
+
+    Where the range ends less than a step inside the values, only rounding of the zero point has moved it.
+    """
+    statistics, shares = ready.statistics, [0.0]
+    for spec in specs:
+        if not spec.has_scale:
+            continue
+        qparams = activation_qparams(statistics, spec, (ready.sample_minima, ready.sample_maxima))
+        low, high = (float(end[0]) for end in covered_range(qparams, spec.format))
+        step = float(qparams.scale[0])
+        if statistics.minimum < low - step or statistics.maximum > high + step:
+            shares.append(estimate_error_with(statistics, qparams, spec.format).clipped)
+    return max(shares)
 
 
 def _tail(ready: ActivationReady) -> float:

@@ -456,6 +456,9 @@ def _cumulative(statistics: TensorStatistics, values: Array) -> Array:
         return np.zeros(len(values))
     cumulative = np.concatenate([[0.0], np.cumsum(nonzero_counts(statistics))])
     position = np.clip(values / statistics.bin_width - statistics.first_bin, 0.0, len(statistics.counts))
+    # The outermost bins hold nothing beyond the extremes, where a clipped activation has many of its values.
+    position = np.where(values >= statistics.maximum, float(len(statistics.counts)), position)
+    position = np.where(values <= statistics.minimum, 0.0, position)
     index = np.minimum(position.astype(np.intp), len(statistics.counts) - 1)
     below: Array = cumulative[index] + (position - index) * (cumulative[index + 1] - cumulative[index])
     return below

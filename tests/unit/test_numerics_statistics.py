@@ -122,6 +122,18 @@ def test_that_the_estimated_error_is_within_a_thousandth(name, bits, symmetric, 
     assert estimated.max_abs == pytest.approx(exact.max_abs, rel=0.03)
 
 
+@pytest.mark.parametrize("bits", [8, 12, 14, 15, 16])
+@pytest.mark.parametrize("ends", [(0.0, 6.0), (-1.0, 6.0), (-5.97, 0.0), (-3.1, 2.9)])
+def test_that_a_range_that_covers_everything_clips_nothing(bits, ends):
+    """Activations behind a Clip have many of their values at its ends, and 16 bits have steps as fine as the bins."""
+    x = np.clip(np.random.default_rng(0).standard_normal(100_000) * 6, *ends).astype(np.float32)
+    s, fmt = collect(x), IntFormat(bits, signed=False)
+    estimated = estimate_error(s, s.minimum, s.maximum, fmt, symmetric=False)
+    qparams = choose_qparams(s.minimum, s.maximum, fmt, symmetric=False)
+    _, exact = fake_quantize_with(x, QuantizerSpec(fmt, False, PerTensor()), qparams)
+    assert estimated.clipped == exact.clipped == 0.0
+
+
 @pytest.mark.parametrize("name", TENSORS)
 @pytest.mark.parametrize("bits", [2, 4, 8, 16])
 def test_that_histograms_of_levels_and_errors_hold_every_value(name, bits):
