@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -45,6 +45,7 @@ _DEAD_SHARE = 0.25
 _LISTED = 20
 _ORDER = {"error": 0, "warning": 1, "hint": 2}
 
+_DEAD_CHANNELS = "dead channels"
 INPUT_KINDS = (
     "synthetic",
     "not finite input",
@@ -61,7 +62,7 @@ ACTIVATION_KINDS = (
     "outlier sample",
     "not finite",
     "dead",
-    "dead channels",
+    _DEAD_CHANNELS,
     "constant",
     "clipped",
     "outliers",
@@ -76,7 +77,7 @@ def examine_data(
     calibration: CheckedData | None = None,
     config: QuantConfig | None = None,
     activations: Mapping[str, ActivationReady] | None = None,
-    inputs: DataReport | None = None,
+    earlier: DataReport | None = None,
 ) -> Iterator[Event]:
     """Yield Progress and one DataExamined.
 
@@ -86,14 +87,14 @@ def examine_data(
         calibration: the data that ranges come from, `dataset` if None; its inputs are looked at.
         config: whose ranges of activations are judged; None for none.
         activations: what calibration has seen; None to look at the inputs only.
-        inputs: what an earlier call found in the inputs of the same data, which is then not done again.
+        earlier: what an earlier call found for the same data: what does not depend on `config` is not done again.
 
     Raises:
         NetworkError: the network cannot be run.
         DataError: the data cannot be read.
     """
     ranged = dataset if calibration is None else calibration
-    report = inputs
+    report = earlier
     if report is None:
         for step in _examine_inputs(executor, dataset, ranged):
             if isinstance(step, DataReport):
@@ -102,18 +103,18 @@ def examine_data(
                 yield step
     assert report is not None
     if activations is None:
-        yield DataExamined(report)
+        yield DataExamined(_of_inputs(report))
         return
     network = executor.network
     layers = _layers_of(network)
-    findings = [*report.findings]
+    findings = [each for each in report.findings if each.kind in (*INPUT_KINDS, _DEAD_CHANNELS)]
     growths = range_growths(activations, layers)
     findings += check_convergence(growths)
     findings += check_setters(growths, activations)
     yield Progress(0, 0, "Looking at activations")
     specs = {} if config is None else activation_tensors(network, config)
     findings += check_values(activations, specs, layers)
-    for found in _dead_channels(executor, ranged):
+    for found in () if _DEAD_CHANNELS in report.checked else _dead_channels(executor, ranged):
         if isinstance(found, Finding):
             findings.append(found)
         else:
@@ -124,7 +125,7 @@ def examine_data(
             config=config or QuantConfig(),
             samples=samples,
             findings=_sorted(findings),
-            checked=(*report.checked, *ACTIVATION_KINDS),
+            checked=(*INPUT_KINDS, *ACTIVATION_KINDS),
             unknown=report.unknown,
             growths=growths,
             previews=report.previews,
@@ -133,6 +134,12 @@ def examine_data(
             setters=len(fewest_setters(growths)),
         )
     )
+
+
+def _of_inputs(report: DataReport) -> DataReport:
+    """Return what a report says of the inputs."""
+    findings = tuple(each for each in report.findings if each.kind in INPUT_KINDS)
+    return replace(report, config=None, findings=findings, checked=INPUT_KINDS, growths={}, setters=0)
 
 
 def _sorted(findings: Sequence[Finding]) -> tuple[Finding, ...]:
@@ -374,7 +381,7 @@ def _dead_channels(executor: Executor, dataset: CheckedData) -> Iterator[Finding
         count, channels = dead[order[0]]
         others = f"; {len(order) - 1} other layers have many, too" if len(order) > 1 else ""
         yield Finding(
-            "dead channels",
+            _DEAD_CHANNELS,
             "hint",
             f"{count} of {channels} channels of '{order[0]}' never change in the first {batch.samples} samples"
             f"{others}.",

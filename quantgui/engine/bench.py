@@ -117,7 +117,7 @@ class _OpenData:
     samples: int
     activations: dict[str, ActivationReady] = field(default_factory=dict)
     latencies: Seconds = field(default_factory=dict)
-    inputs: DataReport | None = None
+    report: DataReport | None = None
 
 
 class Bench:
@@ -273,20 +273,17 @@ class Bench:
                 if isinstance(event, Progress):
                     yield event
             activations = {name: data.activations[name] for name in tensors}
-        if data.inputs is None:
-            for event in examine_data(opened.executor, data.dataset, calibration=data.calibration):
-                if isinstance(event, DataExamined):
-                    data.inputs = event.report
-                else:
-                    yield event
-        yield from examine_data(
+        for event in examine_data(
             opened.executor,
             data.dataset,
             calibration=data.calibration,
             config=config,
             activations=activations,
-            inputs=data.inputs,
-        )
+            earlier=data.report,
+        ):
+            if isinstance(event, DataExamined):
+                data.report = event.report
+            yield event
 
     def guard(self, config: QuantConfig) -> Generator[Event, None, tuple[QuantConfig, Advice | None]]:
         """Return `config`, with float activations where quantized ones would ruin the network, and what was found."""

@@ -14,7 +14,7 @@ from quantgui.engine.requests import (
     ViewWeight,
     WeightErrors,
 )
-from quantgui.results import LayerInfo, NetworkSummary
+from quantgui.results import DataReport, LayerInfo, NetworkSummary
 from quantgui.session.results_store import ResultStore
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.quantizer import LayerSpec
@@ -100,13 +100,25 @@ def _evaluate(situation: Situation, store: ResultStore) -> Wanted | None:
 
 
 def _examine(situation: Situation, store: ResultStore) -> Wanted | None:
-    """Look at the inputs as soon as there are any, and at the activations once they are known anyway."""
+    """Look at the inputs as soon as there are any, and at the activations once they are known anyway.
+
+    What is said of activations holds for the quantizers they had; with others it is looked at anew.
+    """
     report = store.report
     if not situation.has_data or not situation.evaluates:
         return None
-    if store.calibrated and (report is None or report.config is None):
+    if store.calibrated and (report is None or not _judges(report, situation)):
         return Wanted("data check", ExamineData(situation.config), Priority.SWEEP)
     return Wanted("data check", ExamineData(), Priority.SWEEP) if report is None else None
+
+
+def _judges(report: DataReport, situation: Situation) -> bool:
+    """Return whether a report has looked at the activations as the present configuration quantizes them."""
+    config = report.config
+    return config is not None and all(
+        config.spec_for(layer.name).activations == situation.config.spec_for(layer.name).activations
+        for layer in situation.summary.layers
+    )
 
 
 def _advise(situation: Situation, store: ResultStore) -> Wanted | None:

@@ -27,10 +27,11 @@ from quantgui.errors import DataError
 from quantgui.network.datasets import open_dataset
 from quantgui.network.executor import Executor
 from quantgui.numerics.statistics import collect
-from quantgui.results import ActivationReady, DataExamined, DataReport, ImageOptions
+from quantgui.results import ActivationReady, DataExamined, DataReport, ImageOptions, Progress
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import IntFormat
-from quantgui.spec.quantizer import FixedRange, PerTensor, QuantizerSpec
+from quantgui.spec.presets import activation_spec
+from quantgui.spec.quantizer import FixedRange, LayerSpec, PerTensor, QuantizerSpec
 
 RNG = np.random.default_rng(0)
 
@@ -118,6 +119,16 @@ def test_that_dead_constant_clipped_and_infinite_activations_are_told_apart() ->
     grid = 4 / 255
     share = float((np.abs(normal) > 2 + grid).mean())
     assert found["clipped"].numbers["clipped"] == pytest.approx(share, rel=0.1)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("ends", [(0, 6), (-1, 1), (-1, 6)], ids=["relu6", "tanh", "clip"])
+def test_that_the_full_range_of_saturated_activations_is_not_called_clipped(bits: int, ends: tuple[int, int]) -> None:
+    """Nearly all values lie at the ends, where rounding the zero point may take half a step from the range."""
+    values = np.clip(RNG.standard_normal((10, 1000)) * 20, *ends)
+    activations = {"y": ready("y", values)}
+    full = QuantizerSpec(IntFormat(bits, signed=False), False, PerTensor())
+    assert not [f for f in check_values(activations, {"y": (full,)}, {}) if f.kind == "clipped"]
 
 
 def test_that_far_outliers_and_lopsided_ranges_are_hints() -> None:
@@ -315,3 +326,24 @@ def test_that_the_command_tells_the_findings_and_the_bench_looks_at_inputs_only_
     assert full.report.growths
     assert set(quick.report.findings) <= set(full.report.findings)
     assert full.report.previews is quick.report.previews
+
+
+def test_that_ranges_are_judged_anew_for_another_configuration_and_nothing_else_is_done_twice(tmp_path) -> None:
+    opened(tmp_path, classifier(), x=pictures())
+    bench = Bench(cache_bytes=2**26)
+    list(bench.handle(OpenNetwork(str(tmp_path / "net.onnx"))))
+    list(bench.handle(OpenData(str(tmp_path / "data.npz"))))
+    narrow = LayerSpec(None, activation_spec(8, FixedRange(-0.01, 0.01)))
+    reports, steps = [], []
+    for spec in (narrow, LayerSpec(), narrow):
+        events = list(bench.handle(ExamineData(QuantConfig(spec))))
+        steps.append([event.label for event in events if isinstance(event, Progress)])
+        reports.append(events[-1].report)
+    assert ["clipped" in kinds(report) for report in reports] == [True, False, True]
+    assert "Looking for dead channels" in steps[0]
+    assert "Looking for dead channels" not in steps[1] + steps[2]
+    assert {k for k in kinds(reports[0]) if k != "clipped"} == set(kinds(reports[1]))
+    assert all(report.checked == reports[0].checked for report in reports)
+    *_, inputs = bench.handle(ExamineData())
+    assert inputs.report.config is None
+    assert not inputs.report.growths
