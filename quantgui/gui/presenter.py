@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from PySide6.QtCore import QEvent, QObject
-from PySide6.QtWidgets import QWidget
+from PySide6.QtCore import QObject
 
 from quantgui.gui.models.layers import LayersModel, describe_layers, format_words
 from quantgui.gui.panels.activations import ActivationsPanel
@@ -25,6 +24,7 @@ from quantgui.gui.presenters.graph_colours import GraphColours
 from quantgui.gui.presenters.noise import NoisePresenter
 from quantgui.gui.presenters.ranges import RangesPresenter
 from quantgui.gui.presenters.sensitivity import SensitivityPresenter
+from quantgui.gui.presenters.sight import WhenSeen
 from quantgui.gui.presenters.targets import TargetPresenter
 from quantgui.gui.presenters.trade_off import TradeOffPresenter
 from quantgui.gui.status_line import StatusLine
@@ -82,9 +82,9 @@ class Presenter(QObject):
         super().__init__(panels)
         self._session = session
         self._panels = panels
-        self._late: dict[QWidget, Callable[[], None]] = {}
-        for panel in (panels.weights, panels.channels, panels.activations):
-            panel.installEventFilter(self)
+        self._weights_seen, self._channels_seen, self._activations_seen = (
+            WhenSeen(panel) for panel in (panels.weights, panels.channels, panels.activations)
+        )
         self._listen_to_session()
         self._listen_to_panels()
         self.sensitivity = SensitivityPresenter(session, panels.sensitivity, panels.model, self)
@@ -246,9 +246,10 @@ class Presenter(QObject):
         self._panels.jobs.show_job(job)
         self._on_engine_state(self._session.engine_state)
         if job.state is JobState.FAILED and job.topic == "look":
-            for panel in (self._panels.weights, self._panels.channels):
-                self._late.pop(panel, None)
-                panel.show_failure(job.sentence)
+            self._weights_seen.forget()
+            self._panels.weights.show_failure(job.sentence)
+            self._channels_seen.forget()
+            self._panels.channels.show_failure(job.sentence)
         if job.topic == "calibrate":
             self._on_calibrating(job)
         if job.topic == "evaluate" and job.state is not JobState.RUNNING:
@@ -258,7 +259,7 @@ class Presenter(QObject):
         if job.state is JobState.RUNNING:
             self._panels.activations.show_calibrating(job.progress.done, job.progress.total)
         elif job.state is JobState.FAILED:
-            self._late.pop(self._panels.activations, None)
+            self._activations_seen.forget()
             self._panels.activations.show_failure(job.sentence)
 
     def _on_engine_state(self, state: str) -> None:
@@ -269,22 +270,9 @@ class Presenter(QObject):
 
     # --- showing -------------------------------------------------------------------------------------------------
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.Show and isinstance(watched, QWidget) and watched in self._late:
-            self._late.pop(watched)()
-        return False
-
-    def _when_seen(self, panel: QWidget, show: Callable[[], None]) -> None:
-        """Call `show` now, or if `panel` is a tab that is not seen, when it comes into sight."""
-        self._late.pop(panel, None)
-        if panel.isHidden():
-            self._late[panel] = show
-        else:
-            show()
-
     def _show_view(self) -> None:
-        self._when_seen(self._panels.weights, self._show_weights)
-        self._when_seen(self._panels.channels, self._show_channels)
+        self._weights_seen(self._show_weights)
+        self._channels_seen(self._show_channels)
 
     def _show_weights(self) -> None:
         view = self._session.current_view
@@ -301,7 +289,7 @@ class Presenter(QObject):
             self._panels.channels.show_computing()
 
     def _show_activations(self) -> None:
-        self._when_seen(self._panels.activations, self._show_statistics)
+        self._activations_seen(self._show_statistics)
 
     def _show_statistics(self) -> None:
         session, layer, panel = self._session, self._session.current, self._panels.activations

@@ -70,7 +70,7 @@ SETTLE_MS = 250
 """How long a dragged configuration must rest before it is evaluated."""
 
 _OF_METRIC = ("evaluate", "advise", "verify", "sensitivity", "mix")
-_OF_DATA = (*_OF_METRIC, "calibrate", "noise", "sample", "data check")
+_OF_DATA = (*_OF_METRIC, "calibrate", "noise", "sample", "calibration sample", "data check")
 """Topics whose answers have no meaning any more with another metric, or with other data."""
 
 
@@ -313,7 +313,9 @@ class Session(ReadableSession):
         With `calibration` it is one of the data that ranges come from.
         """
         if self.summary is not None:
-            self._ask("sample", ViewSample(self.config, index, calibration), Priority.EVALUATE)
+            # Each under a topic of its own: the noise tab and the data tab must not overtake each other.
+            topic = "calibration sample" if calibration else "sample"
+            self._ask(topic, ViewSample(self.config, index, calibration), Priority.EVALUATE)
 
     def export(self, path: str, profile: ExportProfile = "qdq") -> None:
         """Write the quantized network to `path`, for the runtime that `profile` names."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gui_examples import layer, shown
@@ -10,7 +12,7 @@ from PySide6.QtWidgets import QApplication, QPushButton
 from sessions import make_session, open_data, open_network
 
 from quantgui.engine.client import EngineClient
-from quantgui.engine.messages import JobEvent, JobStarted
+from quantgui.engine.messages import JobEvent, JobFailed, JobStarted
 from quantgui.engine.requests import ExamineData, ViewSample
 from quantgui.gui.app import make_settings
 from quantgui.gui.commands import Answer
@@ -20,6 +22,8 @@ from quantgui.results import DataExamined, DataReport, Finding, Progress, RangeG
 from quantgui.session.samples import read_samples
 from quantgui.session.session import Session
 from quantgui.spec.config import QuantConfig
+from quantgui.spec.presets import activation_spec, weight_spec
+from quantgui.spec.quantizer import LayerSpec
 
 pytestmark = pytest.mark.qt_log_ignore("This plugin does not support")
 PATIENCE = 120_000
@@ -195,6 +199,42 @@ def test_that_the_action_checks_under_the_present_configuration_and_a_sample_is_
     assert window.panel.findings.item(0).text().startswith(ODD.sentence)
     window.panel.open_sample(3)
     assert window.engine.requests[window.engine.newest(ViewSample)] == ViewSample(window.session.config, 3, True)
+    window.main.close()
+
+
+def test_that_what_is_said_of_ranges_is_asked_anew_when_activations_change_and_only_then(qtbot, tmp_path) -> None:
+    window = Window(qtbot, tmp_path)
+    session, engine = window.session, window.engine
+    window.main.actions_by_id["check_data"].trigger()
+    session.store.calibrated = True
+    clipped = replace(WRONG, kind="clipped")
+    engine.answer(engine.newest(ExamineData), DataExamined(replace(report(clipped), config=session.config)))
+    QApplication.processEvents()
+    asked = engine.newest(ExamineData)
+    session.set_specs({layer.name: LayerSpec(weight_spec(4)) for layer in session.summary.layers}, "W4")
+    assert engine.newest(ExamineData) == asked
+    session.set_specs({layer.name: LayerSpec(None, activation_spec(8)) for layer in session.summary.layers}, "A8")
+    again = engine.newest(ExamineData)
+    assert engine.requests[again] == ExamineData(session.config)
+    engine.answer(again, DataExamined(replace(report(), config=session.config)))
+    QApplication.processEvents()
+    assert window.main.tabs.tabIcon(window.place).isNull()
+    window.main.close()
+
+
+def test_that_a_sample_that_fails_in_one_tab_is_told_in_that_tab(qtbot, tmp_path) -> None:
+    window = Window(qtbot, tmp_path)
+    told = []
+    window.main.panels.noise.show_sample_failure = lambda sentence: told.append(("noise", sentence))
+    window.panel.show_sample_failure = lambda sentence: told.append(("data", sentence))
+    for calibration, tab in ((True, "data"), (False, "noise")):
+        window.session.view_sample(0, calibration=calibration)
+        number = window.engine.newest(ViewSample)
+        topic = window.session.jobs.of_topic("calibration sample" if calibration else "sample").topic
+        window.engine.hear(JobFailed(number, topic, "Sample 0 is gone.", ""))
+        QApplication.processEvents()
+        assert told.pop() == (tab, "Sample 0 is gone.")
+        assert not told
     window.main.close()
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from PySide6.QtCore import QEvent, QObject, Signal
+from PySide6.QtCore import QObject, Signal
 
 from quantgui.gui.panels.data_check import DataCheckPanel, alarming
+from quantgui.gui.presenters.sight import WhenSeen
 from quantgui.results import DataReport, SampleReady
 from quantgui.session.jobs import Job, JobState
 from quantgui.session.session import Session
 
-TOPIC, SAMPLE_TOPIC = "data check", "sample"
+TOPIC, SAMPLE_TOPIC = "data check", "calibration sample"
 
 
 class DataCheckPresenter(QObject):
@@ -29,11 +28,10 @@ class DataCheckPresenter(QObject):
         super().__init__(parent)
         self._session = session
         self._panel = panel
-        self._late: dict[Callable[[], None], None] = {}
+        self._when_seen = WhenSeen(panel)
         self._failure = ""
         self._asked: int | None = None
         self._told: set[str] = set()
-        panel.installEventFilter(self)
         session.network_opened.connect(self._on_network)
         session.network_closed.connect(self._on_network)
         session.data_opened.connect(self._on_network)
@@ -95,20 +93,6 @@ class DataCheckPresenter(QObject):
             self._panel.show_sample_failure(job.sentence)
 
     # --- showing -------------------------------------------------------------------------------------------------
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.Show:
-            late, self._late = self._late, {}
-            for show in late:
-                show()
-        return False
-
-    def _when_seen(self, show: Callable[[], None]) -> None:
-        """Call `show` now, or when the panel comes into sight."""
-        if self._panel.isHidden():
-            self._late[show] = None
-        else:
-            show()
 
     def _show_selection(self) -> None:
         self._panel.show_layer(self._session.current)

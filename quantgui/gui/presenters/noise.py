@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from PySide6.QtCore import QEvent, QObject
+from PySide6.QtCore import QObject
 
 from quantgui.gui.panels.noise import NoisePanel
+from quantgui.gui.presenters.sight import WhenSeen
 from quantgui.results import NoiseReady, SampleReady
 from quantgui.session.jobs import Job, JobState
 from quantgui.session.session import Session
@@ -21,9 +20,8 @@ class NoisePresenter(QObject):
         super().__init__(parent)
         self._session = session
         self._panel = panel
-        self._late: dict[Callable[[], None], None] = {}
+        self._when_seen = WhenSeen(panel)
         self._failure = ""
-        panel.installEventFilter(self)
         session.network_opened.connect(self._on_network)
         session.network_closed.connect(self._on_network)
         session.data_opened.connect(self._on_network)
@@ -83,20 +81,6 @@ class NoisePresenter(QObject):
             self._panel.show_sample_failure(job.sentence)
 
     # --- showing -------------------------------------------------------------------------------------------------
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.Show:
-            late, self._late = self._late, {}
-            for show in late:
-                show()
-        return False
-
-    def _when_seen(self, show: Callable[[], None]) -> None:
-        """Call `show` now, or when the panel comes into sight."""
-        if self._panel.isHidden():
-            self._late[show] = None
-        else:
-            show()
 
     def _show_selection(self) -> None:
         current = self._session.current

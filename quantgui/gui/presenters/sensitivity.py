@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from PySide6.QtCore import QEvent, QObject
+from PySide6.QtCore import QObject
 
 from quantgui.gui.models.layers import LayersModel, describe_layers
 from quantgui.gui.panels.sensitivity import SensitivityPanel
 from quantgui.gui.panels.sweep_controls import Question
+from quantgui.gui.presenters.sight import WhenSeen
 from quantgui.results import Candidate, NetworkSummary
 from quantgui.session.edits import fitting
 from quantgui.session.jobs import Job
@@ -32,8 +32,7 @@ class SensitivityPresenter(QObject):
         self._session = session
         self._panel = panel
         self._layers = layers
-        self._late: dict[Callable[[], None], None] = {}
-        panel.installEventFilter(self)
+        self._when_seen = WhenSeen(panel)
         session.network_opened.connect(self._on_network)
         session.network_closed.connect(self._on_network)
         session.data_opened.connect(self._on_data)
@@ -82,7 +81,7 @@ class SensitivityPresenter(QObject):
     # --- what the session says -----------------------------------------------------------------------------------
 
     def _on_network(self, summary: NetworkSummary | None = None) -> None:
-        self._late.clear()
+        self._when_seen.forget()
         self._panel.show_network(summary)
         self._show_all_present()
 
@@ -116,20 +115,6 @@ class SensitivityPresenter(QObject):
         self._when_seen(self._show_rows)
 
     # --- showing -------------------------------------------------------------------------------------------------
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.Show:
-            late, self._late = self._late, {}
-            for show in late:
-                show()
-        return False
-
-    def _when_seen(self, show: Callable[[], None]) -> None:
-        """Call `show` now, or when the panel comes into sight."""
-        if self._panel.isHidden():
-            self._late[show] = None
-        else:
-            show()
 
     def _show_table(self) -> None:
         self._panel.show_table(self._session.sensitivity)
