@@ -9,6 +9,7 @@ from quantgui.gui.app import make_settings
 from quantgui.gui.commands import Answer
 from quantgui.gui.main_window import MainWindow
 from quantgui.gui.models.layers import VIOLATION_MARK
+from quantgui.results import Evaluation
 from quantgui.session.samples import read_samples
 from quantgui.session.session import Session
 from quantgui.spec.presets import find_preset, preset_config
@@ -37,22 +38,29 @@ def window(qtbot, tmp_path):
     return window
 
 
+def evaluated(window, qtbot) -> Evaluation:
+    """Wait until the present configuration has been evaluated on all samples."""
+    session = window.session
+    qtbot.waitUntil(lambda: session.evaluation is not None and session.evaluation.complete, timeout=PATIENCE)
+    return session.evaluation
+
+
 def test_that_mxfp4_for_two_layers_moves_quality_and_is_one_undo_step(window, qtbot) -> None:
     session, inspector = window.session, window.panels.inspector
     names = [layer.name for layer in session.summary.layers if session.is_editable(layer.name)][:2]
     session.select(names)
-    before = session.evaluation
+    before = evaluated(window, qtbot)
     inspector.more.choices["mxfp4"].trigger()
     assert [str(session.spec_for(name).weights) for name in names] == ["mxfp4", "mxfp4"]
-    qtbot.waitUntil(lambda: session.evaluation is not None, timeout=PATIENCE)
-    assert session.evaluation is not before
+    assert evaluated(window, qtbot).output_sqnr_db < before.output_sqnr_db
     assert session.size() < session.summary.float_bytes
     assert "MXFP4" in session.undo_stack.undoText()
     session.undo_stack.undo()
     assert all(session.spec_for(name).weights is None for name in names)
     # It was known: nothing has to be computed for it.
     assert session.evaluation is not None
-    assert session.evaluation.quantized_score.value == before.quantized_score.value
+    assert session.evaluation.complete
+    assert session.evaluation.quantized_score == before.quantized_score
 
 
 def test_that_a_target_greys_marks_counts_and_is_remembered(window, qtbot, tmp_path) -> None:
