@@ -17,12 +17,11 @@ from quantgui.network.simulation import FLOAT_SIMULATION, Simulation
 from quantgui.results import ActivationReady, Array, Progress, Score
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import HEADLINE_METRIC, Mix
-from quantgui.spec.sweep import SMALLER_IS_BETTER, USER_METRIC
+from quantgui.spec.sweep import SHARES, SMALLER_IS_BETTER, USER_METRIC
 
 SQNR_METRIC = "output_sqnr_db"
 _PERFECT = {"agreement": 1.0, "cosine": 1.0, "kl": 0.0, SQNR_METRIC: math.inf}
 """What the float network has against itself."""
-_COUNTING = frozenset({"accuracy", "agreement"})
 _THOROUGH = frozenset({"cosine", "kl"})
 
 
@@ -131,7 +130,7 @@ class Gauge:
         error = measured.limited.score.stderr
         if measured.limited_float is not None:
             error = difference_error(measured.limited_float, measured.limited)
-        if self.limited_metric in _COUNTING:
+        if self.limited_metric in SHARES:
             error = max(error, 1 / measured.limited.samples)
         return Score(limit - loss, error, measured.limited.samples)
 

@@ -12,7 +12,8 @@ from quantgui.cli.command import Answer, Command
 from quantgui.cli.work import Choice, Work
 from quantgui.engine.requests import CompareNetwork, ReadSettings
 from quantgui.results import DataSummary, NetworkComparison, NetworkSummary, SettingsRead
-from quantgui.terminal import decibel, duration, metric_name, score_json, score_text, size, table
+from quantgui.terminal import score_json, table
+from quantgui.wording import decibel, duration, metric_name, score_text, size
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,8 @@ from quantgui.cli.work import Work, violations_json
 from quantgui.engine.requests import Evaluate
 from quantgui.results import Evaluation, EvaluationReady, NetworkSummary
 from quantgui.spec.config import QuantConfig
-from quantgui.terminal import duration, metric_name, score_json, score_text, size, table, times_smaller
+from quantgui.terminal import score_json, table
+from quantgui.wording import duration, metric_name, score_text, size, times_smaller
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from quantgui.errors import SpecError
 from quantgui.results import Exported, NetworkSummary, SettingsWritten
 from quantgui.spec.dialects import DIALECTS, find_dialect_info
 from quantgui.spec.profiles import EXPORT_PROFILES
-from quantgui.terminal import size, times_smaller
+from quantgui.wording import size, times_smaller
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from quantgui.results import NetworkSummary, SettingsRead
 from quantgui.spec.dialects import DIALECTS
 from quantgui.spec.quantizer import FLOAT
 from quantgui.spec.serialization import config_to_json, save_config
-from quantgui.terminal import size
+from quantgui.wording import size
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

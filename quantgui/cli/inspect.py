@@ -8,7 +8,8 @@ from quantgui.cli.command import Answer, Command
 from quantgui.cli.work import Work
 from quantgui.results import LayerInfo, NetworkSummary
 from quantgui.spec.size import weight_bytes
-from quantgui.terminal import size, table
+from quantgui.terminal import table
+from quantgui.wording import size
 
 
 def _run(work: Work) -> Answer:

@@ -24,12 +24,11 @@ from quantgui.spec.presets import PRESETS, find_preset
 from quantgui.spec.quantizer import FLOAT, LayerSpec, bits_of
 from quantgui.spec.serialization import config_to_json, save_config
 from quantgui.spec.size import weight_bytes
-from quantgui.spec.sweep import METRICS, SWEPT_BITS, USER_METRIC, WHAT, Sweep, bits_specs
+from quantgui.spec.sweep import METRICS, SHARES, SWEPT_BITS, USER_METRIC, WHAT, Sweep, bits_specs
 from quantgui.spec.targets import find_target
-from quantgui.terminal import duration, metric_name, score_text, size, table, times_smaller
+from quantgui.terminal import table
+from quantgui.wording import duration, metric_name, score_text, size, times_smaller
 
-PERCENT_METRICS = frozenset({"accuracy", "agreement"})
-"""Their loss is told in points of a hundred."""
 _FLOAT_BIT_PAIRS = 32 * 32
 _SHOWN_POINTS = 12
 
@@ -112,7 +111,7 @@ def _mix_from(
     cost, limit = _limit(arguments, summary)
     drop_metric = metric if written is not None else headline
     drop = arguments.drop
-    if drop is not None and drop_metric in PERCENT_METRICS:
+    if drop is not None and drop_metric in SHARES:
         drop /= 100
     excluded: dict[str, frozenset[LayerSpec]] = {}
     for name, text in arguments.exclude:
@@ -333,7 +332,7 @@ def _text(summary: NetworkSummary, data: str, ready: MixReady) -> str:
 def _sentences(ready: MixReady, best: MixPoint) -> Iterable[str]:
     """Yield what is to be said of the mix that was found."""
     if ready.margin is not None and best.limited is not None:
-        factor, unit = (100, " points") if ready.limited_metric in PERCENT_METRICS else (1, "")
+        factor, unit = (100, " points") if ready.limited_metric in SHARES else (1, "")
         name = metric_name(ready.limited_metric)
         margin = f"{factor * ready.margin.value:.2g} ± {factor * ready.margin.stderr:.2g}{unit}"
         sure = "surely " if ready.margin.value > 2 * ready.margin.stderr else ""

@@ -13,7 +13,8 @@ from quantgui.cli.command import Answer, Command
 from quantgui.cli.work import Work
 from quantgui.engine.requests import TraceNoise
 from quantgui.results import LayerNoise, NetworkSummary, NoiseReady
-from quantgui.terminal import decibel, table
+from quantgui.terminal import table
+from quantgui.wording import decibel
 
 _WORST_SAMPLES = 5
 

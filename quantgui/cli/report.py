@@ -12,7 +12,7 @@ from quantgui.cli.sensitivity_file import read_table
 from quantgui.cli.work import Work
 from quantgui.engine.requests import WriteReport
 from quantgui.results import ReportWritten
-from quantgui.terminal import size
+from quantgui.wording import size
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

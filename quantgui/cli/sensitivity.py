@@ -15,7 +15,8 @@ from quantgui.errors import DataError
 from quantgui.results import Candidate, NetworkSummary, Sensitivity, SensitivityReady, updated_sensitivity
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.sweep import METRICS, SWEPT_BITS, USER_METRIC, WHAT, Sweep, bits_specs
-from quantgui.terminal import duration, metric_name, score_json, table
+from quantgui.terminal import score_json, table
+from quantgui.wording import duration, metric_name
 
 METRIC_HELP = f"{', '.join(METRICS)}, or FILE.py:FUNCTION, your metric(outputs, labels) -> score per sample"
 MAX_BITS = 16

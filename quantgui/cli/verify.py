@@ -14,7 +14,8 @@ from quantgui.cli.work import Choice, Work
 from quantgui.engine.requests import Verify
 from quantgui.results import DataSummary, NetworkSummary, Verification
 from quantgui.spec.config import QuantConfig
-from quantgui.terminal import decibel, metric_name, score_json, score_text, size, table
+from quantgui.terminal import score_json, table
+from quantgui.wording import decibel, metric_name, score_text, size
 
 _WORST_LAYERS: Final = 5
 

@@ -31,7 +31,8 @@ from quantgui.spec.config import QuantConfig, UnknownName, unknown_names
 from quantgui.spec.presets import find_preset, preset_config
 from quantgui.spec.serialization import config_to_json, load_config
 from quantgui.spec.targets import Violation, find_target
-from quantgui.terminal import ProgressLine, metric_name, score_text
+from quantgui.terminal import ProgressLine
+from quantgui.wording import metric_name, score_text
 
 if TYPE_CHECKING:
     from quantgui.engine.bench import Bench

@@ -30,7 +30,9 @@ from quantgui.spec.config import QuantConfig
 from quantgui.spec.quantizer import LayerSpec
 from quantgui.spec.serialization import config_to_json, write_text_atomically
 from quantgui.spec.size import network_bytes, weight_bytes
+from quantgui.spec.sweep import SHARES
 from quantgui.spec.targets import Violation
+from quantgui.wording import decibel, metric_name, score_text, size, times_smaller
 
 WORST_LAYERS = 6
 """Layers whose histograms are drawn."""
@@ -137,24 +139,26 @@ def report_html(report: Report) -> str:
 
 def _summary(report: Report) -> str:
     summary, evaluation = report.summary, report.evaluation
-    size = network_bytes(summary.float_bytes, summary.layers, report.config)
+    total = network_bytes(summary.float_bytes, summary.layers, report.config)
     quantized = sum(1 for layer in summary.layers if report.config.spec_for(layer.name) != LayerSpec())
     cards = [
         (
             "size",
-            f"{_size(summary.float_bytes)} → {_size(size)}",
-            f"{summary.float_bytes / max(size, 1):.2f} times smaller",
+            f"{size(summary.float_bytes)} → {size(total)}",
+            f"{times_smaller(summary.float_bytes, total)} smaller",
         ),
         ("layers quantized", f"{quantized} of {len(summary.layers)}", f"{summary.parameters:,} parameters"),
     ]
     if evaluation is not None:
         direction = "larger is better" if evaluation.higher_is_better else "smaller is better"
-        before, after = (_score(each) for each in (evaluation.float_score, evaluation.quantized_score))
+        before, after = (
+            score_text(evaluation.metric, each) for each in (evaluation.float_score, evaluation.quantized_score)
+        )
         samples = f"{evaluation.quantized_score.samples} samples, {direction}"
-        cards.append((_metric(evaluation.metric), f"{before} → {after}", samples))
+        cards.append((metric_name(evaluation.metric), f"{before} → {after}", samples))
         if evaluation.metric != "output_sqnr_db":
             cards.append(
-                ("output SQNR", _decibel(evaluation.output_sqnr_db), "against the float network, larger is better")
+                ("output SQNR", decibel(evaluation.output_sqnr_db), "against the float network, larger is better")
             )
     tiles = "".join(
         f'<div class="card"><span class="muted">{html.escape(label)}</span><b>{html.escape(value)}</b>'
@@ -178,25 +182,29 @@ def _frontier(report: Report) -> str:
     if mix is None or not mix.points:
         return ""
     unit, factor = ("MB", 1e6) if mix.points[-1].bytes >= _MEGABYTES_FROM else ("KB", 1e3)
-    predicted = [Point(p.bytes / factor, p.predicted) for p in mix.points if math.isfinite(p.predicted)]
-    measured = [
-        Point(p.bytes / factor, p.measured.value, p.measured.stderr)
-        for p in (*mix.points, *([mix.refined] if mix.refined else []))
-        if p.measured is not None and math.isfinite(p.measured.value)
-    ]
-    evaluation = report.evaluation
-    here = None
-    if evaluation is not None and evaluation.metric == mix.metric and math.isfinite(evaluation.quantized_score.value):
-        size = network_bytes(report.summary.float_bytes, report.summary.layers, report.config)
-        here = Point(size / factor, evaluation.quantized_score.value, evaluation.quantized_score.stderr)
-    plot = frontier_plot(predicted, measured, here, f"size, {unit}", _metric(mix.metric))
-    known = [(p, p.measured) for p in mix.points if p.measured is not None]
-    rows = [[_size(p.bytes), _number(p.predicted), _score(score)] for p, score in known]
-    error = (
-        ""
-        if math.isnan(mix.additivity_error)
-        else (f"<p>Measured values are {_number(mix.additivity_error)} from the predicted ones on average.</p>")
+    percent, ending = (
+        (100.0, ", %") if mix.metric in SHARES else (1.0, ", dB" if mix.metric == "output_sqnr_db" else "")
     )
+
+    def point(count: int, score: Score) -> Point:
+        return Point(count / factor, percent * score.value, percent * score.stderr)
+
+    predicted = [point(p.bytes, _certain(p.predicted)) for p in mix.points if math.isfinite(p.predicted)]
+    known = [(p, p.measured) for p in (*mix.points, *([mix.refined] if mix.refined else [])) if p.measured is not None]
+    measured = [point(p.bytes, score) for p, score in known if math.isfinite(score.value)]
+    here = None
+    if (score := _score_in(report.evaluation, mix.metric)) is not None and math.isfinite(score.value):
+        here = point(network_bytes(report.summary.float_bytes, report.summary.layers, report.config), score)
+    name = metric_name(mix.metric)
+    plot = frontier_plot(predicted, measured, here, f"size, {unit}", f"{name}{ending}")
+    rows = [
+        [size(p.bytes), score_text(mix.metric, _certain(p.predicted)), score_text(mix.metric, score)]
+        for p, score in known
+    ]
+    error = ""
+    if math.isfinite(mix.additivity_error):
+        amount = score_text(mix.metric, _certain(mix.additivity_error))
+        error = f"<p>Measured values are {html.escape(amount)} from the predicted ones on average.</p>"
     return (
         f"<h2>Size and quality</h2>\n<figure>{plot}<figcaption>Line: predicted from single layers. Circles with bars: "
         f"measured, with standard error. Square: this configuration.</figcaption></figure>{error}\n"
@@ -204,11 +212,23 @@ def _frontier(report: Report) -> str:
     )
 
 
+def _certain(value: float) -> Score:
+    """Return a value without a standard error."""
+    return Score(value, math.nan, 0)
+
+
+def _score_in(evaluation: Evaluation | None, metric: str) -> Score | None:
+    """Return a metric of an evaluation, be it the headline or one beside it."""
+    if evaluation is None:
+        return None
+    return evaluation.quantized_score if evaluation.metric == metric else evaluation.scores.get(metric)
+
+
 def _layers(report: Report) -> str:
     sensitive = _sensitivities(report.sensitivity)
     header = ["layer", "operator", "parameters", "weights", "activations", "bytes", "weight SQNR"]
     if report.sensitivity is not None:
-        header.append(f"{_metric(report.sensitivity.metric)} alone")
+        header.append(f"{metric_name(report.sensitivity.metric)} alone")
     rows = []
     for layer in report.summary.layers:
         spec = report.config.spec_for(layer.name)
@@ -219,8 +239,8 @@ def _layers(report: Report) -> str:
             f"{layer.parameters:,}",
             layer.dtype if layer.read_only else _weights(spec),
             "" if not layer.quantizes_activations else _activations(spec),
-            _size(_bytes(layer, spec)),
-            "" if error is None or spec.weights is None else _decibel(error.sqnr_db),
+            size(_bytes(layer, spec)),
+            "" if error is None or spec.weights is None else decibel(error.sqnr_db),
         ]
         rows.append(row if report.sensitivity is None else [*row, sensitive.get((layer.name, spec.weights), "")])
     return f"<h2>Layers</h2>\n{_table(header, rows)}"
@@ -230,7 +250,7 @@ def _sensitivities(table: Sensitivity | None) -> dict[tuple[str, object], str]:
     if table is None or table.sweep.what == "activations":
         return {}
     return {
-        (each.layer, each.spec.weights): f"{_number(each.value)} ± {_number(each.stderr)}"
+        (each.layer, each.spec.weights): score_text(table.metric, Score(each.value, each.stderr, each.samples))
         for each in table.candidates
         if each.samples
     }
@@ -243,7 +263,7 @@ def _histograms(report: Report) -> str:
     for view in report.views:
         low, high = view.statistics.minimum, view.statistics.maximum
         plot = histogram_plot(rebin(view.statistics, _BINS, low, high), view.quantized, view.low, view.high)
-        caption = f"{view.layer}: {_weights(LayerSpec(view.spec))}, SQNR {_decibel(view.error.sqnr_db)}"
+        caption = f"{view.layer}: {_weights(LayerSpec(view.spec))}, SQNR {decibel(view.error.sqnr_db)}"
         figures.append(f"<figure>{plot}<figcaption>{html.escape(caption)}</figcaption></figure>")
     return (
         '<h2>Worst weights</h2>\n<p class="muted">Filled: float values. Lines: levels after quantization. Dashed: '
@@ -300,30 +320,3 @@ def _bytes(layer: LayerInfo, spec: LayerSpec) -> int:
         return layer.stored_bytes
     weights = spec.weights if layer.finite else None
     return weight_bytes(layer.channels, layer.elements_per_channel, weights, float_bits=layer.float_bits)
-
-
-def _size(count: float) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.2f} {unit}"
-    return f"{count:.0f} B"
-
-
-def _metric(name: str) -> str:
-    return "output SQNR, dB" if name == "output_sqnr_db" else name.replace("_", " ")
-
-
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "unknown"
-    return "exact" if math.isinf(value) else f"{value:.4g}"
-
-
-def _decibel(value: float) -> str:
-    return "exact" if value == math.inf else f"{value:.1f} dB"
-
-
-def _score(score: Score) -> str:
-    if not math.isfinite(score.stderr) or score.stderr == 0:
-        return _number(score.value)
-    return f"{_number(score.value)} ± {score.stderr:.2g}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from quantgui.gui import numbers
 from quantgui.gui.quality import value_text
+from quantgui.spec.sweep import SHARES
 
 DECIBELS = ("output_sqnr_db", "weight_sqnr_db")
 LOGARITHMIC = ("kl", "cosine")
@@ -113,7 +114,7 @@ def cell_text(value: float, metric: str) -> str:
         return numbers.short(value)
     if metric in DECIBELS:
         return f"{value:.1f}".replace("-", numbers.MINUS)
-    if metric in ("accuracy", "agreement"):
+    if metric in SHARES:
         return f"{100 * value:.1f}"
     if metric == "cosine":
         return f"{value:.4f}".replace("-", numbers.MINUS)

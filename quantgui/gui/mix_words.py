@@ -10,6 +10,7 @@ from quantgui.gui.quality import metric_name, score_text, value_text
 from quantgui.gui.texts import translate
 from quantgui.results import MixPoint, MixReady
 from quantgui.spec.mix import CostKind
+from quantgui.spec.sweep import SHARES
 
 _MEGA, _KILO, _GIGA = 1e6, 1e3, 1e9
 _MANY_KILOS = 2_000
@@ -95,7 +96,7 @@ def difference_text(value: float, metric: str) -> str:
     >>> difference_text(0.012, "accuracy"), difference_text(-0.5, "output_sqnr_db")
     ('1.2 points', '−0.5 dB')
     """
-    if metric in ("accuracy", "agreement"):
+    if metric in SHARES:
         return translate("mix_words", "{n} points").format(n=f"{100 * value:.1f}".replace("-", MINUS))
     return value_text(value, metric)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from quantgui.gui.numbers import MINUS
 from quantgui.gui.texts import QT_TRANSLATE_NOOP, translate
 from quantgui.results import Score
+from quantgui.spec.sweep import SHARES
 
-_PERCENT = ("accuracy", "agreement")
 _NAMES = {
     "output_sqnr_db": QT_TRANSLATE_NOOP("quality", "output SQNR"),
     "cosine": QT_TRANSLATE_NOOP("quality", "cosine"),
@@ -28,7 +28,7 @@ def value_text(value: float, metric: str) -> str:
     >>> value_text(0.9712, "accuracy"), value_text(24.31, "output_sqnr_db")
     ('97.1 %', '24.3 dB')
     """
-    if metric in _PERCENT:
+    if metric in SHARES:
         text = f"{100 * value:.1f} %"
     elif metric == "output_sqnr_db":
         text = "∞ dB" if value == float("inf") else f"{value:.1f} dB"
@@ -47,7 +47,7 @@ def score_text(score: Score, metric: str) -> str:
         return "–"
     if not 0 < score.stderr < float("inf"):
         return value_text(score.value, metric)
-    if metric in _PERCENT:
+    if metric in SHARES:
         return f"{100 * score.value:.1f} ± {100 * score.stderr:.1f} %".replace("-", MINUS)
     if metric == "output_sqnr_db":
         return f"{score.value:.1f} ± {score.stderr:.1f} dB".replace("-", MINUS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from quantgui.numerics.statistics import decibels, decibels_each
+from quantgui.numerics.statistics import decibels
 from quantgui.results import Array
 
 _BLOCK, _WIDTH = 2**17, 2**13
@@ -69,11 +69,6 @@ def sqnr_db(reference: Array, output: Array) -> float:
     return decibels(float(signal[0]), float(noise[0]))
 
 
-def sample_sqnr_db(reference: Array, output: Array) -> Array:
-    """Return the `sqnr_db` of each sample, (S,)."""
-    return decibels_each(*energies(reference, output))
-
-
 def cosine(reference: Array, output: Array) -> Array:
     """Return the cosine of the angle between reference and output of each sample, (S,); 1 where both are 0."""
     a, b = _rows(reference), _rows(output)
@@ -89,11 +84,6 @@ def looks_like_probabilities(output: Array) -> bool:
     if output.ndim < 2 or output.shape[-1] < 2 or output.size == 0 or not np.issubdtype(output.dtype, np.floating):
         return False
     return bool(output.min() >= 0.0 and np.allclose(output.sum(axis=-1, dtype=np.float64), 1.0, atol=1e-3))
-
-
-def looks_like_classes(output: Array) -> bool:
-    """Return whether an output looks like one score per class and sample: (S, classes), at least 2 classes."""
-    return output.ndim == 2 and output.shape[1] >= 2 and np.issubdtype(output.dtype, np.floating)
 
 
 def kl(reference: Array, output: Array) -> Array:

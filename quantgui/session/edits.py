@@ -14,7 +14,7 @@ from quantgui.results import LayerInfo
 from quantgui.spec.formats import CodebookFormat, FloatFormat, Format, IntFormat
 from quantgui.spec.granularity import Granularity, PerChannel, PerTensor
 from quantgui.spec.presets import activation_spec, usual_weight_spec, weight_spec
-from quantgui.spec.quantizer import BLOCK_FORMATS, FLOAT, HalfQuadratic, LayerSpec, MinMax, QuantizerSpec
+from quantgui.spec.quantizer import BLOCK_FORMATS, HalfQuadratic, LayerSpec, MinMax, QuantizerSpec
 
 SpecEdit = Callable[[LayerSpec], LayerSpec]
 
@@ -114,11 +114,6 @@ def with_activation_format(spec: LayerSpec, chosen: Format | None) -> LayerSpec:
     return replace(spec, activations=adapted(old, format=chosen)[0])
 
 
-def with_activation_bits(spec: LayerSpec, bits: int | None) -> LayerSpec:
-    """Return `spec` with activations of `bits`; None keeps them float."""
-    return with_activation_format(spec, None if bits is None else IntFormat(bits, signed=False))
-
-
 def with_weights(spec: LayerSpec, change: Callable[[QuantizerSpec], QuantizerSpec]) -> LayerSpec:
     """Return `spec` with its weights' quantizer changed; weights that are plain floats stay as they are."""
     if spec.weights is None or isinstance(spec.weights.format, FloatFormat):
@@ -153,8 +148,3 @@ def with_narrow_range(spec: QuantizerSpec, *, narrow: bool) -> QuantizerSpec:
 def fitting(layer: LayerInfo, spec: LayerSpec) -> LayerSpec:
     """Return what of `spec` has a meaning for `layer`: layers without activations keep none."""
     return spec if layer.quantizes_activations else replace(spec, activations=None)
-
-
-def float_spec(_: LayerSpec) -> LayerSpec:
-    """Return the spec of a layer that stays float."""
-    return FLOAT

@@ -165,10 +165,6 @@ class JobList:
         self._change(number, state=state, sentence=sentence, stalled=False)
         self._begun.pop(number, None)
 
-    def clear_ended(self) -> None:
-        """Forget the jobs that have ended."""
-        self._by_topic = {topic: job for topic, job in self._by_topic.items() if job.is_active}
-
     def _change(self, number: int, **changes: Any) -> None:
         job = next((j for j in self._by_topic.values() if j.number == number), None)
         if job is None:

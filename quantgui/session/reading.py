@@ -215,10 +215,6 @@ class ReadableSession(QObject):
         """All configurations evaluated on the open data, in the order in which they were first tried."""
         return self.store.tried
 
-    def current_tried(self) -> int | None:
-        """Return the place of the current configuration in `tried`."""
-        return self.store.place_in_tried(self.config)
-
     @property
     def sensitivity(self) -> Sensitivity | None:
         """The newest table of sensitivity for the open data and metric, as far as it is measured."""

@@ -17,6 +17,8 @@ WHAT: tuple[What, ...] = get_args(What)
 METRICS = ("output_sqnr_db", "kl", "cosine", "agreement", "accuracy")
 USER_METRIC = "user"
 SMALLER_IS_BETTER = frozenset({"kl"})
+SHARES = frozenset({"accuracy", "agreement"})
+"""Metrics that count samples: told in percent, and too coarse to rank layers by."""
 SWEPT_BITS = (2, 3, 4, 5, 6, 7, 8)
 
 

@@ -15,7 +15,8 @@ from quantgui.cli.main import main
 from quantgui.paths import sample_models, state_folder
 from quantgui.results import Progress, Score
 from quantgui.spec.presets import PRESETS
-from quantgui.terminal import ProgressLine, json_text, score_text, table
+from quantgui.terminal import ProgressLine, json_text, table
+from quantgui.wording import score_text
 
 DIGITS = str(sample_models() / "digits" / "digits.onnx")
 DATA = str(sample_models() / "digits" / "digits.calibration.npz")

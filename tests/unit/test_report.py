@@ -20,6 +20,7 @@ from quantgui.spec.mix import Mix
 from quantgui.spec.presets import find_preset, preset_config
 from quantgui.spec.sweep import Sweep
 from quantgui.spec.targets import find_target
+from quantgui.wording import score_text
 
 DIGITS = Path(__file__).parents[2] / "sample_models/digits"
 VOID = {"meta", "line", "rect", "circle", "polyline", "polygon", "br"}
@@ -90,7 +91,7 @@ def test_that_the_report_is_whole_and_tells_the_figures(report: Report) -> None:
     text = "".join(page.text)
     evaluation = report.evaluation
     assert evaluation is not None
-    assert f"{evaluation.quantized_score.value:.4g}" in text
+    assert score_text(evaluation.metric, evaluation.quantized_score) in text
     assert f"{evaluation.output_sqnr_db:.1f} dB" in text
     assert all(layer.name in text for layer in report.summary.layers)
     assert "Mind the gap." in text

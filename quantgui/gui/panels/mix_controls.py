@@ -16,7 +16,7 @@ from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
 from quantgui.gui.widgets.toggles import ToggleButtons
 from quantgui.spec.mix import HEADLINE_METRIC, CostKind, Mix
 from quantgui.spec.quantizer import LayerSpec
-from quantgui.spec.sweep import SWEPT_BITS, Sweep, What, bits_specs
+from quantgui.spec.sweep import SHARES, SWEPT_BITS, Sweep, What, bits_specs
 
 LimitKind = Literal["share", "bytes", "sqnr", "loss", "bops", "latency", "none"]
 DEFAULT_SAMPLES = 64
@@ -281,7 +281,7 @@ class MixControls(QWidget):
         if kind == "bytes":
             scale = self._scales.get("bytes")
             return 1e3 if scale is None else scale.unit
-        return 0.01 if kind == "loss" and self._headline in ("accuracy", "agreement") else 1.0
+        return 0.01 if kind == "loss" and self._headline in SHARES else 1.0
 
     def _shown(self, value: float) -> float:
         return value / self._unit()

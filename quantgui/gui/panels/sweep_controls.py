@@ -31,7 +31,7 @@ from quantgui.session.target_fit import weights_refusal
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.presets import PRESETS
 from quantgui.spec.quantizer import FLOAT, LayerSpec
-from quantgui.spec.sweep import SWEPT_BITS, USER_METRIC, Sweep, What, bits_specs
+from quantgui.spec.sweep import SHARES, SWEPT_BITS, USER_METRIC, Sweep, What, bits_specs
 from quantgui.spec.targets import Target
 
 DEFAULT_SAMPLES = 64
@@ -187,22 +187,6 @@ class SweepControls(QWidget):
             self.exact.isChecked(),
         )
 
-    def show_question(self, sweep: Sweep) -> None:
-        """Set the settings to what a sweep asks, as far as they can say it."""
-        self.blockSignals(True)
-        self.what.set_value(sweep.what)
-        usual = dict(zip(SWEPT_BITS, bits_specs(SWEPT_BITS), strict=True))
-        self.bits.set_values(bits for bits, spec in usual.items() if spec in sweep.specs)
-        others = set(sweep.specs) - set(usual.values())
-        for preset in _PRESETS:
-            self._chosen_presets[preset.name].setChecked(preset.spec in others)
-        self.question.setCurrentIndex(0 if sweep.base == QuantConfig() else 1)
-        self.metrics.setCurrentIndex(max(self.metrics.findData(sweep.metric), 0))
-        self.samples.setValue(self._samples if sweep.samples is None else sweep.samples)
-        self.exact.setChecked(sweep.exact)
-        self.blockSignals(False)
-        self._on_changed()
-
     # --- parts ---------------------------------------------------------------------------------------------------
 
     def _make_what(self) -> SegmentedButtons:
@@ -354,7 +338,7 @@ class SweepControls(QWidget):
 
     def _on_changed(self, _: object = None) -> None:
         metric = str(self.metrics.currentData())
-        hard = metric in ("accuracy", "agreement")
+        hard = metric in SHARES
         self.hint.setText(
             self.tr(
                 "{metric} counts only flipped samples: small errors that add up stay hidden. Rank by output SQNR or KL."
