@@ -22,7 +22,7 @@ from quantgui.analysis.metric_function import Metric, load_metric
 from quantgui.analysis.mixed_precision import check_limit, find_mix, sweep_for
 from quantgui.analysis.noise import trace_noise, view_sample
 from quantgui.analysis.sensitivity import measure_sensitivity
-from quantgui.analysis.simulation import activation_tensors, wanted_ranges, weight_spec
+from quantgui.analysis.simulation import activation_tensors, wanted_ranges
 from quantgui.analysis.sweep_store import open_sweep, question_key
 from quantgui.analysis.tensor_error import StatisticsCache, view_weight, weight_errors
 from quantgui.engine.requests import (
@@ -57,7 +57,7 @@ from quantgui.export.latency import Seconds, measure_latencies
 from quantgui.export.metadata import exported_ranges
 from quantgui.export.qdq import export_qdq
 from quantgui.export.quantized_file import is_network, read_quantized
-from quantgui.export.report import WORST_LAYERS, Report, worst_layers, write_report
+from quantgui.export.report import gather_report, write_report
 from quantgui.export.verify import verify
 from quantgui.network.datasets import Dataset, open_dataset
 from quantgui.network.executor import Executor
@@ -81,17 +81,12 @@ from quantgui.results import (
     Sensitivity,
     SettingsRead,
     SettingsWritten,
-    TensorError,
-    WeightErrorReady,
-    WeightView,
-    WeightViewReady,
 )
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import Mix
 from quantgui.spec.profiles import ExportProfile
 from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
 from quantgui.spec.sweep import Sweep
-from quantgui.spec.targets import TARGETS
 
 CALIBRATION_SAMPLES: Final = 512
 """Samples used for ranges unless asked otherwise; ranges of more change little and take the time of a forward each."""
@@ -430,31 +425,15 @@ class Bench:
                     evaluation = event.evaluation
                 elif isinstance(event, Progress):
                     yield event
-        specs = {layer.name: spec for layer in summary.layers if (spec := weight_spec(layer, config)) is not None}
-        errors: dict[str, TensorError] = {}
-        views: list[WeightView] = []
-        for event in self._weight_errors(specs):
-            if isinstance(event, WeightErrorReady):
-                errors[event.layer] = event.error
-            yield Progress(len(errors), len(specs), "Weight errors")
-        for name in worst_layers(errors):
-            seen = self._view_weight(name, specs[name])
-            views += [event.view for event in seen if isinstance(event, WeightViewReady)]
-            yield Progress(len(views), WORST_LAYERS, "Histograms")
-        violations = {target.title: target.violations(summary.layers, config) for target in TARGETS if target.runs}
-        source = "" if data is None else data.dataset.summary.source
-        notes = () if data is None else data.dataset.summary.notes
-        report = Report(
-            summary,
+        source, notes = ("", ()) if data is None else (data.dataset.summary.source, data.dataset.summary.notes)
+        report = yield from gather_report(
+            opened.network,
             config,
-            source,
-            evaluation,
-            errors,
-            tuple(views),
-            request.sensitivity,
-            request.mix,
-            violations,
-            notes,
+            data=source,
+            evaluation=evaluation,
+            sensitivity=request.sensitivity,
+            mix=request.mix,
+            notes=notes,
         )
         yield ReportWritten(request.path, write_report(report, Path(request.path)))
 

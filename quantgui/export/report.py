@@ -8,30 +8,36 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from quantgui import __version__
+from quantgui.analysis.simulation import weight_spec
+from quantgui.analysis.tensor_error import view_weight, weight_errors
 from quantgui.errors import ExportError, SpecError
 from quantgui.export.svg import Point, frontier_plot, histogram_plot
+from quantgui.network.network import Network
 from quantgui.numerics.statistics import rebin
 from quantgui.results import (
     Evaluation,
     LayerInfo,
     MixReady,
     NetworkSummary,
+    Progress,
     Score,
     Sensitivity,
     TensorError,
+    WeightErrorReady,
     WeightView,
+    WeightViewReady,
 )
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.quantizer import LayerSpec
 from quantgui.spec.serialization import config_to_json, write_text_atomically
 from quantgui.spec.size import network_bytes, weight_bytes
 from quantgui.spec.sweep import SHARES
-from quantgui.spec.targets import Violation
+from quantgui.spec.targets import TARGETS, Violation
 from quantgui.wording import decibel, metric_name, score_text, size, times_smaller
 
 WORST_LAYERS = 6
@@ -92,6 +98,33 @@ class Report:
     mix: MixReady | None = None
     violations: Mapping[str, tuple[Violation, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def gather_report(
+    network: Network,
+    config: QuantConfig,
+    *,
+    data: str = "",
+    evaluation: Evaluation | None = None,
+    sensitivity: Sensitivity | None = None,
+    mix: MixReady | None = None,
+    notes: tuple[str, ...] = (),
+) -> Generator[Progress, None, Report]:
+    """Return what is known already with the errors of all weights, the worst of them in full, and every target."""
+    layers = network.summary.layers
+    specs = {layer.name: spec for layer in layers if (spec := weight_spec(layer, config)) is not None}
+    errors: dict[str, TensorError] = {}
+    for event in weight_errors(network, specs):
+        if isinstance(event, WeightErrorReady):
+            errors[event.layer] = event.error
+        yield Progress(len(errors), len(specs), "Weight errors")
+    views: list[WeightView] = []
+    for name in worst_layers(errors):
+        seen = view_weight(network, name, specs[name])
+        views += [event.view for event in seen if isinstance(event, WeightViewReady)]
+        yield Progress(len(views), WORST_LAYERS, "Histograms")
+    violations = {target.title: target.violations(layers, config) for target in TARGETS if target.runs}
+    return Report(network.summary, config, data, evaluation, errors, tuple(views), sensitivity, mix, violations, notes)
 
 
 def worst_layers(errors: Mapping[str, TensorError], count: int = WORST_LAYERS) -> tuple[str, ...]:

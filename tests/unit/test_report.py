@@ -11,15 +11,14 @@ from pathlib import Path
 import pytest
 
 from quantgui.engine.bench import Bench
-from quantgui.engine.requests import Evaluate, OpenData, OpenNetwork, ViewWeight, WeightErrors
+from quantgui.engine.requests import Evaluate, OpenData, OpenNetwork
 from quantgui.errors import ExportError
-from quantgui.export.report import Report, report_html, worst_layers, write_report
+from quantgui.export.report import WORST_LAYERS, Report, gather_report, report_html, write_report
 from quantgui.export.svg import ticks
-from quantgui.results import EvaluationReady, MixPoint, MixReady, Score, WeightErrorReady, WeightViewReady
+from quantgui.results import EvaluationReady, MixPoint, MixReady, Progress, Score
 from quantgui.spec.mix import Mix
 from quantgui.spec.presets import find_preset, preset_config
 from quantgui.spec.sweep import Sweep
-from quantgui.spec.targets import find_target
 from quantgui.wording import score_text
 
 DIGITS = Path(__file__).parents[2] / "sample_models/digits"
@@ -57,25 +56,20 @@ def report() -> Report:
     config = preset_config(find_preset("W4A8"), summary.layers)
     *_, ready = bench.handle(Evaluate(config))
     assert isinstance(ready, EvaluationReady)
-    specs = {layer.name: config.spec_for(layer.name).weights for layer in summary.layers}
-    errors = {
-        each.layer: each.error for each in bench.handle(WeightErrors(specs)) if isinstance(each, WeightErrorReady)
-    }
-    views = tuple(
-        each.view
-        for name in worst_layers(errors)
-        for each in bench.handle(ViewWeight(name, specs[name]))
-        if isinstance(each, WeightViewReady)
-    )
-    targets = {each.title: each.violations(summary.layers, config) for each in map(find_target, ("qnn", "tensorrt"))}
-    evaluation = ready.evaluation
     float_score = Score(float("inf"), float("nan"), 10)
     points = tuple(
         MixPoint(config, size, size, size / 1e4, Score(size / 1.1e4, 0.2, 10) if size > 20_000 else None)
         for size in (10_000, 20_000, 30_000)
     )
     mix = MixReady(Mix(Sweep()), "output_sqnr_db", True, float_score, points, 1, 0.3, None, (), 0.0, 1.0, True)
-    return Report(summary, config, "digits", evaluation, errors, views, None, mix, targets, ("Mind the gap.",))
+    gathering = gather_report(
+        bench.network, config, data="digits", evaluation=ready.evaluation, mix=mix, notes=("Mind the gap.",)
+    )
+    while True:
+        try:
+            assert isinstance(next(gathering), Progress)
+        except StopIteration as stop:
+            return stop.value
 
 
 def page_of(text: str) -> Page:
@@ -96,7 +90,7 @@ def test_that_the_report_is_whole_and_tells_the_figures(report: Report) -> None:
     assert all(layer.name in text for layer in report.summary.layers)
     assert "Mind the gap." in text
     assert "TensorRT (explicit Q/DQ): cannot run" in text
-    assert page.tags.count("svg") == 1 + len(report.views)
+    assert page.tags.count("svg") == 1 + len(report.views) == 1 + WORST_LAYERS
 
 
 def test_that_the_report_needs_nothing_else(report: Report) -> None:
