@@ -53,6 +53,25 @@ def test_that_a_closed_plot_leaves_nothing_behind(qapp, kind) -> None:
     assert len(qapp.allWidgets()) == before
 
 
+def test_that_a_label_stands_in_the_middle_of_its_axis_or_not_at_all(qtbot) -> None:
+    plot = TradeOffPlot("Quality against size", "size", "")
+    shown(qtbot, plot, 400, 240)
+    axis = plot.getAxis("left")
+    for text in ("SQNR (dB)", "agreement of the first class", "a"):
+        plot.set_label("left", text)
+        QApplication.processEvents()
+        length, middle = axis.label.boundingRect().width(), axis.size().height() / 2
+        assert axis.label.opacity() == 1
+        assert abs(axis.label.pos().y() - length / 2 - middle) <= 1
+    plot.set_label("left", "a label that is much longer than the axis of a plot as low as this")
+    plot.resize(400, 100)
+    QApplication.processEvents()
+    assert axis.label.opacity() == 0
+    plot.resize(400, 900)
+    QApplication.processEvents()
+    assert axis.label.opacity() == 1
+
+
 @pytest.mark.parametrize("kind", PLOTS, ids=lambda kind: kind.__name__)
 def test_that_a_plot_without_data_can_be_drawn_and_used(qtbot, kind) -> None:
     plot = kind("name", "x", "y")

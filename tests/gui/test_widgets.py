@@ -126,3 +126,26 @@ def test_that_a_chip_that_can_be_switched_is_reached_by_keyboard(qtbot) -> None:
 )
 def test_that_numbers_are_written_for_people(text: str, wanted: str) -> None:
     assert text == wanted
+
+
+def test_that_a_legend_has_all_its_words_or_none(qtbot) -> None:
+    card = Card("Trade-off")
+    chips = [card.add_chip("muted", word) for word in ("predicted", "measured", "answer")]
+    for chip in chips:
+        chip.let_shrink()
+    shown(qtbot, card, 600, 100)
+    whole = [chip.sizeHint().width() for chip in chips]
+    for width in range(600, 240, -12):
+        card.resize(width, 100)
+        card.fit_legend()
+        QApplication.processEvents()
+        hints = [chip.sizeHint().width() for chip in chips]
+        assert hints in (whole, [chip.minimumSizeHint().width() for chip in chips])
+        # What is asked for is had: no word is cut.
+        assert all(chip.width() >= hint for chip, hint in zip(chips, hints, strict=True))
+    assert hints != whole
+    chips[0].hide()
+    chips[1].hide()
+    card.resize(300, 100)
+    card.fit_legend()
+    assert chips[2].sizeHint().width() == whole[2]

@@ -270,9 +270,10 @@ class TensorColumn(QWidget):
         self.zero_point = MetricLabel(self.tr("Zero point"), self.tr("The integer that stands for 0."), small=True)
         metrics = QHBoxLayout()
         metrics.setContentsMargins(3, 2, 0, 0)
-        metrics.setSpacing(8)
+        metrics.setSpacing(5)
         for metric in (self.sqnr, self.clipped, self.scale, self.zero_point):
-            metrics.addWidget(metric, 1)
+            # Each as wide as its words: equal shares would cut the longest number first.
+            metrics.addWidget(metric)
         self.card.body.addLayout(metrics)
         self.samples_card = PagedCard(
             self.tr("{title} by sample and by limit").format(title=self._title),

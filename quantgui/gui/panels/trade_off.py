@@ -38,8 +38,6 @@ from quantgui.session.jobs import Job, JobState
 
 REST_MS = 700
 """How long the keys must rest before the next one begins a new undo step."""
-_ROOM_FOR_WORDS = 630
-"""Pixels of width from which all chips of the legend have their words."""
 _UNKNOWN = Score(math.nan, 0.0, 0)
 
 
@@ -402,8 +400,7 @@ class TradeOffPanel(QWidget):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        for chip in self._chips.values():
-            chip.show_word(shown=self.width() >= _ROOM_FOR_WORDS)
+        self.card.fit_legend()
 
     # --- showing -------------------------------------------------------------------------------------------------
 
@@ -424,6 +421,7 @@ class TradeOffPanel(QWidget):
         self._chips["best"].setVisible(not mix)
         ready = self._shown.mix
         self._chips["chosen"].setVisible(ready is not None and answer(ready) is not None)
+        self.card.fit_legend()
         self.mix.setEnabled(True)
 
     def _show_slider(self, points: int) -> None:

@@ -65,6 +65,12 @@ class NumberAxis(pg.AxisItem):
             self.setStyle(autoExpandTextSpace=False, tickTextWidth=_LEFT - 20)
             self.setWidth(_LEFT)
 
+    def resizeEvent(self, event: object = None) -> None:
+        super().resizeEvent(event)
+        # A label longer than its axis would be cut; what it says stands in the title or tooltip too.
+        if self.label is not None and self.orientation == "left":
+            self.label.setOpacity(float(self.label.boundingRect().width() <= self.size().height()))
+
     def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
         result: list[tuple[float, list[float]]] = super().tickValues(low, high, size)
         return result[:1]
@@ -188,6 +194,8 @@ class Plot(pg.PlotWidget):
             shown = bool(text) and not self._tight
             axis.showLabel(shown)
             axis.setHeight(_BOTTOM_WITH_LABEL if shown else _BOTTOM)
+        # pyqtgraph centres a label when the axis changes its size, not when the label does.
+        axis.resizeEvent()
 
     def set_unit(self, side: str, unit: str) -> None:
         """Write `unit` behind every number of the axis at `side`."""

@@ -134,6 +134,7 @@ class Card(QFrame):
         self.setAccessibleName(title)
         self._title = ElidedLabel(title, middle=True, least=150)
         self._title.setProperty("role", "title")
+        self._chips: list[LegendChip] = []
         self._legend = QHBoxLayout()
         self._legend.setSpacing(10)
         self._note = ElidedLabel()
@@ -149,7 +150,7 @@ class Card(QFrame):
         self.header.addWidget(self._note)
         self.body = QVBoxLayout()
         self.body.setSpacing(6)
-        outer = QVBoxLayout(self)
+        self._outer = outer = QVBoxLayout(self)
         outer.setContentsMargins(8, 7, 8, 8)
         outer.setSpacing(6)
         outer.addLayout(self.header)
@@ -177,7 +178,20 @@ class Card(QFrame):
         """Add a legend chip in the colour of `token` and return it."""
         chip = LegendChip(token, text, self, switchable=switchable, symbol=symbol)
         self._legend.addWidget(chip)
+        self._chips.append(chip)
         return chip
+
+    def fit_legend(self) -> None:
+        """Show the words of the chips if there is room for all of them, else the swatches alone."""
+        chips = [chip for chip in self._chips if not chip.isHidden()]
+        for chip in chips:
+            chip.show_word(shown=True)
+        words = sum(chip.sizeHint().width() - chip.minimumSizeHint().width() for chip in chips)
+        margins = self._outer.contentsMargins()
+        room = self.width() - margins.left() - margins.right()
+        fits = self.header.minimumSize().width() + words <= room
+        for chip in chips:
+            chip.show_word(shown=fits)
 
 
 class Pages(QWidget):
