@@ -6,13 +6,11 @@ back without running it, from the literal table in it.
 
 from __future__ import annotations
 
-import ast
 from pprint import pformat
 from typing import Any
 
-from quantgui.errors import ExportError
 from quantgui.export.dialects.material import Imported, Material, Written, group_size, is_simple, left_out
-from quantgui.export.dialects.reading import ReadLayer, imported, matching
+from quantgui.export.dialects.reading import ReadLayer, imported, literal, matching
 from quantgui.results import NetworkSummary
 from quantgui.spec.formats import CodebookFormat, IntFormat, parse_format
 from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
@@ -127,22 +125,3 @@ def _spec(kind: str, settings: dict[str, Any]) -> QuantizerSpec:
         return QuantizerSpec(parse_format(f"codebook{settings['nbits']}"), True, granularity)
     fmt = parse_format(str(settings["dtype"]))
     return QuantizerSpec(fmt, settings["mode"] == "linear_symmetric", granularity, MinMax())
-
-
-def literal(text: str, name: str) -> dict[str, Any]:
-    """Return the dictionary that the program `text` assigns to `name`, without running anything of it.
-
-    Raises:
-        ExportError: it assigns none.
-    """
-    try:
-        for statement in ast.parse(text).body:
-            if isinstance(statement, ast.Assign) and any(
-                isinstance(target, ast.Name) and target.id == name for target in statement.targets
-            ):
-                value = ast.literal_eval(statement.value)
-                if isinstance(value, dict):
-                    return value
-    except (SyntaxError, ValueError, RecursionError) as error:
-        raise ExportError(f"The Python file cannot be read: {error}.") from error
-    raise ExportError(f"The Python file holds no table '{name}'.")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pprint import pformat
 
-from quantgui.export.dialects.coreml import literal
 from quantgui.export.dialects.material import Imported, Material, Written, is_simple, left_out
-from quantgui.export.dialects.reading import ReadLayer, imported, matching
+from quantgui.export.dialects.reading import ReadLayer, imported, literal, matching
 from quantgui.results import NetworkSummary
 from quantgui.spec.formats import IntFormat
 from quantgui.spec.presets import find_preset

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from quantgui.errors import ExportError
-from quantgui.export.dialects.coreml import literal
 from quantgui.export.dialects.material import Imported, Material, Parameter, Written, left_out, numbers
-from quantgui.export.dialects.reading import ReadLayer, imported
+from quantgui.export.dialects.reading import ReadLayer, imported, literal
 from quantgui.results import LayerInfo, NetworkSummary
 from quantgui.spec.formats import FloatFormat, IntFormat, parse_format
 from quantgui.spec.granularity import Granularity, PerChannel, PerTensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import json
 import re
@@ -157,3 +158,22 @@ def module_name(layer: LayerInfo) -> str:
     if layer.name.startswith("/") and layer.name.count("/") > 1:
         return layer.name[1:].rsplit("/", 1)[0].replace("/", ".")
     return layer.name
+
+
+def literal(text: str, name: str) -> dict[str, Any]:
+    """Return the dictionary that the program `text` assigns to `name`, without running anything of it.
+
+    Raises:
+        ExportError: it assigns none.
+    """
+    try:
+        for statement in ast.parse(text).body:
+            if isinstance(statement, ast.Assign) and any(
+                isinstance(target, ast.Name) and target.id == name for target in statement.targets
+            ):
+                value = ast.literal_eval(statement.value)
+                if isinstance(value, dict):
+                    return value
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise ExportError(f"The Python file cannot be read: {error}.") from error
+    raise ExportError(f"The Python file holds no table '{name}'.")
