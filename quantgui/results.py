@@ -17,6 +17,7 @@ from quantgui.spec.config import QuantConfig, UnknownName
 from quantgui.spec.mix import Mix
 from quantgui.spec.quantizer import LayerSpec, QuantizerSpec, RangeEstimator
 from quantgui.spec.sweep import Sweep
+from quantgui.spec.training import Training
 
 Array = NDArray[Any]
 
@@ -671,6 +672,52 @@ class SampleReady:
     calibration: bool = False
 
 
+# --- training ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingReady:
+    """Quantization-aware training as far as it has come; the last one is complete.
+
+    Attributes:
+        config, training: what it started from, and how.
+        steps: optimizer steps done, of `training.steps`; the layers' steps together where blocks are trained.
+        loss_steps: int (L,): the steps at which `losses` were taken.
+        losses: float (L,): the mean loss since the one before; means of more steps as training goes on, so that L
+            stays below 2000.
+        before: quality under `config`; None until it is known.
+        evaluations: steps with the quality after them, from the first evaluation on.
+        best: step of the best evaluation; None before one is better than `before`.
+        trained: `config` with what was best: trained weights and scales in place of estimated ones; None like `best`.
+        layers: names of the layers that are trained.
+        seconds, seconds_left: of training and evaluations; left is NaN while unknown.
+        resumed: step at which it went on from a checkpoint; 0 if it began anew.
+        complete: whether it came to its end, by itself or early because nothing got better.
+        notes: what cannot be trained, in sentences.
+    """
+
+    config: QuantConfig
+    training: Training
+    steps: int
+    loss_steps: Array
+    losses: Array
+    before: Evaluation | None
+    evaluations: tuple[tuple[int, Evaluation], ...]
+    best: int | None
+    trained: QuantConfig | None
+    layers: tuple[str, ...]
+    seconds: float
+    seconds_left: float = float("nan")
+    resumed: int = 0
+    complete: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def after(self) -> Evaluation | None:
+        """The quality under `trained`."""
+        return next((found for step, found in self.evaluations if step == self.best), None)
+
+
 # --- the data check ----------------------------------------------------------------------------------------------
 
 
@@ -903,6 +950,7 @@ Event = (
     | MixReady
     | NoiseReady
     | SampleReady
+    | TrainingReady
     | DataExamined
     | Exported
     | Verification

@@ -16,6 +16,7 @@ from quantgui.spec.mix import Mix
 from quantgui.spec.profiles import ExportProfile
 from quantgui.spec.quantizer import QuantizerSpec
 from quantgui.spec.sweep import Sweep
+from quantgui.spec.training import Training
 
 
 class Priority(IntEnum):
@@ -142,6 +143,17 @@ class ViewSample:
     config: QuantConfig
     sample: int
     calibration: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Answered by Progress and TrainingReady; the last one is complete. Calibrates first where needed.
+
+    Checkpoints are kept on disk: after a stop, a crash or a restart the same request goes on from there.
+    """
+
+    config: QuantConfig
+    training: Training
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from quantgui.spec.quantizer import (
     Percentile,
     RangeEstimator,
     SampleMean,
+    Trained,
     TwoSidedPercentile,
 )
 
@@ -41,6 +42,8 @@ def estimator_name(estimator: RangeEstimator) -> str:
             return translate("estimators", "Half-quadratic")
         case FixedRange():
             return translate("estimators", "Fixed")
+        case Trained():
+            return translate("estimators", "Trained")
     assert_never(estimator)
 
 

@@ -48,6 +48,7 @@ from quantgui.spec.quantizer import (
     Percentile,
     QuantizerSpec,
     SampleMean,
+    Trained,
     TwoSidedPercentile,
 )
 
@@ -100,6 +101,8 @@ def weight_ranges(x: Array, spec: QuantizerSpec, channel_axis: int, *, importanc
             return _min_max(box, spec, shape)
         case MovingAverage() | SampleMean():
             raise SpecError("Weights have no samples to average over; choose another range estimator for them.")
+        case Trained():
+            raise ValueError("Trained weights bring their scales with them.")
         case _ if x.size == 0:
             return np.zeros(shape), np.zeros(shape)
         case Entropy():
@@ -143,6 +146,8 @@ def estimate_range_from_statistics(
             return _average_extrema(extrema, momentum)
         case HalfQuadratic():
             raise SpecError("Half-quadratic quantization is for weights; choose another range estimator.")
+        case Trained():
+            raise ValueError("Trained weights bring their scales with them.")
         case _ if statistics.count == 0 or low == high:
             return low, high
         case Percentile() | TwoSidedPercentile() as estimator:

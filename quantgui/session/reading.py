@@ -32,6 +32,7 @@ from quantgui.results import (
     SettingsRead,
     SettingsWritten,
     TensorError,
+    TrainingReady,
     Verification,
     WeightErrorReady,
     WeightView,
@@ -73,6 +74,7 @@ class ReadableSession(QObject):
     mix_ready = Signal(object)  # MixReady
     noise_ready = Signal(object)  # NoiseReady
     sample_ready = Signal(object)  # SampleReady
+    training_ready = Signal(object)  # TrainingReady
     data_examined = Signal(object)  # DataReport
     exported = Signal(object)
     verified = Signal(object)
@@ -231,6 +233,11 @@ class ReadableSession(QObject):
         return self.store.noise(self.config)
 
     @property
+    def training(self) -> TrainingReady | None:
+        """The newest training on the open data, as far as it has come."""
+        return self.store.training
+
+    @property
     def data_report(self) -> DataReport | None:
         """What the newest check of the open data found; None while unknown."""
         return self.store.report
@@ -278,6 +285,9 @@ class ReadableSession(QObject):
             case NoiseReady():
                 store.put_noise(result)
                 self.noise_ready.emit(result)
+            case TrainingReady():
+                store.training = result
+                self.training_ready.emit(result)
             case DataExamined(report):
                 store.report = report
                 self.data_examined.emit(report)

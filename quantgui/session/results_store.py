@@ -17,6 +17,7 @@ from quantgui.results import (
     Sensitivity,
     SensitivityReady,
     TensorError,
+    TrainingReady,
     WeightView,
     updated_sensitivity,
 )
@@ -59,6 +60,8 @@ class ResultStore:
         """What the newest check of the data found."""
         self.mix: MixReady | None = None
         """The newest search for a mix."""
+        self.training: TrainingReady | None = None
+        """The newest training."""
         self.last_export: Exported | None = None
         """The file written last."""
         self.calibrated = False
@@ -203,6 +206,7 @@ class ResultStore:
         self._advice.clear()
         self._sensitivity = None
         self.mix = None
+        self.training = None
 
     def forget_data(self) -> None:
         """Drop what depends on the open data."""

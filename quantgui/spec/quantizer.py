@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -11,6 +12,8 @@ from typing import Literal, get_args
 from quantgui.errors import SpecError
 from quantgui.spec.formats import CodebookFormat, FloatFormat, Format, IntFormat, MinifloatFormat, TableFormat
 from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
+
+_STATE = re.compile("[0-9a-f]{8,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,21 @@ class HalfQuadratic:
     """
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Weights, and their scales, as training left them; integer weights only.
+
+    `state` is the hash under which they are kept (`network.trained`). They hold for the rest of the specification
+    that they were trained under: whoever changes it chooses another estimator too.
+    """
+
+    state: str
+
+    def __post_init__(self) -> None:
+        if not _STATE.fullmatch(self.state):
+            raise SpecError(f"'{self.state[:80]}' names no trained weights; a name is 8 to 64 hexadecimal digits.")
+
+
 RangeEstimator = (
     MinMax
     | Percentile
@@ -107,6 +125,7 @@ RangeEstimator = (
     | MovingAverage
     | SampleMean
     | HalfQuadratic
+    | Trained
 )
 
 ScaleFormat = Literal["float32", "float16", "bfloat16", "e8m0", "e4m3"]
@@ -146,6 +165,8 @@ class QuantizerSpec:
                 raise SpecError(f"{self.format} has no zero point; only integers are asymmetric or use the full range.")
             if isinstance(self.range_estimator, HalfQuadratic):
                 raise SpecError(f"{self.format} has no zero point, which half-quadratic quantization moves.")
+            if isinstance(self.range_estimator, Trained):
+                raise SpecError(f"Weights are trained as integers, not as {self.format}.")
         if isinstance(self.range_estimator, HalfQuadratic) and self.symmetric:
             raise SpecError("Half-quadratic quantization moves the zero point; choose asymmetric.")
         match self.format:
@@ -225,6 +246,8 @@ class LayerSpec:
             raise SpecError(f"Activations cannot be {self.activations.format}; it is a format for weights.")
         if isinstance(self.activations.range_estimator, HalfQuadratic):
             raise SpecError("Half-quadratic quantization is for weights; choose another range estimator.")
+        if isinstance(self.activations.range_estimator, Trained):
+            raise SpecError("Trained ranges of activations are fixed ranges; choose another range estimator.")
 
     def __str__(self) -> str:
         weights = "float32" if self.weights is None else str(self.weights)
@@ -256,6 +279,7 @@ __all__ = [
     "RangeEstimator",
     "SampleMean",
     "ScaleFormat",
+    "Trained",
     "TwoSidedPercentile",
     "bits_of",
 ]

@@ -34,6 +34,7 @@ from quantgui.spec.quantizer import (
     RangeEstimator,
     SampleMean,
     ScaleFormat,
+    Trained,
     TwoSidedPercentile,
 )
 
@@ -295,6 +296,8 @@ def _range_to_json(estimator: RangeEstimator) -> Any:
             return "sample-mean"
         case HalfQuadratic():
             return "half-quadratic"
+        case Trained(state):
+            return {"trained": state}
         case _:
             assert_never(estimator)
 
@@ -319,13 +322,15 @@ def _range_from_json(value: object) -> RangeEstimator:
             return SampleMean()
         case "half-quadratic":
             return HalfQuadratic()
+        case {"trained": str() as state, **rest} if not rest:
+            return Trained(state)
         case {"low": int() | float() as low, "high": int() | float() as high, **rest} if not rest:
             return FixedRange(_number(low), _number(high))
         case _:
             raise SpecError(
                 "range must be 'min-max', 'least-squared-error', 'entropy', 'sample-mean', 'half-quadratic', "
-                "{'percentile': P}, {'lower_percentile': P, 'upper_percentile': Q}, {'moving_average': M} or "
-                f"{{'low': A, 'high': B}}, got {value!r}."
+                "{'percentile': P}, {'lower_percentile': P, 'upper_percentile': Q}, {'moving_average': M}, "
+                f"{{'trained': STATE}} or {{'low': A, 'high': B}}, got {value!r}."
             )
 
 
