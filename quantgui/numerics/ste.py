@@ -1,0 +1,139 @@
+"""Quantization that gradients pass: straight-through rounding, learned step sizes. No other file here imports torch.
+
+Forwards, integers are what `numerics.affine` makes of them, bit for bit. Backwards, rounding counts as the identity:
+the gradient of a value is passed on where it lies within the grid, and is 0 where it is clipped. The gradient of a
+scale is, for each value x with integer q (before the zero point is added),
+
+    q - x / scale            within the grid        lowest or highest q        where clipped
+
+(LSQ: S. Esser et al., "Learned step size quantization", 2020), that of a zero point -scale where clipped, else 0
+(LSQ+: Y. Bhalgat et al., "LSQ+: Improving low-bit quantization through learnable offsets and better initialization",
+2020), both times ``1 / sqrt(N * largest q)`` so that they are as large as those of the N weights. Zero points are
+real while they are learned, and rounded wherever they are used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, assert_never
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quantgui.numerics.groups import grid_shape
+from quantgui.results import Array
+from quantgui.spec.formats import IntFormat
+from quantgui.spec.granularity import PerBlock, PerChannel, PerGroup, PerTensor
+from quantgui.spec.quantizer import QuantizerSpec
+
+
+def round_straight_through(x: Tensor) -> Tensor:
+    """Return `x` rounded half to even; its gradient is passed on unchanged."""
+    return x + (x.round() - x).detach()
+
+
+def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, fmt: IntFormat, *, factor: float = 1.0) -> Tensor:
+    """Return `x` as integers of `fmt` represent it.
+
+    Args:
+        x: float32 values of any shape.
+        scale: float32 of a shape that broadcasts to that of `x`, positive.
+        zero_point: float32 like `scale`; rounded here.
+        fmt: the integers.
+        factor: of the gradients of `scale` and `zero_point` (see `gradient_factor`).
+    """
+    result: Tensor = _FakeQuantize.apply(x, scale, zero_point, float(fmt.quant_min), float(fmt.quant_max), factor)
+    return result
+
+
+def gradient_factor(values: int, fmt: IntFormat) -> float:
+    """Return ``1 / sqrt(N * largest q)`` for a scale that N values share."""
+    return 1.0 / math.sqrt(max(values, 1) * fmt.quant_max)
+
+
+def fake_quantize_weight(
+    weight: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantizerSpec, channel_axis: int
+) -> Tensor:
+    """Return a weight as `spec` with the grids `scale` and `zero_point`, (G,) channel by channel, represents it.
+
+    Raises:
+        ValueError: `spec` is no integer format.
+    """
+    if not isinstance(spec.format, IntFormat):
+        raise ValueError(f"{spec.format} is no integer.")
+    factor = gradient_factor(weight.numel() // max(scale.numel(), 1), spec.format)
+    spread = spread_groups(scale, weight.shape, channel_axis, spec)
+    zeros = spread_groups(zero_point, weight.shape, channel_axis, spec)
+    return fake_quantize(weight, spread, zeros, spec.format, factor=factor)
+
+
+def spread_groups(values: Tensor, shape: torch.Size, channel_axis: int, spec: QuantizerSpec) -> Tensor:
+    """Return one value per group, (G,) channel by channel, in a shape that broadcasts to a weight of `shape`."""
+    axis = channel_axis % len(shape)
+    match spec.granularity:
+        case PerTensor():
+            return values.reshape([1] * len(shape))
+        case PerChannel():
+            return values.reshape([size if i == axis else 1 for i, size in enumerate(shape)])
+        case PerGroup(group_size):
+            rows, columns = 1, group_size
+        case PerBlock(rows, columns):
+            pass
+        case _:
+            assert_never(spec.granularity)
+    channels = shape[axis]
+    behind = [size for i, size in enumerate(shape) if i != axis]
+    matrix = values.reshape(grid_shape(tuple(shape), axis, spec.granularity))
+    matrix = matrix.repeat_interleave(rows, 0)[:channels] if rows > 1 else matrix
+    matrix = matrix.repeat_interleave(columns, 1)[:, : math.prod(behind)]
+    return matrix.reshape(channels, *behind).movedim(0, axis)
+
+
+def straight_through(function: Callable[[Array], Array], x: Tensor) -> Tensor:
+    """Return ``function(x)``, computed in numpy; the gradient is passed on unchanged."""
+    result: Tensor = _StraightThrough.apply(x, function)
+    return result
+
+
+class _StraightThrough(torch.autograd.Function):  # type: ignore[misc]  # torch is not typed here
+    @staticmethod
+    def forward(_context: Any, x: Tensor, function: Callable[[Array], Array]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(function(x.detach().numpy())))
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+class _FakeQuantize(torch.autograd.Function):  # type: ignore[misc]  # torch is not typed here
+    @staticmethod
+    def forward(
+        context: Any, x: Tensor, scale: Tensor, zero_point: Tensor, quant_min: float, quant_max: float, factor: float
+    ) -> Tensor:
+        zero = zero_point.round()
+        # Integers know no negative zero.
+        levels = (x / scale).round_().clamp_(quant_min - zero, quant_max - zero).add_(0.0)
+        context.save_for_backward(x, scale, zero)
+        context.ends = quant_min, quant_max, factor
+        return levels.mul_(scale)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, zero = context.saved_tensors
+        quant_min, quant_max, factor = context.ends
+        units = x / scale
+        rounded = units.round()
+        levels = rounded.clamp(quant_min - zero, quant_max - zero)
+        inside = levels == rounded
+        of_x = of_scale = of_zero = None
+        if context.needs_input_grad[0]:
+            of_x = gradient * inside
+        if context.needs_input_grad[1]:
+            slope = levels.sub_(units.mul_(inside))
+            of_scale = slope.mul_(gradient).sum_to_size(scale.shape).mul_(factor)
+        if context.needs_input_grad[2]:
+            outside = torch.where(inside, gradient.new_zeros(()), gradient)
+            of_zero = (outside * -scale).sum_to_size(zero.shape).mul_(factor)
+        return of_x, of_scale, of_zero, None, None, None
