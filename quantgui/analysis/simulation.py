@@ -40,7 +40,7 @@ from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import FloatFormat, Format, IntFormat, MinifloatFormat
 from quantgui.spec.granularity import PerChannel, PerTensor
 from quantgui.spec.profiles import ExportProfile
-from quantgui.spec.quantizer import QuantizerSpec
+from quantgui.spec.quantizer import QuantizerSpec, at_input, at_output
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
@@ -302,22 +302,41 @@ _ANY = QuantizerSpec()
 
 
 def _wishes(network: Network, config: QuantConfig | None) -> dict[str, _Wish]:
-    graph = _Wiring.of(network)
     wishes: dict[str, _Wish] = {}
-    for layer in network.summary.layers:
-        spec = _ANY if config is None else config.spec_for(layer.name).activations
-        if spec is None or not layer.quantizes_activations:
+    for place in activation_places(network):
+        spec = _ANY if config is None else config.spec_for(place.layer.name).activations
+        if spec is None:
             continue
-        for user in layer.users:
+        wishes.setdefault(place.read, _Wish({})).inputs.setdefault(at_input(spec), set()).add(place.node)
+        if place.stored:
+            wishes[place.stored] = _Wish(wishes.get(place.stored, _Wish({})).inputs, at_output(spec))
+    return wishes
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationPlace:
+    """A node that uses a layer's weight, the tensor it reads, and the one it stores; "" where that stays float."""
+
+    layer: LayerInfo
+    node: str
+    read: str
+    stored: str
+
+
+def activation_places(network: Network) -> Iterator[ActivationPlace]:
+    """Yield where `LayerSpec.activations` of each layer quantizes."""
+    graph = _Wiring.of(network)
+    for layer in network.summary.layers:
+        for user in layer.users if layer.quantizes_activations else ():
             node = graph.nodes[user]
             if node.op_type not in _WITH_ACTIVATIONS:
                 continue  # a table that is multiplied and looked up
-            tensor = layer.input_tensor if user == layer.node else graph.data_input(node, layer.weight)
-            wishes.setdefault(tensor, _Wish({})).inputs.setdefault(spec, set()).add(user)
+            first = user == layer.node
+            read = layer.input_tensor if first else graph.data_input(node, layer.weight)
+            stored = ""
             if node.op_type in _CONVOLUTIONS:
-                output = layer.output_tensor if user == layer.node else graph.fused_output(node)
-                wishes[output] = _Wish(wishes.get(output, _Wish({})).inputs, spec)
-    return wishes
+                stored = layer.output_tensor if first else graph.fused_output(node)
+            yield ActivationPlace(layer, user, read, stored)
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,14 +61,20 @@ class Entropy:
 
 @dataclass(frozen=True, slots=True)
 class FixedRange:
-    """Range = ``low`` ... ``high``, set by hand; in every group the same."""
+    """Range = ``low`` ... ``high``, set by hand or trained; in every group the same.
+
+    `output`, which activations alone have, is the range of what the layer stores where that is not the one of what it
+    reads (`at_input`, `at_output`).
+    """
 
     low: float
     high: float
+    output: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= 0.0 <= self.high):
-            raise SpecError(f"A fixed range must be finite and contain 0, got {self.low} to {self.high}.")
+        for low, high in ((self.low, self.high), self.output or (0.0, 0.0)):
+            if not (math.isfinite(low) and math.isfinite(high) and low <= 0.0 <= high):
+                raise SpecError(f"A fixed range must be finite and contain 0, got {low} to {high}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +263,24 @@ class LayerSpec:
 FLOAT = LayerSpec()
 
 
+def at_input(spec: QuantizerSpec) -> QuantizerSpec:
+    """Return what the spec of a layer's activations means for the tensor that the layer reads."""
+    match spec.range_estimator:
+        case FixedRange(low, high, output) if output is not None:
+            return replace(spec, range_estimator=FixedRange(low, high))
+        case _:
+            return spec
+
+
+def at_output(spec: QuantizerSpec) -> QuantizerSpec:
+    """Return what the spec of a layer's activations means for the tensor that the layer stores."""
+    match spec.range_estimator:
+        case FixedRange(_, _, output) if output is not None:
+            return replace(spec, range_estimator=FixedRange(*output))
+        case _:
+            return spec
+
+
 def bits_of(spec: QuantizerSpec | None) -> int:
     """Return the bits per value of a spec; 32 where the tensor stays float."""
     return 32 if spec is None else spec.bits
@@ -281,5 +305,7 @@ __all__ = [
     "ScaleFormat",
     "Trained",
     "TwoSidedPercentile",
+    "at_input",
+    "at_output",
     "bits_of",
 ]

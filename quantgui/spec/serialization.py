@@ -288,8 +288,8 @@ def _range_to_json(estimator: RangeEstimator) -> Any:
             return {"percentile": percentile}
         case TwoSidedPercentile(lower, upper):
             return {"lower_percentile": lower, "upper_percentile": upper}
-        case FixedRange(low, high):
-            return {"low": low, "high": high}
+        case FixedRange(low, high, output):
+            return {"low": low, "high": high} | ({} if output is None else {"output": list(output)})
         case MovingAverage(momentum):
             return {"moving_average": momentum}
         case SampleMean():
@@ -326,6 +326,13 @@ def _range_from_json(value: object) -> RangeEstimator:
             return Trained(state)
         case {"low": int() | float() as low, "high": int() | float() as high, **rest} if not rest:
             return FixedRange(_number(low), _number(high))
+        case {
+            "low": int() | float() as low,
+            "high": int() | float() as high,
+            "output": [int() | float() as least, int() | float() as most],
+            **rest,
+        } if not rest:
+            return FixedRange(_number(low), _number(high), (_number(least), _number(most)))
         case _:
             raise SpecError(
                 "range must be 'min-max', 'least-squared-error', 'entropy', 'sample-mean', 'half-quadratic', "

@@ -34,7 +34,7 @@ from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import FloatFormat
 from quantgui.spec.granularity import PerTensor
 from quantgui.spec.presets import activation_spec, find_preset, preset_config, weight_spec
-from quantgui.spec.quantizer import FLOAT, LayerSpec, QuantizerSpec
+from quantgui.spec.quantizer import FLOAT, FixedRange, LayerSpec, QuantizerSpec
 
 W8A8 = LayerSpec(weight_spec(8), activation_spec(8))
 
@@ -87,6 +87,25 @@ def fake(values, quantizer):
     scale = np.float32(quantizer.scale)
     codes = np.clip(np.rint(values / scale) + quantizer.zero_point, fmt.quant_min, fmt.quant_max)
     return ((codes - quantizer.zero_point) * scale).astype(np.float32)
+
+
+def test_that_a_fixed_range_holds_for_what_is_read_and_another_for_what_is_stored(tmp_path):
+    network = opened(two_convolutions(), tmp_path)
+    _, _, activations = calibrated(network, tmp_path, x=builders.values(4, 3, 10, 10))
+    first, second = (layer.name for layer in network.summary.layers)
+    wide, narrow = (-4.0, 4.0), (-1.0, 1.0)
+    spec = replace(activation_spec(8), symmetric=True)
+
+    def ranged(*ends, output=None):
+        return LayerSpec(weight_spec(8), replace(spec, range_estimator=FixedRange(*ends, output)))
+
+    config = QuantConfig().with_overrides({first: ranged(*wide, output=narrow), second: ranged(*narrow)})
+    layers = network.summary.layers
+    quantizers = quantizers_for(network, config, activations)
+    assert quantizers[layers[0].input_tensor][0].scale == np.float32(4.0 / 127)
+    # The second convolution reads what the first one stores, so one quantizer serves both.
+    (between,) = quantizers[layers[0].output_tensor]
+    assert (between.scale, between.consumers) == (np.float32(1.0 / 127), None)
 
 
 @pytest.mark.parametrize("dead_channel", [False, True])

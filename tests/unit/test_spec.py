@@ -51,6 +51,7 @@ ranges = st.one_of(
     st.builds(Percentile, st.floats(50, 100)),
     st.builds(TwoSidedPercentile, st.floats(0, 50), st.floats(50, 100)),
     st.builds(FixedRange, st.floats(-1e30, 0), st.floats(0, 1e30)),
+    st.builds(FixedRange, st.floats(-1e30, 0), st.floats(0, 1e30), st.just((-0.5, 2.25))),
 )
 finer = st.one_of(
     st.just(PerChannel()),

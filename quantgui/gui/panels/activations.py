@@ -26,7 +26,7 @@ from quantgui.numerics.scales import choose_grid
 from quantgui.numerics.statistics import estimate_error_with, quantized_levels_histogram, rebin
 from quantgui.results import ActivationReady, ErrorCurve, LayerInfo, TensorStatistics
 from quantgui.spec.formats import IntFormat, MinifloatFormat
-from quantgui.spec.quantizer import LeastSquaredError, QuantizerSpec
+from quantgui.spec.quantizer import LeastSquaredError, QuantizerSpec, at_input, at_output
 
 _SAMPLES, _CURVE = "samples", "curve"
 ROOMY = 270
@@ -146,10 +146,10 @@ class ActivationsPanel(QWidget):
                 action=self.tr("Measure"),
             )
             return
-        for column, ready in ((self.input, input), (self.output, output)):
+        for column, ready, of in ((self.input, input, at_input), (self.output, output, at_output)):
             column.setVisible(ready is not None)
             if ready is not None:
-                column.show_statistics(ready, spec)
+                column.show_statistics(ready, None if spec is None else of(spec))
         self._pages.show_page(self._content)
 
     # --- inner workings ---

@@ -203,6 +203,7 @@ class RangeEditor(QWidget):
     def _on_limits(self) -> None:
         chosen = FixedRange(self.low.value(), self.high.value())
         if isinstance(self._shown, FixedRange):
+            chosen = replace(chosen, output=self._shown.output)
             # The boxes show rounded limits; only what the user typed may change.
             if abs(chosen.low - self._shown.low) < 0.6e-5:
                 chosen = replace(chosen, low=self._shown.low)
