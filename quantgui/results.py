@@ -916,6 +916,8 @@ class NetworkComparison:
         own_evaluation, other_evaluation: quality of both against the float network.
         layers: in the network's order.
         file_bytes: of the other network's file.
+        unknown: sentences on names in the file that match nothing in the network.
+        notes: what else is to be said of how the file was read.
     """
 
     path: str
@@ -925,6 +927,8 @@ class NetworkComparison:
     other_evaluation: Evaluation
     layers: tuple[LayerComparison, ...]
     file_bytes: int
+    unknown: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

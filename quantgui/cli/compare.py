@@ -29,6 +29,8 @@ def _run(work: Work) -> Answer:
     choice = _own(work, summary, data)
     request = CompareNetwork(choice.config, work.arguments.other, work.arguments.samples)
     answer = work.answer(request, NetworkComparison)
+    for sentence in (*answer.unknown, *answer.notes):
+        work.note(sentence)
     json = _json(summary, work.arguments.data, answer) | choice.json(data) | {"seconds": work.seconds}
     return Answer(json, _text(summary, answer, work.seconds))
 
@@ -38,8 +40,6 @@ def _own(work: Work, summary: NetworkSummary, data: DataSummary | None) -> Choic
     if work.arguments.config or work.arguments.preset:
         return work.choose_config(summary, data)
     read = work.answer(ReadSettings(work.arguments.other), SettingsRead)
-    for sentence in (*read.unknown, *read.notes):
-        work.note(sentence)
     return Choice(replace(read.config, name="The same formats simulated here"))
 
 

@@ -74,6 +74,7 @@ from quantgui.results import (
     DataReport,
     EvaluationReady,
     Event,
+    NetworkComparison,
     NetworkOpened,
     Progress,
     ReportWritten,
@@ -409,10 +410,12 @@ class Bench:
         read = read_quantized(Path(path), opened.network)
         yield from _prepare(opened, data, config)
         executor, activations = opened.executor, data.activations
-        yield from compare(
+        unknown = tuple(unmatched(each) for each in read.unknown)
+        for event in compare(
             opened.network, executor, data.dataset, config, read.config, activations, metric, Path(path),
             samples=samples,
-        )  # fmt: skip
+        ):  # fmt: skip
+            yield (replace(event, unknown=unknown, notes=read.notes) if isinstance(event, NetworkComparison) else event)
 
     def _write_report(self, request: WriteReport) -> Iterator[Event]:
         opened, data = self._opened(), self._data

@@ -151,6 +151,14 @@ ACTIONS: tuple[ActionSpec, ...] = (
         needs=_N,
     ),
     ActionSpec(
+        "compare_network",
+        QT_TR_NOOP("Compare with a quantized &file…"),
+        FILE,
+        QT_TR_NOOP("Run a network that another tool has quantized beside the configuration, layer by layer."),
+        "Ctrl+Shift+I",
+        needs=(Need.NETWORK, Need.DATA),
+    ),
+    ActionSpec(
         "report",
         QT_TR_NOOP("&Write report…"),
         FILE,

@@ -25,6 +25,7 @@ from quantgui.gui.dialogs.palette import Entry, SearchDialog
 from quantgui.gui.dialogs.preferences import PreferencesDialog
 from quantgui.gui.dialogs.settings_files import ImportDialog, WriteSettingsDialog
 from quantgui.gui.dialogs.verification import VerificationDialog
+from quantgui.gui.presenters.network_comparison import NetworkComparisonPresenter
 from quantgui.gui.theme import theme_events
 from quantgui.results import DataSummary, Exported, ReportWritten, SettingsRead, SettingsWritten, Verification
 from quantgui.session.document import Side
@@ -89,6 +90,7 @@ class Commands(QObject):
         self.verification_dialog: VerificationDialog | None = None
         self.settings_dialog: WriteSettingsDialog | None = None
         self.import_dialog: ImportDialog | None = None
+        self.network_comparison = NetworkComparisonPresenter(session, chooser, window, self)
         self.help_dialog: HelpDialog | None = None
         self.search_dialog: SearchDialog | None = None
         self.preferences_dialog: PreferencesDialog | None = None
@@ -117,6 +119,7 @@ class Commands(QObject):
             "verify": self.verify,
             "write_settings": self.write_settings,
             "read_settings": self.read_settings,
+            "compare_network": self.network_comparison.choose,
             "report": self.write_report,
             "close": self.close_network,
             "preferences": self.preferences,

@@ -69,7 +69,7 @@ from quantgui.spec.targets import Target, find_target
 SETTLE_MS = 250
 """How long a dragged configuration must rest before it is evaluated."""
 
-_OF_METRIC = ("evaluate", "advise", "verify", "sensitivity", "mix")
+_OF_METRIC = ("evaluate", "advise", "verify", "comparison", "sensitivity", "mix")
 _OF_DATA = (*_OF_METRIC, "calibrate", "noise", "sample", "calibration sample", "data check")
 """Topics whose answers have no meaning any more with another metric, or with other data."""
 
