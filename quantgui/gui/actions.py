@@ -224,6 +224,14 @@ ACTIONS: tuple[ActionSpec, ...] = (
         needs=_N,
     ),
     ActionSpec(
+        "target",
+        QT_TR_NOOP("Choose the &target"),
+        EDIT,
+        QT_TR_NOOP("Open the list of what the network can be meant to run on."),
+        "Ctrl+G",
+        needs=_N,
+    ),
+    ActionSpec(
         "select_all",
         QT_TR_NOOP("Select &all layers"),
         LAYERS,

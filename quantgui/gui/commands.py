@@ -128,6 +128,7 @@ class Commands(QObject):
             "redo": self.redo,
             "search": self.search,
             "filter": self.focus_filter,
+            "target": self.choose_target,
             "select_all": self.select_all,
             "select_similar": self.select_similar,
             **bits,
@@ -268,6 +269,10 @@ class Commands(QObject):
     def select_all(self) -> None:
         """Select all layers shown in the table."""
         self._window.panels.layers.table.selectAll()
+
+    def choose_target(self) -> None:
+        """Open the list of targets."""
+        self._window.status.focus_target()
 
     def apply_to_similar(self) -> None:
         """Give all layers of the current one's operator its spec."""

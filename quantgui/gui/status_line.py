@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Signal
+from collections.abc import Sequence
+
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QLabel, QPushButton, QStatusBar, QWidget
 
 from quantgui.gui import numbers
 from quantgui.gui.quality import metric_name, score_text, value_text
 from quantgui.gui.widgets.labels import ElidedLabel, set_style
+from quantgui.gui.widgets.target_choice import TargetChoice
 from quantgui.results import Evaluation
+from quantgui.spec.targets import Target
 
 _ARROW = "→"
 _NOTICE_MS = 6000
 
 
 class StatusLine(QStatusBar):
-    """Messages on the left; what the target refuses, size, quality and engine on the right.
+    """Messages on the left; the target and what it refuses, quality, size and engine on the right.
 
     Signals:
-        violations_requested: the user wants to see the layers that the target refuses.
+        target_chosen: the `Target` that the network is meant for.
+        violations_requested: the user wants to see the layers that the target refuses, or all of them again.
     """
 
+    target_chosen = Signal(object)
     violations_requested = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -34,34 +40,63 @@ class StatusLine(QStatusBar):
         )
         self.quality_label = ElidedLabel()
         self.engine_label = QLabel()
+        self._target_label = QLabel(self.tr("Target"))
+        self.target = TargetChoice(fits_text=True)
+        self.target.target_chosen.connect(self.target_chosen)
+        self._target_label.setBuddy(self.target)
         self.violations = QPushButton()
         self.violations.setFlat(True)
         self.violations.setProperty("tone", "bad")
         self.violations.clicked.connect(self.violations_requested)
         self.violations.hide()
+        self.addPermanentWidget(self._target_label)
+        self.addPermanentWidget(self.target)
         self.addPermanentWidget(self.violations)
         self.addPermanentWidget(self.quality_label)
         self.addPermanentWidget(self.size_label)
         self.addPermanentWidget(self.engine_label)
         self.setAccessibleName(self.tr("Status"))
+        self.show_target(None)
 
     def show_notice(self, sentence: str) -> None:
         """Show a sentence for some seconds."""
         self.showMessage(sentence, _NOTICE_MS)
 
-    def show_violations(self, count: int, target: str) -> None:
-        """Show how many layers `target` does not run as they are; nothing for 0."""
+    def show_target(self, target: Target | None) -> None:
+        """Show the target in use; None where there is no network that it could be for."""
+        for widget in (self._target_label, self.target):
+            widget.setVisible(target is not None)
+        if target is not None:
+            self.target.show_target(target)
+
+    def focus_target(self) -> None:
+        """Open the list of targets."""
+        self.target.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        self.target.showPopup()
+
+    def show_violations(self, count: int, target: str, examples: Sequence[str] = (), *, listed: bool = False) -> None:
+        """Show how many layers `target` does not run as they are; nothing for 0.
+
+        Args:
+            count: how many.
+            target: its name for people.
+            examples: some of them, each with the reason.
+            listed: whether the table shows these layers alone.
+        """
         self.violations.setVisible(count > 0)
         if count == 1:
-            self.violations.setText(self.tr("1 layer refused · show"))
+            text = self.tr("1 layer refused · show all") if listed else self.tr("1 layer refused · show")
         else:
-            self.violations.setText(self.tr("{n} layers refused · show").format(n=count))
+            text = self.tr("{n} layers refused · show all") if listed else self.tr("{n} layers refused · show")
+        self.violations.setText(text.format(n=count))
         self.violations.setAccessibleName(self.violations.text())
-        self.violations.setToolTip(
-            self.tr("{target} does not run these layers as they are. Click to see them (filter: violates).").format(
-                target=target
-            )
-        )
+        words = self.tr("{target} does not run these layers as they are. Click to see them (filter: violates).")
+        if listed:
+            words = self.tr("{target} does not run these layers as they are. Click to see all layers again.")
+        lines = [words.format(target=target), *examples]
+        if examples and count > len(examples):
+            lines.append(self.tr("… and {n} more").format(n=count - len(examples)))
+        self.violations.setToolTip("\n".join(lines))
 
     def show_size(self, float_bytes: int, quantized_bytes: int) -> None:
         """Show bytes before and after; nothing for 0."""

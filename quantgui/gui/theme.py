@@ -293,6 +293,14 @@ QToolBar::separator { background: $border; width: 1px; margin: 5px 6px; }
 QStatusBar { background: $window; border-top: 1px solid $border; }
 QStatusBar::item { border: none; }
 QStatusBar QLabel { color: $muted; font-size: 12px; padding: 0 4px; }
+QStatusBar QComboBox { background: transparent; border-color: transparent; font-size: 12px; min-height: 16px;
+  padding: 1px 5px; }
+QStatusBar QComboBox:hover { background: $hover; border-color: $border; }
+QStatusBar QComboBox:focus { border-color: $accent; }
+QStatusBar QPushButton { font-size: 12px; min-height: 16px; padding: 1px 8px; background: transparent;
+  border-color: transparent; }
+QStatusBar QPushButton:hover { background: $hover; border-color: $border; }
+QStatusBar QPushButton:focus { border-color: $accent; }
 QMenuBar { background: $window; padding: 2px 4px; }
 QMenuBar::item { background: transparent; padding: 4px 9px; border-radius: 5px; }
 QMenuBar::item:selected { background: $hover; }

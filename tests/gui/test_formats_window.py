@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from PySide6.QtCore import Qt
 
 from quantgui.engine.client import EngineClient
 from quantgui.gui.app import make_settings
@@ -12,7 +13,8 @@ from quantgui.gui.models.layers import VIOLATION_MARK
 from quantgui.results import Evaluation
 from quantgui.session.samples import read_samples
 from quantgui.session.session import Session
-from quantgui.spec.presets import find_preset, preset_config
+from quantgui.spec.presets import activation_spec, find_preset, preset_config, weight_spec
+from quantgui.spec.quantizer import LayerSpec
 
 pytestmark = pytest.mark.qt_log_ignore("This plugin does not support")
 PATIENCE = 60_000
@@ -86,6 +88,36 @@ def test_that_a_target_greys_marks_counts_and_is_remembered(window, qtbot, tmp_p
     session.set_config(preset_config(find_preset("W8A8"), session.summary.layers), "integers")
     assert panels.status.violations.isHidden()
     assert make_settings(tmp_path / "layout.ini").value("target") == "qnn"
+
+
+def test_that_the_target_can_be_chosen_without_a_selection_and_its_refusals_are_listed(window, qtbot) -> None:
+    session, panels = window.session, window.panels
+    status = panels.status
+    session.set_config(preset_config(find_preset("W8A8"), session.summary.layers), "integers")
+    session.set_specs({"/stem/stem.0/Conv": LayerSpec(weight_spec(3), activation_spec(8))}, "three bits")
+    session.select(())
+    assert status.target.isVisible()
+    window.actions_by_id["target"].trigger()
+    qtbot.waitUntil(lambda: status.target.view().isVisible())
+    status.target.hidePopup()
+    status.target.setCurrentText("QNN (Hexagon HTP)")
+    status.target.activated.emit(status.target.currentIndex())
+    assert session.target.name == "qnn"
+    # One truth, shown in two places.
+    assert panels.inspector.target.currentText() == status.target.currentText()
+    assert status.violations.text().startswith("1 layer")
+    assert "/stem/stem.0/Conv: QNN" in status.violations.toolTip()
+    qtbot.mouseClick(status.violations, Qt.MouseButton.LeftButton)
+    assert panels.model.rowCount() == 1
+    qtbot.mouseClick(status.violations, Qt.MouseButton.LeftButton)
+    assert panels.model.rowCount() == len(session.summary.layers)
+    qtbot.mouseClick(status.violations, Qt.MouseButton.LeftButton)
+    session.undo_stack.undo()
+    # Nothing is refused any more: all layers are seen again.
+    assert status.violations.isHidden()
+    assert panels.model.rowCount() == len(session.summary.layers)
+    session.close_network()
+    assert not status.target.isVisible()
 
 
 def test_that_settings_go_to_torchao_and_come_back_in_one_undo_step(window, qtbot, tmp_path) -> None:

@@ -41,6 +41,7 @@ from quantgui.gui.widgets.card import Card, Pages
 from quantgui.gui.widgets.labels import MetricLabel
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
 from quantgui.gui.widgets.state_page import StatePage
+from quantgui.gui.widgets.target_choice import TargetChoice
 from quantgui.results import LayerInfo, TensorError, WeightView
 from quantgui.session.edits import (
     FormatChoice,
@@ -149,8 +150,7 @@ class InspectorPanel(Card):
     def show_target(self, target: Target) -> None:
         """Grey what `target` does not run."""
         self._target = target
-        self.target.setCurrentIndex(next(i for i, each in enumerate(TARGETS) if each.name == target.name))
-        self.target.setToolTip("\n".join([self.tr("What the network is meant to run on."), *target_help(target)]))
+        self.target.show_target(target)
         if self._layers:
             self._show_refusals()
 
@@ -170,15 +170,8 @@ class InspectorPanel(Card):
         self.preset.setCurrentIndex(-1)
         self.preset.activated.connect(self._on_preset)
 
-        self.target = QComboBox()
-        self.target.setAccessibleName(self.tr("Target"))
-        self.target.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.target.setMinimumContentsLength(8)
-        for target in TARGETS:
-            self.target.addItem(target.title, target)
-            tip = "\n".join(target_help(target))
-            self.target.setItemData(self.target.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
-        self.target.activated.connect(lambda: self.target_chosen.emit(self.target.currentData()))
+        self.target = TargetChoice()
+        self.target.target_chosen.connect(self.target_chosen)
 
         integers = [Segment(c, format_text(c), format_words(c)) for c in WEIGHT_CHOICES if isinstance(c, IntFormat)]
         floats = [Segment(c, format_text(c), format_words(c)) for c in WEIGHT_CHOICES if not isinstance(c, IntFormat)]
@@ -200,6 +193,8 @@ class InspectorPanel(Card):
                 (PerBlock, self.tr("Blocks of"), self.tr("One scale for a block of channels × neighbours.")),
             ),
         )
+        # Beside it stands the size of a group: the row must fit beside a scroll bar in the narrowest inspector.
+        self.granularity.setMinimumContentsLength(5)
         self.granularity.activated.connect(self._on_granularity)
         self.group_size = self._count(GROUP_SIZES, DEFAULT_GROUP_SIZE, self.tr("Group size"))
         self.group_size.setToolTip(self.tr("Number of neighbours that share a scale; smaller is more exact."))
@@ -721,11 +716,6 @@ class InspectorPanel(Card):
 
     def _on_reset(self) -> None:
         self._edit(lambda _: LayerSpec(), self.tr("Keep {layers} float"))
-
-
-def target_help(target: Target) -> tuple[str, ...]:
-    """Return where the rules of a target come from, and what they leave open."""
-    return (target.source, *target.unknown)
 
 
 def _choice(spec: QuantizerSpec | None) -> FormatChoice:
