@@ -83,5 +83,21 @@ def data_size(value: float) -> str:
     return f"{value:.0f} B"
 
 
+def duration(seconds: float) -> str:
+    """Return a time as people say it; nothing is known of NaN.
+
+    >>> duration(0.4), duration(41.3), duration(200.0), duration(4000.0), duration(math.nan)
+    ('< 1 s', '41 s', '3 min 20 s', '1 h 6 min', '–')
+    """
+    if not math.isfinite(seconds):
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s" if whole else "< 1 s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def _three(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:.1f}"

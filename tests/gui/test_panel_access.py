@@ -14,6 +14,7 @@ from PySide6.QtCore import QEvent, Qt
 from PySide6.QtWidgets import QAbstractButton, QApplication, QComboBox, QLineEdit, QWidget
 from sens_examples import summary_of, table
 from sessions import data
+from training_examples import training_ready
 
 from quantgui.gui.panels.activations import ActivationsPanel
 from quantgui.gui.panels.channels import ChannelsPanel
@@ -23,8 +24,10 @@ from quantgui.gui.panels.graph import GraphPanel
 from quantgui.gui.panels.noise import NoisePanel
 from quantgui.gui.panels.sensitivity import SensitivityPanel
 from quantgui.gui.panels.trade_off import TradeOff, TradeOffPanel
+from quantgui.gui.panels.training import TrainingPanel
 from quantgui.gui.panels.weights import WeightsPanel
 from quantgui.gui.theme import apply_theme
+from quantgui.gui.training_words import Standing
 from quantgui.results import DataReport, Finding, RangeGrowth
 
 
@@ -52,6 +55,9 @@ def fill(panel: QWidget) -> None:
         case DataCheckPanel():
             panel.show_report(data_report())
             panel.show_layer(layer("conv1", input_tensor="in"))
+        case TrainingPanel():
+            panel.show_data(samples=500, has_labels=False)
+            panel.show_training(training_ready(400, notes=("The layer 'a' stays as it is.",)), Standing("running"))
         case TradeOffPanel():
             panel.show_trade_off(TradeOff(mix=frontier(network(2).layers, measured=(0, 5))))
         case ComparisonPanel():
@@ -74,6 +80,7 @@ PANELS = [
     TradeOffPanel,
     ComparisonPanel,
     SensitivityPanel,
+    TrainingPanel,
 ]
 each_panel = pytest.mark.parametrize("kind", PANELS, ids=lambda kind: kind.__name__)
 

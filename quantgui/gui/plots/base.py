@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QPointF, Qt, Signal
 from PySide6.QtGui import QColor, QFocusEvent, QKeyEvent, QPainter, QPen, QResizeEvent
@@ -13,6 +14,7 @@ from PySide6.QtWidgets import QWidget
 
 from quantgui.gui.numbers import MINUS
 from quantgui.gui.theme import AXIS_PIXELS, Tokens, current, theme_events, ui_font
+from quantgui.results import Array
 
 # Without the limit of 100 moves a second, which drops the last place of a quick drag or hover.
 pg.setConfigOptions(antialias=True, mouseRateLimit=-1)
@@ -323,6 +325,21 @@ def pen(color: QColor | str, width: float = 1.0, style: Qt.PenStyle = Qt.PenStyl
     """Return a pen whose width does not grow with the zoom."""
     result: QPen = pg.mkPen(color, width=width, style=style)
     return result
+
+
+def error_bars() -> pg.ErrorBarItem:
+    """Return error bars without ends, of no points yet."""
+    bars = pg.ErrorBarItem(x=np.zeros(1), y=np.zeros(1), height=np.zeros(1), beam=0.0)
+    bars.hide()
+    return bars
+
+
+def show_error_bars(bars: pg.ErrorBarItem, xs: Array, ys: Array, stderrs: Array) -> None:
+    """Show one standard error on both sides of points, (P,) each; an unknown error shows none."""
+    heights = 2 * np.nan_to_num(stderrs, posinf=0.0)
+    bars.setVisible(bool((heights > 0).any()))
+    if len(xs):
+        bars.setData(x=xs, y=ys, height=heights)
 
 
 def rounded_up(value: float, *, log: bool = False) -> float:

@@ -11,7 +11,7 @@ from PySide6.QtCore import QPoint, QPointF, Qt, Signal
 from PySide6.QtGui import QContextMenuEvent, QKeyEvent, QMouseEvent
 from PySide6.QtWidgets import QApplication, QWidget
 
-from quantgui.gui.plots.base import Plot, pen
+from quantgui.gui.plots.base import Plot, error_bars, pen, show_error_bars
 from quantgui.gui.theme import AXIS_PIXELS, Tokens, current, ui_font
 from quantgui.results import Array
 
@@ -111,14 +111,14 @@ class TradeOffPlot(Plot):
         self.restyle(current())
 
     def _make_items(self) -> None:
-        self._bars = _error_bars()
+        self._bars = error_bars()
         self._front = pg.PlotDataItem()
         self._dots = pg.ScatterPlotItem(size=7, pxMode=True)
         self._best = pg.ScatterPlotItem(size=8, pxMode=True)
         self._line = pg.PlotDataItem()
         self._steps = pg.ScatterPlotItem(size=4, pxMode=True)
         self._misses = pg.PlotDataItem(connect="pairs")
-        self._measured_bars = _error_bars()
+        self._measured_bars = error_bars()
         self._measured = pg.ScatterPlotItem(size=8, symbol="s", pxMode=True)
         self._present_line = pg.InfiniteLine(angle=90)
         self._chosen = pg.ScatterPlotItem(size=17, symbol="d", pxMode=True)
@@ -160,7 +160,7 @@ class TradeOffPlot(Plot):
         self._dots.setData(tried.costs[plain], tried.values[plain])
         self._best.setData(tried.costs[best], tried.values[best])
         self._front.setData(tried.costs[best], tried.values[best])
-        _set_bars(self._bars, tried.costs, tried.values, tried.stderrs)
+        show_error_bars(self._bars, tried.costs, tried.values, tried.stderrs)
         self._show_frontier(frontier)
         self._fit()
 
@@ -172,7 +172,7 @@ class TradeOffPlot(Plot):
         seen = np.isfinite(frontier.measured)
         costs, values = frontier.costs[seen], frontier.measured[seen]
         self._measured.setData(costs, values)
-        _set_bars(self._measured_bars, costs, values, frontier.stderrs[seen])
+        show_error_bars(self._measured_bars, costs, values, frontier.stderrs[seen])
         both = seen & known
         ends = np.column_stack([frontier.predicted[both], frontier.measured[both]]).ravel()
         self._misses.setData(np.repeat(frontier.costs[both], 2), ends)
@@ -424,19 +424,6 @@ class _PinLabel(pg.TextItem):
         self.setFont(ui_font(AXIS_PIXELS))
         self.setZValue(20)
         self.hide()
-
-
-def _error_bars() -> Any:
-    bars = pg.ErrorBarItem(x=np.zeros(1), y=np.zeros(1), height=np.zeros(1), beam=0.0)
-    bars.hide()
-    return bars
-
-
-def _set_bars(bars: Any, xs: Array, ys: Array, stderrs: Array) -> None:
-    heights = 2 * np.nan_to_num(stderrs, posinf=0.0)
-    bars.setVisible(bool((heights > 0).any()))
-    if len(xs):
-        bars.setData(x=xs, y=ys, height=heights)
 
 
 def _limit_line(angle: int) -> Any:
