@@ -117,8 +117,10 @@ def measure_sensitivity(
     if dataset.summary.samples == 0:
         raise DataError("There is nothing to compute: the data holds no samples.")
     work = _Work(executor, dataset, sweep, activations, metric, store, layers)
-    yield from work.weight_errors()
     try:
+        yield from work.first_ranking()
+        yield from work.weight_errors(work.columns)
+        yield work.table(complete=False)
         yield from work.measure()
     finally:
         executor.close_cuts()
@@ -182,17 +184,33 @@ class _Work:
 
     # --- first: the weights alone --------------------------------------------------------------------------------
 
-    def weight_errors(self) -> Iterator[Event]:
-        """Yield the error of each weight, the finest format first: it takes no search of ranges."""
+    def first_ranking(self) -> Iterator[Event]:
+        """Yield a ranking by the weights alone, then one that is measured: one candidate of each layer, few samples.
+
+        The finest format comes first, as its ranges need no search, and the middle one is measured, as it tells most.
+        Ranges of all other formats wait: on some networks they take longer to find than all this.
+        """
+        yield from self.weight_errors(self.columns[:1])
+        yield self.table(complete=False)
+        # A recurrent network goes through its samples in order, with a state of its own for each candidate.
+        if not self.dataset.carried and len(self.columns) > 1 and self.total > FIRST_SAMPLES:
+            middle = self.columns[len(self.columns) // 2]
+            yield from self.weight_errors([middle])
+            yield from self._measure_up_to(FIRST_SAMPLES, middle)
+            yield self.table(complete=False)
+
+    def weight_errors(self, columns: Sequence[Sequence[Key]]) -> Iterator[Event]:
+        """Yield the error of each weight, as far as it is not known, one column after the other."""
         if self.sweep.what == "activations":
             return
-        by_bits = sorted(self.sweep.specs, key=lambda spec: -(spec.weights.bits if spec.weights else 32))
-        for done, spec in enumerate(by_bits):
-            for index, layer in enumerate(self.layers):
-                yield Progress(done * len(self.layers) + index, len(self.keys), "Weight errors")
-                self.errors[layer.name, spec] = self._weight_error(layer, self.sweep.candidate(layer.name, spec))
-            yield SensitivityReady(self.sweep, self._candidates([(layer.name, spec) for layer in self.layers]))
-        yield self._table(complete=False)
+        for column in columns:
+            missing = [key for key in column if key not in self.errors]
+            for name, spec in missing:
+                yield Progress(len(self.errors), len(self.keys), "Weight errors")
+                candidate = self.sweep.candidate(name, spec)
+                self.errors[name, spec] = self._weight_error(self.executor.network.layers[name], candidate)
+            if missing:
+                yield SensitivityReady(self.sweep, self._candidates(missing))
 
     def _weight_error(self, layer: LayerInfo, spec: LayerSpec) -> float:
         if spec.weights is None or layer.read_only or not layer.finite:
@@ -214,7 +232,7 @@ class _Work:
         if self.store is not None:
             found = self.guessed.values.items()
             self.store.put_guesses((key[0], self.sweep.candidate(*key), values) for key, values in found)
-        yield self._table(complete=False)
+        yield self.table(complete=False)
 
     def _recalled_guesses(self) -> Proxies:
         """Return the guesses of an earlier run; none unless they are known for every candidate."""
@@ -225,14 +243,8 @@ class _Work:
 
     def measure(self) -> Iterator[Event]:
         """Yield numbers on few samples for all candidates, then on more where they are needed."""
-        # The first ranking should come early: it needs one candidate of each layer.
-        columns = list(self._columns().values())
-        # A recurrent network goes through its samples in order, with a state of its own for each candidate.
-        in_one = bool(self.dataset.carried)
-        if not in_one and len(columns) > 1 and self.total > FIRST_SAMPLES:
-            yield from self._measure_up_to(FIRST_SAMPLES, columns[len(columns) // 2])
-            yield self._table(complete=False)
         self.guessing = True
+        in_one = bool(self.dataset.carried)
         target = self.total if in_one or self.sweep.exact else min(LEAST_SAMPLES, self.total)
         active: Sequence[Key] = self.keys
         while active:
@@ -245,8 +257,8 @@ class _Work:
                 target = min(self.total, 2 * target)
                 active = self._worth_more(target)
             if active:
-                yield self._table(complete=False)
-        yield self._table(complete=True)
+                yield self.table(complete=False)
+        yield self.table(complete=True)
 
     @cached_property
     def _batch_size(self) -> int | None:
@@ -403,6 +415,12 @@ class _Work:
         """Return on how many batches, from the first, a candidate is known."""
         return next((i for i, place in enumerate(self.places) if place not in self.rows[key]), len(self.places))
 
+    @property
+    def columns(self) -> list[list[Key]]:
+        """The candidates of each format, the finest one first."""
+        bits = {key: -(key[1].weights.bits if key[1].weights else 32) for key in self.keys}
+        return sorted(self._columns().values(), key=lambda column: bits[column[0]])
+
     def _columns(self) -> dict[str, list[Key]]:
         columns: dict[str, list[Key]] = {}
         for key in self.keys:
@@ -495,7 +513,8 @@ class _Work:
             return [self.errors.get(key, math.nan) for key in keys]
         return [self.guessed.values.get(key, {}).get(proxy, math.nan) for key in keys]
 
-    def _table(self, *, complete: bool) -> Sensitivity:
+    def table(self, *, complete: bool) -> Sensitivity:
+        """Return all that is known."""
         candidates = self._candidates(self.keys)
         sign = 1 if self._higher_is_better else -1
         values = np.array([sign * each.value for each in candidates])

@@ -188,12 +188,16 @@ def test_that_a_ranking_comes_before_anything_runs_and_gets_better(tmp_path: Pat
     samples = [{c.format: c.samples for c in table.candidates} for table in tables]
     first = {"int3": 0, "int5": FIRST_SAMPLES, "int8": 0}
     guessed, every = (dict.fromkeys(first, count) for count in (0, 24))
-    assert samples == [guessed, first, first, every]
-    assert [table.complete for table in tables] == [False, False, False, True]
-    first, *_, last = tables
-    assert {label: len(order) for label, order in first.orders.items()} == {"int3": 3, "int5": 3, "int8": 3}
+    assert samples == [guessed, first, first, first, every]
+    assert [table.complete for table in tables] == [False, False, False, False, True]
+    first, measured, weighed, *_, last = tables
+    # The finest format needs no search of ranges, the middle one is measured before those of all others are found.
+    assert {label: len(order) for label, order in first.orders.items()} == {"int3": 0, "int5": 0, "int8": 3}
+    assert {label: len(order) for label, order in measured.orders.items()} == {"int3": 0, "int5": 3, "int8": 3}
+    assert {label: len(order) for label, order in weighed.orders.items()} == {"int3": 3, "int5": 3, "int8": 3}
     assert not any(place.certain for order in first.orders.values() for place in order)
-    assert all(math.isfinite(c.weight_sqnr_db) for c in first.candidates)
+    for table, known in ((first, {"int8"}), (measured, {"int8", "int5"}), (weighed, {"int8", "int5", "int3"})):
+        assert {c.format for c in table.candidates if math.isfinite(c.weight_sqnr_db)} == known
     for label, order in last.orders.items():
         column = {c.layer: c.value for c in last.candidates if c.format == label}
         assert [place.layer for place in order] == sorted(column, key=lambda layer: column[layer])
