@@ -33,6 +33,11 @@ def state_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "quantgui"
 
 
+def trained_folder() -> Path:
+    """Return the folder of trained weights (`spec.trained_files`); it need not exist."""
+    return state_folder() / "trained"
+
+
 def engine_log() -> Path:
     """Return the file into which the engine process writes its warnings and errors."""
     return state_folder() / "engine.log"

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 
 from quantgui.analysis.tensorrt import in_front_of_operators
+from quantgui.analysis.weight_grids import bias_values, trained_layer, weight_grid, weight_values
 from quantgui.errors import DataError
 from quantgui.network.network import Network
 from quantgui.network.simulation import Override, Simulation, TensorQuantizer
@@ -29,7 +30,6 @@ from quantgui.numerics.affine import (
     fake_quantize,
     fake_quantize_with,
     quantize_groups,
-    weight_qparams,
 )
 from quantgui.numerics.levels import nearest_levels
 from quantgui.numerics.minifloat import round_to_format
@@ -76,6 +76,7 @@ def build_simulation(
 
     Raises:
         DataError: `config` quantizes an activation that `activations` does not hold.
+        NetworkError, SpecError: `config` names trained weights that cannot be had, or do not fit.
     """
     quantizers = quantizers_for(network, config, activations, ranges)
     biases = plan_biases(network, config, quantizers)
@@ -88,6 +89,10 @@ def build_simulation(
     }
     for name, plan in biases.items():
         overrides[name] = Override(plan, functools.partial(_bias_values, network, plan))
+    for name, (layer, spec) in trained_biases(network, config).items():
+        if name not in biases:
+            key = ("trained", name, layer.name, spec.range_estimator)
+            overrides[name] = Override(key, functools.partial(bias_values, network, name, layer, spec))
     if loaded is not None:
         overrides = {name: _remembered(override, loaded) for name, override in overrides.items()}
     return Simulation(overrides, quantizers)
@@ -115,7 +120,8 @@ def encode_layer(network: Network, layer: LayerInfo, spec: QuantizerSpec, bias: 
 
     `bias` is the plan of the layer's bias if it has one (`plan_biases`): see `layer_qparams`.
     """
-    return encode(network.weight(layer), spec, layer.channel_axis, layer_qparams(network, layer, spec, bias))
+    qparams = layer_qparams(network, layer, spec, bias)
+    return encode(weight_values(network, layer, spec), spec, layer.channel_axis, qparams)
 
 
 def layer_qparams(network: Network, layer: LayerInfo, spec: QuantizerSpec, bias: BiasPlan | None = None) -> QParams:
@@ -124,12 +130,13 @@ def layer_qparams(network: Network, layer: LayerInfo, spec: QuantizerSpec, bias:
     Channels that training has left with hardly any weight have scales so small that ``bias / (input scale * scale)``
     leaves int32. A larger scale costs them nothing: their weights add less than a step of the output.
     """
-    qparams = weight_qparams(network.weight(layer), spec, layer.channel_axis)
+    qparams = weight_grid(network, layer, spec)
     if bias is None:
         return qparams
     least = np.zeros(1)
     for name, input_scale in bias.of_layer:
-        magnitude = np.abs(network.constants[name].astype(np.float64)).reshape(bias.groups, -1).max(0)
+        values = bias_values(network, name, layer, spec)
+        magnitude = np.abs(values.astype(np.float64)).reshape(bias.groups, -1).max(0)
         least = np.maximum(least, magnitude / (float(np.float32(input_scale)) * _LARGEST_CODE))
     scale = np.maximum(qparams.scale, least.max() if qparams.scale.size == 1 else least).astype(np.float32)
     # Scales as they are do not change; a power of two becomes the next larger one.
@@ -151,12 +158,12 @@ def quantized_weight(
     values = network.constants[name]
     (first, first_spec), *_ = parts.items()
     if first.rows is None:
-        weight = network.weight(first)
         plan = (biases or {}).get(first)
         if plan is None:
             out = fake_quantized(network, first, first_spec, {} if grids is None else grids)
         else:
             qparams = layer_qparams(network, first, first_spec, plan)
+            weight = weight_values(network, first, first_spec)
             out, _ = fake_quantize_with(weight, first_spec, qparams, first.channel_axis)
         return out.astype(values.dtype, copy=False)
     out = np.array(values, np.float32)
@@ -175,11 +182,11 @@ def fake_quantized(
 
     `out` is filled and returned if given.
     """
-    weight = network.weight(layer)
+    weight = weight_values(network, layer, spec)
     if isinstance(spec.format, FloatFormat):
         return fake_quantize(weight, spec, layer.channel_axis, out=out)[0]
     if (layer.name, spec) not in grids:
-        grids[layer.name, spec] = weight_qparams(weight, spec, layer.channel_axis)
+        grids[layer.name, spec] = weight_grid(network, layer, spec)
     return fake_quantize_with(weight, spec, grids[layer.name, spec], layer.channel_axis, out=out)[0]
 
 
@@ -461,7 +468,8 @@ def encode_bias(network: Network, plan: BiasPlan) -> BiasEncoding:
     weight = layer_qparams(network, plan.layer, plan.spec, plan)
     scale = np.float32(plan.input_scale) * weight.scale
     scale = np.maximum(np.tile(scale, plan.groups) if scale.size > 1 else scale, np.float32(SMALLEST_SCALE))
-    codes = np.rint(network.constants[plan.bias].astype(np.float64) / scale)
+    values = bias_values(network, plan.bias, plan.layer, plan.spec)
+    codes = np.rint(values.astype(np.float64) / scale)
     clipped = int(np.count_nonzero((codes < _INT32.min) | (codes > _INT32.max)))
     return BiasEncoding(np.clip(codes, _INT32.min, _INT32.max).astype(np.int32), scale, clipped)
 
@@ -469,6 +477,25 @@ def encode_bias(network: Network, plan: BiasPlan) -> BiasEncoding:
 def decode_bias(encoding: BiasEncoding) -> Array:
     """Return the values of an int32 bias, float32, as DequantizeLinear computes them."""
     return np.asarray(encoding.codes.astype(np.float32) * encoding.scale, np.float32)
+
+
+def trained_biases(network: Network, config: QuantConfig) -> dict[str, tuple[LayerInfo, QuantizerSpec]]:
+    """Return the biases that training has changed, by the name of their initializer: whose they are, under which spec.
+
+    Raises:
+        NetworkError, SpecError: `config` names trained weights that cannot be had, or do not fit.
+    """
+    found: dict[str, tuple[LayerInfo, QuantizerSpec]] = {}
+    for layer in network.summary.layers:
+        spec = weight_spec(layer, config)
+        trained = None if spec is None else trained_layer(network, layer, spec)
+        if spec is None or trained is None:
+            continue
+        for name in trained.biases:
+            # A piece of a network holds the biases of its own nodes only.
+            if name in network.constants or network.whole is None:
+                found.setdefault(name, (layer, spec))
+    return found
 
 
 def _has_kernel_weights(spec: QuantizerSpec) -> bool:

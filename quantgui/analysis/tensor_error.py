@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from quantgui.analysis.weight_grids import trained_layer, weight_grid, weight_values
 from quantgui.network.network import Network
-from quantgui.numerics.affine import fake_quantize, measure_weight
+from quantgui.numerics.affine import WeightMeasurement, fake_quantize, measure_weight
 from quantgui.numerics.error_curve import has_curve, weight_curve
 from quantgui.numerics.groups import as_matrix
 from quantgui.numerics.levels import covered_range, quantized_levels
@@ -63,7 +64,7 @@ def view_weight(
     whole, channels = statistics[layer]
     applied = spec if _is_editable(info) else None
     weight = _finite_weight(network, info)
-    measured = measure_weight(weight, applied, info.channel_axis)
+    measured = _measured(network, info, applied)
     low, high = whole.minimum, whole.maximum
     qparams, levels = measured.qparams, np.zeros(0)
     if applied is not None and qparams.scale.size:
@@ -101,8 +102,20 @@ def weight_errors(network: Network, specs: Mapping[str, QuantizerSpec | None]) -
     for layer, spec in specs.items():
         info = network.layers[layer]
         applied = spec if _is_editable(info) else None
-        _, error = fake_quantize(_finite_weight(network, info), applied, info.channel_axis)
+        if applied is not None and trained_layer(network, info, applied) is not None:
+            error = _measured(network, info, applied).error
+        else:
+            _, error = fake_quantize(_finite_weight(network, info), applied, info.channel_axis)
         yield WeightErrorReady(layer, spec, error)
+
+
+def _measured(network: Network, layer: LayerInfo, spec: QuantizerSpec | None) -> WeightMeasurement:
+    """Return error and histograms of a weight under `spec`; the error of trained weights is that against float ones."""
+    weight = _finite_weight(network, layer)
+    if spec is None or trained_layer(network, layer, spec) is None:
+        return measure_weight(weight, spec, layer.channel_axis)
+    values, given = weight_values(network, layer, spec), weight_grid(network, layer, spec)
+    return measure_weight(weight, spec, layer.channel_axis, values=values, given=given)
 
 
 def weight_statistics(network: Network, layer: LayerInfo) -> tuple[TensorStatistics, ChannelStatistics]:

@@ -121,7 +121,7 @@ def _cut_out(executor: Executor, layer: LayerInfo, batch: Batch) -> tuple[Networ
         layers=(replace(layer, users=(layer.node,)),),
         nodes=(),
     )
-    return Network(summary, model, constants), feeds
+    return Network(summary, model, constants, whole=network), feeds
 
 
 def _info(name: str, value: Array) -> onnx.ValueInfoProto:

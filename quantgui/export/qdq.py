@@ -23,9 +23,11 @@ from quantgui.analysis.simulation import (
     plan_biases,
     quantizers_for,
     seen_quantizer,
+    trained_biases,
     weight_spec,
 )
 from quantgui.analysis.tensorrt import in_front_of_operators
+from quantgui.analysis.weight_grids import bias_values, trained_layer, weight_values
 from quantgui.errors import DataError, ExportError, NetworkError
 from quantgui.export.files import refuse_source, write_network
 from quantgui.export.lookup import needs_lookup
@@ -73,6 +75,7 @@ def export_qdq(
     Raises:
         ExportError: the formats need operators that this network cannot have, or the file cannot be written.
         DataError: `config` quantizes an activation that `activations` does not hold.
+        NetworkError, SpecError: `config` names trained weights that cannot be had, or do not fit.
     """
     path = Path(path)
     refuse_source(path, Path(network.summary.path))
@@ -102,6 +105,9 @@ def export_qdq(
     for name, plan in biases.items():
         yield Progress(len(stored), total, "Quantizing biases")
         stored[name] = _store_bias(network, plan, names)
+    for name, (layer, own) in trained_biases(network, config).items():
+        if name not in biases:
+            stored[name] = StoredWeight((), (initializer(name, bias_values(network, name, layer, own)),), 1)
     opset = max([each.opset for each in stored.values()] + [_opset_of_quantizers(quantizers)], default=1)
     yield Progress(total - 2, total, "Building the network")
     model = raise_opset(network.skeleton, opset)
@@ -178,9 +184,9 @@ def _rows(values: Array, start: int, stop: int | None) -> Array:
 
 
 def _part(network: Network, layer: LayerInfo, spec: QuantizerSpec | None, biases: Mapping[str, BiasPlan]) -> Part:
-    values = network.weight(layer)
     if spec is None:
-        return Part(None, values, layer.channel_axis)
+        return Part(None, network.weight(layer), layer.channel_axis)
+    values = weight_values(network, layer, spec)
     if isinstance(spec.format, FloatFormat):
         if spec.format.name == "float16":
             return Part(spec, to_float16(values), layer.channel_axis)
@@ -191,7 +197,8 @@ def _part(network: Network, layer: LayerInfo, spec: QuantizerSpec | None, biases
     if qparams.levels is not None:
         return Part(spec, encoded.codes, layer.channel_axis, levels=qparams.levels.reshape(*grid, -1))
     scale, zero_point = (x.reshape(grid) for x in (qparams.scale, qparams.zero_point))
-    double = _double_scales(values, spec, layer, qparams) if spec.double_quantization else None
+    trained = trained_layer(network, layer, spec) is not None
+    double = _double_scales(values, spec, layer, qparams) if spec.double_quantization and not trained else None
     return Part(spec, encoded.codes, layer.channel_axis, scale, zero_point, double_scales=double)
 
 

@@ -9,13 +9,16 @@ weight, and weights of any size can stay memory-mapped.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import onnx
 
+from quantgui.network.files import let_go
+from quantgui.network.trained import TrainedState, TrainedStates
 from quantgui.results import Array, LayerInfo, NetworkSummary
 
 INLINE_BYTES = 1024
@@ -31,16 +34,44 @@ class Network:
         skeleton: the folded graph with the original opset; large initializers declared external (see module).
         constants: values of *all* initializers of the skeleton by name, float32 where they are float (float16 and
             float64 weights keep their type).
+        whole: the network that this one is a piece of, if it is.
+        states: weights that training has left for it.
     """
 
     summary: NetworkSummary
     skeleton: onnx.ModelProto
     constants: Mapping[str, Array]
+    whole: Network | None = None
+    states: TrainedStates = field(default_factory=TrainedStates)
 
     @cached_property
     def layers(self) -> Mapping[str, LayerInfo]:
         """Layers by name, in the order of the table."""
         return {layer.name: layer for layer in self.summary.layers}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all layers, with the values of their weights; that of the whole network for a piece of one."""
+        if self.whole is not None:
+            return self.whole.fingerprint
+        digest = hashlib.blake2b(digest_size=16)
+        for layer in self.summary.layers:
+            digest.update(repr((layer.name, layer.weight, layer.rows, layer.shape, layer.channel_axis)).encode())
+        for name in sorted({layer.weight for layer in self.summary.layers}):
+            values = as_contiguous(self.constants[name])
+            digest.update(repr((name, values.dtype.str, values.shape)).encode())
+            digest.update(values.reshape(-1).view(np.uint8).data)
+            let_go(values)
+        return digest.hexdigest()
+
+    def trained(self, state: str) -> TrainedState:
+        """Return the weights that training has left under the name `state`.
+
+        Raises:
+            NetworkError: they are not there, damaged, or of another network.
+        """
+        states = self.states if self.whole is None else self.whole.states
+        return states.get(state, self.fingerprint)
 
     def weight(self, layer: LayerInfo) -> Array:
         """Return the layer's values in the shape `layer.shape`; a view, not to be written to."""

@@ -189,26 +189,42 @@ def fake_quantize_with(
     return _fake_quantized(x, spec, qparams, channel_axis, out)
 
 
-def measure_weight(x: Array, spec: QuantizerSpec | None, channel_axis: int, *, bins: int = 512) -> WeightMeasurement:
-    """Return error and histograms of a weight under `spec`, without making the quantized weight."""
+def measure_weight(
+    x: Array,
+    spec: QuantizerSpec | None,
+    channel_axis: int,
+    *,
+    bins: int = 512,
+    values: Array | None = None,
+    given: QParams | None = None,
+) -> WeightMeasurement:
+    """Return error and histograms of a weight under `spec`, without making the quantized weight.
+
+    Args:
+        x: the weight.
+        spec: how it is quantized, None for not at all.
+        channel_axis: axis of its channels.
+        bins: of the histograms.
+        values: what is quantized instead of `x`, such as trained weights; the error is that against `x`.
+        given: the grids, where they are not those that `spec` estimates.
+    """
     granularity = PerTensor() if spec is None or isinstance(spec.format, FloatFormat) else spec.granularity
     if needs_reordering(x.shape, channel_axis, granularity):
+        values = None if values is None else np.ascontiguousarray(as_matrix(values, channel_axis))
         x, channel_axis = np.ascontiguousarray(as_matrix(x, channel_axis)), 0
-    ends = weight_ranges(x, QuantizerSpec(granularity=granularity, range_estimator=MinMax()), channel_axis)
-    qparams = _NO_QPARAMS
-    if spec is not None and not isinstance(spec.format, FloatFormat | CodebookFormat) and _is_min_max(spec):
-        # These ranges are at hand; any other is estimated.
-        qparams = _grids(ends, spec, spec.format)
-    elif spec is not None and not isinstance(spec.format, FloatFormat):
-        qparams = weight_qparams(x, spec, channel_axis)
+    minmax = QuantizerSpec(granularity=granularity, range_estimator=MinMax())
+    ends = weight_ranges(x if values is None else values, minmax, channel_axis)
+    qparams = _measured_grids(x, spec, channel_axis, ends) if given is None else given
     rounding = rounding_of(x.shape, spec, qparams, channel_axis)
-    source = as_box(x, channel_axis)
+    source, quantized_source = as_box(x, channel_axis), as_box(x if values is None else values, channel_axis)
     low, high, reach = rounding.bounds(*ends)
+    if values is not None:
+        reach += float(np.abs(values - x).max(initial=0.0))
     edges, error_edges = _edges(low, high, bins), _edges(-reach, reach, bins | 1)
 
     def measure(piece: Piece) -> tuple[_Sums, Array, Array]:
         part = as_float32(piece.take(source))
-        quantized, clipped = rounding.quantized(part, piece)
+        quantized, clipped = rounding.quantized(as_float32(piece.take(quantized_source)), piece)
         counts = _binned(quantized, edges)
         error = np.subtract(part, quantized)
         return _Sums.by_channel(part, error, clipped, piece), counts, _binned(error, error_edges)
@@ -230,6 +246,16 @@ def measure_weight(x: Array, spec: QuantizerSpec | None, channel_axis: int, *, b
     )
 
 
+def _measured_grids(x: Array, spec: QuantizerSpec | None, channel_axis: int, ends: tuple[Array, Array]) -> QParams:
+    """Return the grids of a weight whose extremes are known."""
+    if spec is None or isinstance(spec.format, FloatFormat):
+        return _NO_QPARAMS
+    if isinstance(spec.range_estimator, MinMax) and not isinstance(spec.format, CodebookFormat):
+        # These ranges are at hand; any other is estimated.
+        return _grids(ends, spec, spec.format)
+    return weight_qparams(x, spec, channel_axis)
+
+
 def activation_qparams(statistics: TensorStatistics, spec: QuantizerSpec, extrema: Extrema | None = None) -> QParams:
     """Return the scale and zero point, (1,), of a tensor from its statistics.
 
@@ -248,10 +274,6 @@ def activation_qparams(statistics: TensorStatistics, spec: QuantizerSpec, extrem
 
 _NOT_A_NUMBER = "The weight holds values that are not numbers; leave it float."
 _NO_QPARAMS = QParams(np.empty(0, np.float32), np.empty(0, np.int32))
-
-
-def _is_min_max(spec: QuantizerSpec) -> bool:
-    return isinstance(spec.range_estimator, MinMax)
 
 
 def _grids(ranges: tuple[Array, Array], spec: QuantizerSpec, fmt: IntFormat | UnevenFormat) -> QParams:

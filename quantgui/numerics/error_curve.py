@@ -34,6 +34,7 @@ from quantgui.spec.quantizer import (
     QuantizerSpec,
     RangeEstimator,
     SampleMean,
+    Trained,
     TwoSidedPercentile,
 )
 
@@ -71,8 +72,11 @@ _FROM_SAMPLES: tuple[RangeEstimator, ...] = (MovingAverage(), SampleMean())
 
 
 def has_curve(spec: QuantizerSpec | None) -> bool:
-    """Return whether the error depends on a clipping limit; codebooks and 16-bit floats have none."""
-    return spec is not None and spec.has_scale
+    """Return whether the error depends on a clipping limit; codebooks and 16-bit floats have none.
+
+    That of trained weights, each of which has found its place on its grid, says nothing about another grid.
+    """
+    return spec is not None and spec.has_scale and not isinstance(spec.range_estimator, Trained)
 
 
 def thresholds_of(statistics: TensorStatistics, points: int = POINTS) -> Array:

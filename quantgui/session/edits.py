@@ -14,11 +14,13 @@ from quantgui.results import LayerInfo
 from quantgui.spec.formats import CodebookFormat, FloatFormat, Format, IntFormat
 from quantgui.spec.granularity import Granularity, PerChannel, PerTensor
 from quantgui.spec.presets import activation_spec, usual_weight_spec, weight_spec
-from quantgui.spec.quantizer import BLOCK_FORMATS, HalfQuadratic, LayerSpec, MinMax, QuantizerSpec
+from quantgui.spec.quantizer import BLOCK_FORMATS, HalfQuadratic, LayerSpec, MinMax, QuantizerSpec, Trained
 
 SpecEdit = Callable[[LayerSpec], LayerSpec]
 
-Adaptation = Literal["symmetric", "asymmetric", "min-max", "no full range", "float32 scales", "once", "per channel"]
+Adaptation = Literal[
+    "symmetric", "asymmetric", "min-max", "no full range", "float32 scales", "once", "per channel", "untrained"
+]
 """What gave way to a choice of the user."""
 
 FormatChoice = Format | str | None
@@ -41,6 +43,8 @@ def adapted(spec: QuantizerSpec, **chosen: Any) -> tuple[QuantizerSpec, tuple[Ad
             gave_way.append(words)
 
     fmt = values["format"]
+    if _outdates_training(spec, chosen):
+        give_way("range_estimator", weight_spec(fmt.bits).range_estimator, "untrained")
     if not isinstance(fmt, IntFormat):
         give_way("symmetric", True, "symmetric")
         give_way("full_range", False, "no full range")
@@ -55,6 +59,12 @@ def adapted(spec: QuantizerSpec, **chosen: Any) -> tuple[QuantizerSpec, tuple[Ad
         give_way("range_estimator", MinMax(), "min-max")
     _fit_scales(values, chosen, give_way)
     return QuantizerSpec(**values), tuple(gave_way)
+
+
+def _outdates_training(spec: QuantizerSpec, chosen: dict[str, Any]) -> bool:
+    """Return whether a choice leaves trained weights behind, which hold for what they were trained under alone."""
+    changes = any(getattr(spec, name) != value for name, value in chosen.items())
+    return isinstance(spec.range_estimator, Trained) and "range_estimator" not in chosen and changes
 
 
 def _fit_scales(
@@ -97,7 +107,7 @@ def with_weight_format(spec: LayerSpec, chosen: FormatChoice) -> LayerSpec:
     ternary = old.format.bits == 2 and old.format.narrow_range
     narrow = chosen.narrow_range or (old.format.narrow_range and not ternary)
     fmt = replace(old.format, bits=chosen.bits, signed=old.format.signed and chosen.signed, narrow_range=narrow)
-    return replace(spec, weights=replace(old, format=fmt))
+    return replace(spec, weights=adapted(old, format=fmt)[0])
 
 
 def with_activation_format(spec: LayerSpec, chosen: Format | None) -> LayerSpec:
@@ -142,7 +152,7 @@ def with_narrow_range(spec: QuantizerSpec, *, narrow: bool) -> QuantizerSpec:
     """Return `spec` with or without the lowest code."""
     if not isinstance(spec.format, IntFormat):
         return spec
-    return replace(spec, format=replace(spec.format, narrow_range=narrow))
+    return adapted(spec, format=replace(spec.format, narrow_range=narrow))[0]
 
 
 def fitting(layer: LayerInfo, spec: LayerSpec) -> LayerSpec:

@@ -14,6 +14,7 @@ from quantgui.engine.requests import (
     ViewWeight,
     WeightErrors,
 )
+from quantgui.numerics.error_curve import has_curve
 from quantgui.results import DataReport, LayerInfo, NetworkSummary
 from quantgui.session.results_store import ResultStore
 from quantgui.spec.config import QuantConfig
@@ -61,8 +62,7 @@ def _look(situation: Situation, store: ResultStore) -> Wanted | None:
     editable = layer.finite and not layer.read_only
     spec = situation.config.spec_for(layer.name).weights if editable else None
     view = store.view(layer.name, spec)
-    has_curve = spec is not None and spec.has_scale
-    if view is not None and (view.curve is not None or not has_curve):
+    if view is not None and (view.curve is not None or not has_curve(spec)):
         return None
     return Wanted("look", ViewWeight(layer.name, spec), Priority.LOOK)
 

@@ -18,6 +18,7 @@ from quantgui.spec.quantizer import (
     MinMax,
     QuantizerSpec,
     RangeEstimator,
+    Trained,
 )
 
 
@@ -45,6 +46,17 @@ def weight_spec(
     """Return the usual weight quantizer: signed, symmetric, per channel; least squared error below 8 bits."""
     estimator = range_estimator or (MinMax() if bits >= 8 else LeastSquaredError())
     return QuantizerSpec(IntFormat(bits), True, granularity or PerChannel(), estimator)
+
+
+def without_training(spec: QuantizerSpec) -> QuantizerSpec:
+    """Return `spec` with the usual estimator of its range where trained weights were used, which hold for nothing else.
+
+    >>> without_training(QuantizerSpec(IntFormat(2), range_estimator=Trained("0123abcd"))).range_estimator
+    LeastSquaredError()
+    """
+    if not isinstance(spec.range_estimator, Trained):
+        return spec
+    return replace(spec, range_estimator=weight_spec(spec.bits).range_estimator)
 
 
 def usual_weight_spec(fmt: Format) -> QuantizerSpec:

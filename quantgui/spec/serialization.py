@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, assert_never
 
 from quantgui.errors import SpecError
+from quantgui.paths import trained_folder
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import CodebookFormat, FloatFormat, Format, IntFormat, parse_format
 from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
@@ -37,6 +38,7 @@ from quantgui.spec.quantizer import (
     Trained,
     TwoSidedPercentile,
 )
+from quantgui.spec.trained_files import copy_states
 
 VERSION = 1
 
@@ -71,12 +73,20 @@ def config_from_json(value: object) -> QuantConfig:
 
 
 def save_config(config: QuantConfig, path: Path) -> None:
-    """Write `config` to `path`; an existing file is replaced only by a whole new one."""
+    """Write `config` to `path`, and the trained weights it uses beside it.
+
+    An existing file is replaced only by a whole new one.
+
+    Raises:
+        SpecError: the folder cannot be written.
+    """
+    require_writable(path)
+    copy_states(config, trained_folder(), path.parent)
     write_text_atomically(path, json.dumps(config_to_json(config), indent=2) + "\n")
 
 
 def load_config(path: Path) -> QuantConfig:
-    """Read the configuration at `path`.
+    """Read the configuration at `path`; trained weights that lie beside it are known from then on.
 
     Raises:
         SpecError: the file cannot be read, is no JSON, or describes no configuration.
@@ -88,7 +98,9 @@ def load_config(path: Path) -> QuantConfig:
         raise SpecError(f"Cannot read the configuration '{path}': {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise SpecError(f"'{path.name}' is no JSON file: {error}.") from error
-    return config_from_json(value)
+    config = config_from_json(value)
+    copy_states(config, path.parent, trained_folder())
+    return config
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ from quantgui.spec.quantizer import (
     BLOCK_FORMATS,
     HalfQuadratic,
     LayerSpec,
+    LeastSquaredError,
     QuantizerSpec,
 )
 from quantgui.spec.targets import TARGETS, Target
@@ -623,9 +624,10 @@ class InspectorPanel(Card):
 
     def _given_way(self, old: QuantizerSpec, new: QuantizerSpec, chosen: str) -> list[str]:
         """Return words for what changed beside the field `chosen`."""
+        searched = isinstance(new.range_estimator, LeastSquaredError)
         words = {
             "symmetric": self.tr("symmetric") if new.symmetric else self.tr("asymmetric"),
-            "range_estimator": self.tr("min–max"),
+            "range_estimator": self.tr("least squared error") if searched else self.tr("min–max"),
             "granularity": self.tr("per channel"),
             "full_range": self.tr("without full range"),
             "scale_format": self.tr("float32 scales"),

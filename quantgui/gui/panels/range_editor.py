@@ -22,6 +22,7 @@ from quantgui.spec.quantizer import (
     QuantizerSpec,
     RangeEstimator,
     SampleMean,
+    Trained,
     TwoSidedPercentile,
 )
 
@@ -48,6 +49,17 @@ class Choice(QComboBox):
     def show_value(self, value: object) -> None:
         index = next((i for i in range(self.count()) if self.itemData(i) == value), -1)
         self.setCurrentIndex(index)
+
+    def offer(self, value: object, text: str, explanation: str, *, offered: bool) -> None:
+        """Add a choice at the end, or take it away."""
+        place = next((i for i in range(self.count()) if self.itemData(i) == value), -1)
+        if offered and place < 0:
+            self.addItem(text, value)
+            self._help.append(explanation)
+            self.setItemData(self.count() - 1, explanation, Qt.ItemDataRole.ToolTipRole)
+        elif place >= 0 and not offered:
+            self.removeItem(place)
+            del self._help[place]
 
     def show_refusals(self, reasons: Mapping[object, str]) -> None:
         """Grey the choices that have a reason in `reasons`."""
@@ -137,6 +149,13 @@ class RangeEditor(QWidget):
         if view_range is not None:
             self._view_range = view_range
         kinds = {type(estimator) for estimator in estimators}
+        self.kind.offer(
+            Trained,
+            self.tr("Trained"),
+            self.tr("Values and scales as training left them; any other choice leaves them."),
+            # Nobody but training can set it.
+            offered=kinds == {Trained},
+        )
         self.kind.show_value(next(iter(kinds)) if len(kinds) == 1 else MIXED)
         self._shown = next(iter(estimators)) if len(estimators) == 1 else None
         self.percentile.setVisible(kinds == {Percentile})
@@ -183,7 +202,7 @@ class RangeEditor(QWidget):
 
     def _on_kind(self) -> None:
         kind = self.kind.currentData()
-        if kind is None or kind is type(self._shown):
+        if kind is None or kind is Trained or kind is type(self._shown):
             return
         low, high = self._view_range
         estimator = FixedRange(min(low, 0.0), max(high, 0.0)) if kind is FixedRange else kind()
