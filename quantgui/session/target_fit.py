@@ -11,6 +11,7 @@ from quantgui.spec.formats import FloatFormat, IntFormat, MinifloatFormat
 from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
 from quantgui.spec.presets import activation_spec, weight_spec
 from quantgui.spec.quantizer import BLOCK_FORMATS, LayerSpec, QuantizerSpec
+from quantgui.spec.sweep import Sweep
 from quantgui.spec.targets import Target
 
 _E4M3 = QuantizerSpec(MinifloatFormat(4, 3), granularity=PerTensor())
@@ -49,6 +50,25 @@ def weights_refusal(
 def activations_refusal(target: Target, layers: Iterable[LayerInfo], activations: QuantizerSpec | None) -> str:
     """Return why `target` runs `activations` in none of `layers`, whatever weights are beside them; else empty."""
     return _refusal(target, layers, [LayerSpec(weights, activations) for weights in _WEIGHTS])
+
+
+def sweep_refusals(target: Target, layers: Iterable[LayerInfo], sweep: Sweep) -> dict[LayerSpec, str]:
+    """Return why `target` runs a candidate of `sweep` in none of its layers, for each spec of which that is so.
+
+    Unlike a choice that something else may be put beside, a candidate is all that a layer gets.
+    """
+    if not target.runs:
+        return {}
+    known = tuple(layers)
+    swept = set(sweep.swept(known))
+    kinds = dict.fromkeys((layer.op, layer.quantizes_activations) for layer in known if layer.name in swept)
+    reasons = {}
+    for spec in sweep.specs:
+        candidate = sweep.candidate("", spec)
+        found = [target.refusal(op, candidate, quantizes_activations=able) for op, able in kinds]
+        if found and None not in found:
+            reasons[spec] = next(filter(None, found))
+    return reasons
 
 
 def _granularities(spec: QuantizerSpec) -> Iterator[QuantizerSpec]:

@@ -20,6 +20,7 @@ from quantgui.spec.mix import HEADLINE_METRIC
 from quantgui.spec.presets import activation_spec, weight_spec
 from quantgui.spec.quantizer import LayerSpec
 from quantgui.spec.sweep import bits_specs
+from quantgui.spec.targets import find_target
 
 SCALES = {kind: CostScale(kind, 8e6, 8e6) for kind in ("bytes", "bops")} | {"latency": CostScale("latency", 1.0, 1.0)}
 
@@ -155,6 +156,35 @@ def test_that_bit_operations_are_counted_as_the_search_counts_them(kinds) -> Non
 
 
 # --- the dialog --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "what"),
+    [("simulation", "weights"), ("qnn", "weights"), ("qnn", "both"), ("litert", "both"), ("mcu-int8", "weights")],
+)
+def test_that_bits_the_target_refuses_are_greyed_with_the_reason_and_not_asked_for(
+    controls, qtbot, target, what
+) -> None:
+    layers = (layer("conv1"), layer("conv2"))
+    controls.show_target(find_target(target), layers)
+    qtbot.mouseClick(controls.what.button(what), Qt.MouseButton.LeftButton)
+    # Found anew, layer by layer, by the rules themselves.
+    able = {
+        each
+        for each in range(2, 9)
+        for spec in [LayerSpec(weight_spec(each), activation_spec(each) if what == "both" else None)]
+        if any(find_target(target).refusal(x.op, spec, quantizes_activations=True) is None for x in layers)
+    }
+    for each in range(2, 9):
+        button = controls.bits.button(each)
+        assert button.isEnabled() == (each in able)
+        assert ("does not run" in button.toolTip()) == (each not in able)
+    question = controls.asked()
+    assert (set() if question is None else {spec.weights.bits for spec in question.specs}) == able
+    assert controls.refusal.isHidden() == bool(able)
+    # What was switched on comes back with a target that runs it.
+    controls.show_target(find_target("simulation"), layers)
+    assert {spec.weights.bits for spec in controls.asked().specs} == set(range(2, 9))
 
 
 def test_that_the_dialog_says_what_is_missing_and_offers_it(qtbot) -> None:

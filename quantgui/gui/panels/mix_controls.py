@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,9 +14,12 @@ from quantgui.gui.mix_words import CostScale
 from quantgui.gui.quality import metric_name
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
 from quantgui.gui.widgets.toggles import ToggleButtons
+from quantgui.results import LayerInfo
+from quantgui.session.target_fit import sweep_refusals
 from quantgui.spec.mix import HEADLINE_METRIC, CostKind, Mix
 from quantgui.spec.quantizer import LayerSpec
 from quantgui.spec.sweep import SHARES, SWEPT_BITS, Sweep, What, bits_specs
+from quantgui.spec.targets import TARGETS, Target
 
 LimitKind = Literal["share", "bytes", "sqnr", "loss", "bops", "latency", "none"]
 DEFAULT_SAMPLES = 64
@@ -87,6 +90,8 @@ class MixControls(QWidget):
         self._scales: dict[CostKind, CostScale] = {}
         self._samples = 0
         self._headline = ""
+        self._target = TARGETS[0]
+        self._layers: tuple[LayerInfo, ...] = ()
         self._values: dict[str, float] = {"share": 0.25, "bytes": 0.0, "sqnr": 30.0, "loss": 0.01} | {
             "bops": 0.15,
             "latency": 0.8,
@@ -109,11 +114,16 @@ class MixControls(QWidget):
             [Segment(bits, str(bits), self.tr("Layers may get {n} bits.").format(n=bits)) for bits in SWEPT_BITS],
         )
         self.bits.set_values(SWEPT_BITS)
+        self.refusal = QLabel()
+        self.refusal.setProperty("role", "note")
+        self.refusal.setProperty("tone", "warning")
+        self.refusal.setWordWrap(True)
         self._make_metric()
         self._make_checks()
         self._lay_out()
         self._connect()
         self._show_kind()
+        self._show_refusals()
 
     # --- in ------------------------------------------------------------------------------------------------------
 
@@ -141,6 +151,11 @@ class MixControls(QWidget):
         self.kind.setItemText(self.kind.findData("loss"), self._loss_text())
         self._show_kind()
 
+    def show_target(self, target: Target, layers: Sequence[LayerInfo]) -> None:
+        """Grey the bit-widths that `target` runs in none of `layers`; none of them is asked for."""
+        self._target, self._layers = target, tuple(layers)
+        self._show_refusals()
+
     def show_selection(self, editable: int) -> None:
         """Show how many layers are selected that can be held."""
         if editable == 1:
@@ -158,8 +173,9 @@ class MixControls(QWidget):
     # --- what is asked -------------------------------------------------------------------------------------------
 
     def asked(self) -> MixQuestion | None:
-        """Return what the settings ask; None where no format is chosen."""
-        bits = [each for each in self.bits.values() if isinstance(each, int)]
+        """Return what the settings ask; None where no format is chosen that the target runs."""
+        chosen = [each for each in self.bits.values() if isinstance(each, int)]
+        bits = [each for each in chosen if self.bits.button(each).isEnabled()]
         if not bits:
             return None
         samples = self.samples.value()
@@ -251,6 +267,7 @@ class MixControls(QWidget):
         form.addRow("", self.hint)
         form.addRow(self.tr("Change"), self.what)
         form.addRow(self.tr("Bits"), self.bits)
+        form.addRow("", self.refusal)
         form.addRow(self.tr("Measure by"), self.metrics)
         form.addRow(self.tr("On"), self.samples)
         form.addRow("", self.hold)
@@ -260,7 +277,7 @@ class MixControls(QWidget):
     def _connect(self) -> None:
         self.kind.currentIndexChanged.connect(self._on_kind)
         self.value.valueChanged.connect(self._on_value)
-        self.what.chosen.connect(self._on_changed)
+        self.what.chosen.connect(self._on_what)
         self.bits.chosen.connect(self._on_changed)
         self.metrics.currentIndexChanged.connect(self._on_changed)
         self.samples.valueChanged.connect(self._on_changed)
@@ -344,6 +361,28 @@ class MixControls(QWidget):
     def _on_value(self) -> None:
         self._values[self._kind()] = self._asked_value()
         self._show_hint()
+        self.changed.emit()
+
+    def _show_refusals(self) -> None:
+        sweep = Sweep(bits_specs(SWEPT_BITS), self._what())
+        reasons = sweep_refusals(self._target, self._layers, sweep)
+        for bits, spec in zip(SWEPT_BITS, sweep.specs, strict=True):
+            reason = reasons.get(spec, "")
+            button = self.bits.button(bits)
+            button.setEnabled(not reason)
+            button.setToolTip(f"{self.tr('Layers may get {n} bits.').format(n=bits)}\n{reason}".strip())
+        nothing = len(reasons) == len(sweep.specs)
+        words = self.tr("{target} runs none of these in any layer; change something else.")
+        if self._what() != "both":
+            words = self.tr("{target} runs none of these in any layer; change “Both”.")
+        self.refusal.setText(words.format(target=self._target.title) if nothing else "")
+        form = self.layout()
+        assert isinstance(form, QFormLayout)
+        form.setRowVisible(self.refusal, nothing)
+
+    def _on_what(self, _: object = None) -> None:
+        # What was switched on before stays so, for when the target runs it again.
+        self._show_refusals()
         self.changed.emit()
 
     def _on_changed(self, _: object = None) -> None:

@@ -68,6 +68,7 @@ class TradeOffPresenter(QObject):
         session.evaluation_ready.connect(self._on_evaluation)
         session.mix_ready.connect(self._on_mix)
         session.pins_changed.connect(self._on_pins)
+        session.target_changed.connect(lambda _: self._show_dialog())
         session.job_changed.connect(self._on_job)
         session.weight_error_ready.connect(self._compare_soon)
 
@@ -97,6 +98,7 @@ class TradeOffPresenter(QObject):
             self.dialog.cancel_requested.connect(lambda: self._session.cancel(TOPIC))
             self.dialog.accepted_mix.connect(self.use_mix)
             self.dialog.data_requested.connect(self.data_requested)
+            self.dialog.controls.changed.connect(self._show_reason)
         self._show_dialog()
         self.dialog.show()
         self.dialog.raise_()
@@ -157,16 +159,8 @@ class TradeOffPresenter(QObject):
             return
         target = self._session.target
         if target.runs:
-            layers = self._session.summary.layers
             offered = {mix.sweep.candidate("", spec) for spec in mix.sweep.specs}
-            excluded = target.excluded(layers, offered)
-            swept = tuple(mix.sweep.swept(layers))
-            if swept and all(excluded.get(name, frozenset()) >= offered for name in swept):
-                assert self.dialog is not None
-                words = self.tr("{target} runs none of these formats in any layer; change “Both”, or other bits.")
-                self.dialog.show_outcome(words.format(target=target.title), "bad", usable=False)
-                return
-            mix = replace(mix, excluded=excluded)
+            mix = replace(mix, excluded=target.excluded(self._session.summary.layers, offered))
         self._session.find_mix(mix)
 
     def _on_point_picked(self, index: int) -> None:
@@ -364,12 +358,20 @@ class TradeOffPresenter(QObject):
         controls.show_data(0 if session.data is None else session.data.samples)
         possible, headline = _metrics(session.newest_evaluation)
         controls.show_metrics(possible, headline)
+        controls.show_target(session.target, () if session.summary is None else session.summary.layers)
         self._show_selection()
-        needs_data = session.data is None
-        reason = self.tr("Open data first: quality is measured on it.") if needs_data else ""
-        self.dialog.show_state(reason=reason, needs_data=needs_data)
+        self._show_reason()
         self.dialog.show_job(session.jobs.of_topic(TOPIC))
         self._show_outcome()
+
+    def _show_reason(self) -> None:
+        """Say why a search cannot begin."""
+        if self.dialog is None:
+            return
+        needs_data = self._session.data is None
+        reason = "" if self.dialog.controls.asked() else self.tr("Choose bits that the target runs.")
+        reason = self.tr("Open data first: quality is measured on it.") if needs_data else reason
+        self.dialog.show_state(reason=reason, needs_data=needs_data)
 
     def _show_selection(self, _: object = None) -> None:
         if self.dialog is not None:
