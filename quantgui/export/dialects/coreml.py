@@ -6,38 +6,61 @@ back without running it, from the literal table in it.
 
 from __future__ import annotations
 
+import re
 from pprint import pformat
 from typing import Any
 
-from quantgui.export.dialects.material import Imported, Material, Written, group_size, is_simple, left_out
-from quantgui.export.dialects.reading import ReadLayer, imported, literal, matching
-from quantgui.results import NetworkSummary
+from quantgui.export.dialects.material import Imported, Material, Parameter, Written, group_size, is_simple, left_out
+from quantgui.export.dialects.reading import ReadLayer, imported, literal, matching, module_name
+from quantgui.results import LayerInfo, NetworkSummary
 from quantgui.spec.formats import CodebookFormat, IntFormat, parse_format
 from quantgui.spec.granularity import Granularity, PerChannel, PerGroup, PerTensor
 from quantgui.spec.quantizer import MinMax, QuantizerSpec
 
 _HEAD = '''"""Weights of a Core ML network, layer by layer: apply(mlmodel) returns the compressed one."""
 
+import difflib
+
 import coremltools.optimize.coreml as cto
 
-# Name of the op -> kind of compression and its settings; None leaves the op as it is.
+# Layer -> kind of compression and its settings; None leaves the layer as it is.
 '''
 _TAIL = '''
-KINDS = {"linear": cto.OpLinearQuantizerConfig, "palette": cto.OpPalettizerConfig}
+# Layer -> names that its weight may have in the Core ML network.
+CONSTANTS = {constants}
+
+KINDS = {{"linear": cto.OpLinearQuantizerConfig, "palette": cto.OpPalettizerConfig}}
 
 
-def config(kind):
-    """Return the settings for the ops that are compressed in this way; all others are left alone."""
-    ops = {name: KINDS[k](**settings) for name, (k, settings) in LAYERS.items() if k == kind}
+def constants(mlmodel):
+    """Return the name of each layer's weight in `mlmodel`; a layer that is not found ends the program."""
+    present = {{name.removesuffix("_to_fp16"): name for name in cto.get_weights_metadata(mlmodel, weight_threshold=0)}}
+    found, missing = {{}}, []
+    for layer, names in CONSTANTS.items():
+        name = next((present[each] for each in names if each in present), None)
+        if name is None:
+            near = difflib.get_close_matches(names[0], present, n=1, cutoff=0.0)
+            missing.append(f"{{layer}} as {{' or '.join(names)}}" + (f" (the nearest is {{near[0]}})" if near else ""))
+        else:
+            found[layer] = name
+    if missing:
+        raise ValueError("These layers are not in the Core ML network; correct CONSTANTS: " + "; ".join(missing))
+    return found
+
+
+def config(kind, names):
+    """Return the settings for the weights that are compressed in this way; all others are left alone."""
+    ops = {{names[layer]: KINDS[k](**settings) for layer, (k, settings) in LAYERS.items() if k == kind}}
     return cto.OptimizationConfig(op_name_configs=ops)
 
 
 def apply(mlmodel):
     """Return `mlmodel` with its weights compressed."""
+    names = constants(mlmodel)
     if any(kind == "linear" for kind, _ in LAYERS.values()):
-        mlmodel = cto.linear_quantize_weights(mlmodel, config=config("linear"))
+        mlmodel = cto.linear_quantize_weights(mlmodel, config=config("linear", names))
     if any(kind == "palette" for kind, _ in LAYERS.values()):
-        mlmodel = cto.palettize_weights(mlmodel, config=config("palette"))
+        mlmodel = cto.palettize_weights(mlmodel, config=config("palette", names))
     return mlmodel
 '''
 _WIDTHS = (4, 8)
@@ -47,13 +70,16 @@ _PALETTES = (1, 2, 3, 4, 6, 8)
 def write(material: Material) -> Written:
     """Return the program: linear quantization for 4- and 8-bit integers, palettes for codebooks."""
     layers: dict[str, tuple[str, dict[str, Any]]] = {}
-    unknown, activations = [], []
+    unknown, activations, blocked = [], [], []
     tables = 0
     for layer in material.summary.layers:
         spec = material.spec_of(layer)
         if spec.weights is None or layer.read_only:
             continue
         settings = _settings(spec.weights)
+        if settings is not None and not _blocks_fit(Parameter(layer, spec.weights)):
+            blocked.append(layer.name)
+            continue
         if settings is None or layer.rows is not None:
             unknown.append(layer.name)
             continue
@@ -63,12 +89,27 @@ def write(material: Material) -> Written:
             activations.append(layer.name)
     notes = (
         *left_out(unknown, "as Core ML has no such compression"),
+        *left_out(blocked, "as Core ML's blocks are whole kernels of input channels, and leave no remainder"),
         *left_out(activations, "as their activations need coremltools' own calibration"),
-        "A converter to Core ML may have given ops other names; check that every name matches one.",
+        "The program looks weights up by the names of PyTorch modules, and says so where it finds none.",
     )
     if tables:
         notes += (f"{tables} layers: Core ML stores the levels of a palette in the network's own float type.",)
-    return Written(f"{_HEAD}LAYERS = {pformat(layers, width=110, sort_dicts=False)}\n{_TAIL}", notes)
+    constants = {layer.name: _constants(layer) for layer in material.summary.layers if layer.name in layers}
+    tail = _TAIL.format(constants=pformat(constants, width=110, sort_dicts=False))
+    return Written(f"{_HEAD}LAYERS = {pformat(layers, width=110, sort_dicts=False)}\n{tail}", notes)
+
+
+def _blocks_fit(parameter: Parameter) -> bool:
+    """Return whether groups lie along one axis and fit in it, so that coremltools makes the same ones."""
+    size, axis = group_size(parameter.spec.granularity), parameter.block_axis
+    return size is None or (axis is not None and parameter.layer.shape[axis] % size == 0)
+
+
+def _constants(layer: LayerInfo) -> list[str]:
+    """Return the names that coremltools gives the weight of a PyTorch module: what is no letter or digit is ``_``."""
+    names = (f"{module_name(layer)}.weight", layer.weight)
+    return list(dict.fromkeys(re.sub(r"\W", "_", name) for name in names))
 
 
 def _settings(spec: QuantizerSpec) -> tuple[str, dict[str, Any]] | None:
@@ -81,12 +122,12 @@ def _settings(spec: QuantizerSpec) -> tuple[str, dict[str, Any]] | None:
         mode = "linear_symmetric" if spec.symmetric else "linear"
         # A symmetric quantizer of Core ML is signed.
         kind = f"{'' if spec.symmetric or spec.format.signed else 'u'}int{spec.format.bits}"
-        settings = {"mode": mode, "dtype": kind, "granularity": granularity, **blocks, "weight_threshold": None}
+        settings = {"mode": mode, "dtype": kind, "granularity": granularity, **blocks, "weight_threshold": 0}
         return "linear", settings
     # Groups of Core ML's palettes are whole channels, here they are parts of one.
     if isinstance(spec.format, CodebookFormat) and spec.format.bits in _PALETTES and size is None:
         grouped = {"granularity": "per_grouped_channel", "group_size": 1} if granularity == "per_channel" else {}
-        return "palette", {"mode": "kmeans", "nbits": spec.format.bits, **grouped, "weight_threshold": None}
+        return "palette", {"mode": "kmeans", "nbits": spec.format.bits, **grouped, "weight_threshold": 0}
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from quantgui.errors import ExportError
 from quantgui.export.dialects.material import Imported, Material, Written, group_size, is_simple, left_out
-from quantgui.export.dialects.reading import ReadLayer, aliases, imported
+from quantgui.export.dialects.reading import ReadLayer, aliases, imported, module_name
 from quantgui.results import LayerInfo, NetworkSummary
 from quantgui.spec.formats import FloatFormat, IntFormat
 from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
@@ -17,6 +17,12 @@ from quantgui.spec.presets import activation_spec
 from quantgui.spec.quantizer import LayerSpec, MinMax, QuantizerSpec
 
 _MIN_MAX, _CAST, _NONE = "min_max_uniform_quantize", "float_casting", "no_quantize"
+_WHOLE = re.compile(r"^\(\^\|\[/;\]\)\(([^|)]*).*$")
+"""The first name in an expression of ours."""
+_SILENT = (
+    "The rules find tensors as converters from ONNX and PyTorch call them; a rule that finds none is passed over in "
+    "silence, so look at the size of the quantized file."
+)
 _BLOCK_SIZES = (32, 64, 128, 256)
 
 
@@ -35,14 +41,13 @@ def write(material: Material) -> Written:
             rules.append(rule)
     notes = (
         *left_out(unknown, "as LiteRT has no such quantizer"),
-        "A converter to TFLite may have given tensors other names; check that every rule matches one.",
+        _SILENT,
     )
     return Written(json.dumps(rules, indent=1) + "\n", notes)
 
 
 def _rule(layer: LayerInfo, spec: LayerSpec) -> dict[str, Any] | None:
-    name = re.escape(layer.output_tensor or layer.name)
-    rule: dict[str, Any] = {"regex": f".*{name}.*", "operation": "*"}
+    rule: dict[str, Any] = {"regex": _expression(layer), "operation": "*"}
     weights = spec.weights
     if weights is None:
         return None
@@ -83,6 +88,17 @@ def _rule(layer: LayerInfo, spec: LayerSpec) -> dict[str, Any] | None:
     return rule | {"algorithm_key": _MIN_MAX, "op_config": config}
 
 
+def _expression(layer: LayerInfo) -> str:
+    """Return what finds the layer's output tensor as converters call it, and none whose name only begins alike.
+
+    litert-torch writes the path of a module as ``torch.nn...Sequential_features/torch.nn...Conv2d_0;``.
+    """
+    names = (layer.output_tensor, layer.name)
+    whole = dict.fromkeys(re.escape(name.strip("/")) for name in names if name.strip("/"))
+    path = "/[^/;]*".join(f"_{re.escape(part)}" for part in module_name(layer).split("."))
+    return f"(^|[/;])({'|'.join(whole)})([/;]|$)|{path};"
+
+
 _DEFAULTS = {"skip_checks": False, "min_weight_elements": 0}
 
 
@@ -120,7 +136,7 @@ def read(text: str, summary: NetworkSummary) -> Imported:
             if any(expression.search(name) for name in (layer.output_tensor, *aliases(layer)) if name)
         ]
         if not layers:
-            unmatched.append(re.sub(r"\\(.)", r"\1", str(rule["regex"])).replace(".*", ""))
+            unmatched.append(re.sub(r"\\(.)", r"\1", _WHOLE.sub(r"\1", str(rule["regex"]))).replace(".*", ""))
         for layer in layers:
             found[layer.name] = _read(rule)
     known = [layer.output_tensor or layer.name for layer in summary.layers]

@@ -36,29 +36,74 @@ _FORMATS = {quark.lower(): name for name, quark in (_TYPES | _BLOCKS).items()}
 
 
 def write(material: Material) -> Written:
-    """Return the configuration; layers that stay float are excluded."""
+    """Return the configuration; layers that stay float are excluded.
+
+    Quark takes the type and the symmetry of a single layer, but granularity, calibration and the kind of scale from the
+    global settings alone, so the commonest spec stands there.
+    """
     groups: dict[LayerSpec, list[str]] = {}
     excluded: list[str] = []
     unknown: list[str] = []
-    for layer in material.summary.layers:
-        spec = material.spec_of(layer)
+    alone: list[str] = []
+    wanted = [(layer, material.spec_of(layer)) for layer in material.summary.layers]
+    with_activations = any(
+        layer.quantizes_activations and spec.activations is not None and _fits(spec) for layer, spec in wanted
+    )
+    names: dict[LayerSpec, list[str]] = {}
+    for layer, spec in wanted:
+        if not layer.quantizes_activations and with_activations and spec.weights is not None:
+            # What has no activations to quantize takes whatever is said of them.
+            spec = replace(spec, activations=spec.activations or _EIGHT)  # noqa: PLW2901 -- the rest goes by it
         if spec.weights is None and spec.activations is None:
             excluded += layer.users
         elif not _fits(spec):
             unknown.append(layer.name)
             excluded += layer.users
+        elif with_activations and (spec.activations is None or spec.weights is None):
+            alone.append(layer.name)
+            excluded += layer.users
         else:
             groups.setdefault(spec, []).extend(layer.users)
-    eight = _tensor(QuantizerSpec(IntFormat(8), True, PerTensor()))
-    value = {
-        "global_config": {"activation": eight, "weight": eight},
-        "specific_layer_config": [[_layer(spec), list(dict.fromkeys(nodes))] for spec, nodes in groups.items()],
+            names.setdefault(spec, []).append(layer.name)
+    everywhere = max(groups, key=lambda spec: len(groups[spec]), default=LayerSpec(_EIGHT, _EIGHT))
+    value: dict[str, Any] = {
+        "global_config": _layer(everywhere, whole=True),
+        "specific_layer_config": [
+            [_layer(spec), list(dict.fromkeys(nodes))] for spec, nodes in groups.items() if spec != everywhere
+        ],
         "layer_type_config": [],
         "exclude": list(dict.fromkeys(excluded)),
         "algo_config": [],
         "use_external_data_format": False,
     }
-    return Written(json.dumps(value, indent=1) + "\n", left_out(unknown, "as Quark has no such quantizer for ONNX"))
+    if everywhere.activations is None:
+        value["extra_options"] = {"WeightsOnly": True}
+    others = [name for spec, each in names.items() if _manner(spec) != _manner(everywhere) for name in each]
+    notes = (
+        *left_out(unknown, "as Quark has no such quantizer for ONNX"),
+        *left_out(alone, "as Quark quantizes weights and activations of all layers, or weights of all"),
+        *_told_apart(others),
+    )
+    return Written(json.dumps(value, indent=1) + "\n", notes)
+
+
+_EIGHT = QuantizerSpec(IntFormat(8), True, PerTensor(), MinMax())
+
+
+def _manner(spec: LayerSpec) -> tuple[object, ...]:
+    """Return what Quark takes from its global settings alone."""
+    keys = ("scale_type", "calibration_method", "quant_granularity")
+    parts = [None if part is None else _tensor(part) for part in (spec.weights, spec.activations)]
+    return tuple(part[key] for part in parts if part is not None for key in keys)
+
+
+def _told_apart(names: list[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    shown = ", ".join(f"'{name}'" for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    rest = "granularity, calibration and the kind of scale are those of its global settings"
+    return (f"Quark takes only type and symmetry of {shown}{more}: {rest}.",)
 
 
 def _fits(spec: LayerSpec) -> bool:
@@ -75,12 +120,13 @@ def _type(spec: QuantizerSpec) -> str | None:
     return _TYPES.get(str(spec.format)) if spec.scale_format == "float32" or is_power else None
 
 
-def _layer(spec: LayerSpec) -> dict[str, Any]:
+def _layer(spec: LayerSpec, *, whole: bool = False) -> dict[str, Any]:
+    """Return the settings of a layer; global ones must be `whole`, even where only weights are quantized."""
     told = {}
-    if spec.activations is not None:
-        told["activation"] = _tensor(spec.activations)
-    if spec.weights is not None:
-        told["weight"] = _tensor(spec.weights)
+    if spec.activations is not None or whole:
+        told["input_tensors"] = _tensor(spec.activations or _EIGHT)
+    if spec.weights is not None or whole:
+        told["weight"] = _tensor(spec.weights or _EIGHT)
     return told
 
 
@@ -121,7 +167,10 @@ def read(text: str, summary: NetworkSummary) -> Imported:
     value = read_json(text, "Quark settings")
     if "global_config" not in value:
         raise ExportError("The file holds no 'global_config', so it is no QConfig of Quark.")
+    weights_only = bool((value.get("extra_options") or {}).get("WeightsOnly"))
     everywhere = _read_layer(value["global_config"])
+    if weights_only:
+        everywhere.activations = None
     found = {
         layer.name: ReadLayer() if layer.keeps_float else ReadLayer(everywhere.weights, everywhere.activations)
         for layer in summary.layers
@@ -135,13 +184,18 @@ def read(text: str, summary: NetworkSummary) -> Imported:
             if not layers:
                 unmatched.append(str(name))
             for layer in layers:
-                found[layer.name] = ReadLayer() if config is None else _read_layer(config)
+                found[layer.name] = ReadLayer() if config is None else _read_layer(config, everywhere)
     return imported(found, unmatched, summary, known=[layer.name for layer in summary.layers], name="Quark")
 
 
-def _read_layer(value: Mapping[str, Any]) -> ReadLayer:
-    activation = value.get("activation") or value.get("input_tensors")
-    return ReadLayer(_read_tensor(value.get("weight")), _read_tensor(activation))
+def _read_layer(value: Mapping[str, Any], everywhere: ReadLayer | None = None) -> ReadLayer:
+    """Return what is said of a layer; what is not said is as it is `everywhere`."""
+    default = everywhere or ReadLayer()
+    weight, activation = value.get("weight"), value.get("input_tensors") or value.get("activation")
+    return ReadLayer(
+        default.weights if weight is None else _read_tensor(weight),
+        default.activations if activation is None else _read_tensor(activation),
+    )
 
 
 def _read_tensor(value: Mapping[str, Any] | None) -> QuantizerSpec | None:
