@@ -605,8 +605,8 @@ def shortcuts_page() -> str:
     lines.append(
         translate(
             "actions",
-            "The keys 2 … 8 and F work wherever no text is typed; Return in the layers table opens the list of "
-            "formats.",
+            "The keys 2 … 8 and F work wherever no text is typed; Return in the layers table opens the menu of all "
+            "formats of the weights, Shift+Return that of the activations.",
         )
     )
     return "\n".join(lines)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from PySide6.QtCore import Signal
-from PySide6.QtGui import QActionGroup
+from PySide6.QtGui import QAction, QActionGroup
 from PySide6.QtWidgets import QMenu, QPushButton, QSizePolicy, QWidget
 
 from quantgui.gui.models.layers import format_text
@@ -140,12 +140,98 @@ ACTIVATION_GROUPS: Mapping[str, tuple[Entry, ...]] = {
 }
 
 
+_NONE = object()
+"""No format: float32 is None."""
+_FLOAT = QT_TRANSLATE_NOOP("formats", "The values stay as they are: 32 bits.")
+USUAL_WEIGHTS = (
+    *(Entry(IntFormat(bits), f"int{bits}", _BITS) for bits in (2, 3, 4, 5, 6, 7, 8, 16)),
+    *HALVES,
+    Entry(None, "float32", _FLOAT),
+)
+USUAL_ACTIVATIONS = (
+    *(Entry(IntFormat(bits, signed=False), f"int{bits}", _BITS) for bits in (4, 5, 6, 7, 8, 16)),
+    Entry(None, "float32", _FLOAT),
+)
+
+
 def choice_text(choice: FormatChoice) -> str:
     """Return how a format is called on a button."""
     for entry in (*INTEGERS, *SMALL_FLOATS, *BLOCKS, *CODEBOOKS, *HALVES):
         if entry.value == choice:
             return entry.text
     return choice.upper() if isinstance(choice, str) else format_text(choice)
+
+
+class FormatList(QMenu):
+    """All formats in submenus by their kind, after the usual ones, if any; what is refused is grey and says why.
+
+    Attributes:
+        choices: the action of each format.
+
+    Signals:
+        chosen: the format the user picked.
+    """
+
+    chosen = Signal(object)
+
+    def __init__(
+        self,
+        name: str,
+        groups: Mapping[str, tuple[Entry, ...]],
+        parent: QWidget | None = None,
+        *,
+        usual: Sequence[Entry] = (),
+    ) -> None:
+        super().__init__(parent)
+        self.setAccessibleName(name)
+        self._usual = {entry.value: entry for entry in usual}
+        self._entries = {entry.value: entry for entries in groups.values() for entry in entries} | self._usual
+        self._refusals: Refusals = lambda _: ""
+        self._group = QActionGroup(self)
+        self._group.setExclusionPolicy(QActionGroup.ExclusionPolicy.ExclusiveOptional)
+        self.choices: dict[FormatChoice, QAction] = {}
+        self._others: dict[FormatChoice, QAction] = {}
+        self.setToolTipsVisible(True)
+        for entry in usual:
+            self._add(self, entry, self.choices)
+        if usual:
+            self.addSeparator()
+        for title, entries in groups.items():
+            submenu = self.addMenu(translate("formats", title))
+            submenu.setToolTipsVisible(True)
+            for entry in entries:
+                # One that is among the usual ones is found in its group as well.
+                self._add(submenu, entry, self._others if entry.value in self._usual else self.choices)
+        self.aboutToShow.connect(self._refresh)
+
+    def entry(self, choice: FormatChoice) -> Entry | None:
+        """Return what is said of a format; None of one that is not in the menu."""
+        return self._entries.get(choice)
+
+    def show_choice(self, choice: object) -> None:
+        """Mark the format in use; none of them for a value that is no format."""
+        for actions in (self.choices, self._others):
+            for value, action in actions.items():
+                action.setChecked(value == choice)
+
+    def show_refusals(self, refusals: Refusals) -> None:
+        """Grey the formats for which `refusals` gives a reason, when the menu is opened."""
+        self._refusals = refusals
+
+    def _add(self, menu: QMenu, entry: Entry, actions: dict[FormatChoice, QAction]) -> None:
+        action = menu.addAction(entry.text)
+        action.setCheckable(True)
+        action.triggered.connect(lambda: self.chosen.emit(entry.value))
+        self._group.addAction(action)
+        actions[entry.value] = action
+
+    def _refresh(self) -> None:
+        for value, action in (*self.choices.items(), *self._others.items()):
+            reason = self._refusals(value)
+            action.setEnabled(not reason)
+            text = translate("formats", self._entries[value].help)
+            action.setToolTip(f"{text}\n{reason}".strip())
+            action.setStatusTip(action.toolTip())
 
 
 class FormatMenu(QPushButton):
@@ -160,29 +246,14 @@ class FormatMenu(QPushButton):
     def __init__(self, name: str, groups: Mapping[str, tuple[Entry, ...]], parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._name = name
-        self._entries = {entry.value: entry for entries in groups.values() for entry in entries}
-        self._refusals: Refusals = lambda _: ""
-        self._menu = QMenu(self)
-        self._menu.setAccessibleName(name)
-        group = QActionGroup(self)
-        group.setExclusionPolicy(QActionGroup.ExclusionPolicy.ExclusiveOptional)
-        self.choices = {}
-        for title, entries in groups.items():
-            submenu = self._menu.addMenu(translate("formats", title))
-            submenu.setToolTipsVisible(True)
-            for entry in entries:
-                action = submenu.addAction(entry.text)
-                action.setCheckable(True)
-                action.triggered.connect(lambda _=False, value=entry.value: self.chosen.emit(value))
-                group.addAction(action)
-                self.choices[entry.value] = action
-        self._menu.aboutToShow.connect(self._refresh)
+        self._menu = FormatList(name, groups, self)
+        self._menu.chosen.connect(self.chosen)
+        self.choices = self._menu.choices
         self.setMenu(self._menu)
         self.setAutoDefault(False)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setMinimumWidth(40)
         self.show_choice(None, own=False)
-        self._refresh()
 
     def show_choice(self, choice: FormatChoice, *, own: bool) -> None:
         """Show the format in use; `own` says that no other button shows it."""
@@ -192,20 +263,11 @@ class FormatMenu(QPushButton):
         self.setProperty("chosen", "true" if own else "false")
         self.style().unpolish(self)
         self.style().polish(self)
-        entry = self._entries.get(choice) if own else None
+        entry = self._menu.entry(choice) if own else None
         tip = self.tr("All formats: integers, small floats, blocks with their scales, codebooks.")
         self.setToolTip(f"{translate('formats', entry.help)}\n{tip}" if entry is not None else tip)
-        for value, action in self.choices.items():
-            action.setChecked(own and value == choice)
+        self._menu.show_choice(choice if own else _NONE)
 
     def show_refusals(self, refusals: Refusals) -> None:
         """Grey the formats for which `refusals` gives a reason, when the menu is opened."""
-        self._refusals = refusals
-
-    def _refresh(self) -> None:
-        for value, action in self.choices.items():
-            reason = self._refusals(value)
-            action.setEnabled(not reason)
-            text = translate("formats", self._entries[value].help)
-            action.setToolTip(f"{text}\n{reason}".strip())
-            action.setStatusTip(action.toolTip())
+        self._menu.show_refusals(refusals)

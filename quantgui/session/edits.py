@@ -27,6 +27,25 @@ FormatChoice = Format | str | None
 """A format, the name of one of `BLOCK_FORMATS`, or None for float32."""
 
 
+def weight_choice(spec: QuantizerSpec | None) -> FormatChoice:
+    """Return what of the choices of formats the weights have."""
+    if spec is None:
+        return None
+    if str(spec) in BLOCK_FORMATS:
+        return str(spec)
+    if isinstance(spec.format, IntFormat):
+        ternary = spec.format.bits == 2 and spec.format.narrow_range
+        return IntFormat(spec.format.bits, narrow_range=ternary)
+    return spec.format
+
+
+def activation_choice(spec: QuantizerSpec | None) -> Format | None:
+    """Return what of the choices of formats the activations have: of integers the bits alone matter."""
+    if spec is None:
+        return None
+    return IntFormat(spec.format.bits, signed=False) if isinstance(spec.format, IntFormat) else spec.format
+
+
 def adapted(spec: QuantizerSpec, **chosen: Any) -> tuple[QuantizerSpec, tuple[Adaptation, ...]]:
     """Return `spec` with the fields `chosen`, and what of the others had to give way to them.
 

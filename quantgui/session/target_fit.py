@@ -88,11 +88,9 @@ def _granularities(spec: QuantizerSpec) -> Iterator[QuantizerSpec]:
 def _refusal(target: Target, layers: Iterable[LayerInfo], specs: list[LayerSpec]) -> str:
     if not target.runs:
         return ""
-    first = ""
-    for op, has_activations in dict.fromkeys((layer.op, layer.quantizes_activations) for layer in layers):
-        for spec in specs:
-            reason = target.refusal(op, spec, quantizes_activations=has_activations)
-            if reason is None:
-                return ""
-            first = first or reason
-    return first
+    kinds = tuple(dict.fromkeys((layer.op, layer.quantizes_activations) for layer in layers))
+    # Words are dear, and wanted only where nothing fits.
+    if not kinds or any(target.covers(op, spec, quantizes_activations=able) for op, able in kinds for spec in specs):
+        return ""
+    op, able = kinds[0]
+    return target.refusal(op, specs[0], quantizes_activations=able) or ""

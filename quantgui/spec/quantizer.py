@@ -205,7 +205,10 @@ class QuantizerSpec:
         return isinstance(self.format, IntFormat | MinifloatFormat | TableFormat)
 
     def __str__(self) -> str:
-        bare = replace(self, range_estimator=MinMax()) if self.scale_format != "float32" else self
+        if self.scale_format == "float32":
+            # No block format has such scales.
+            return str(self.format)
+        bare = replace(self, range_estimator=MinMax())
         return next((name for name, spec in BLOCK_FORMATS.items() if spec == bare), str(self.format))
 
 

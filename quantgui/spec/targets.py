@@ -121,12 +121,35 @@ class Target:
         """
         if not self.runs or spec == LayerSpec():
             return None
+        if self.covers(op, spec, quantizes_activations=quantizes_activations):
+            return None
         judged = spec if quantizes_activations else LayerSpec(spec.weights)
         found = [each.refusals(op, judged, no_activations=not quantizes_activations) for each in self.runs]
         best = min(found, key=len)
-        if not best:
-            return None
         return f"{self.title} does not run {' nor '.join(best)}."
+
+    def covers(self, op: str, spec: LayerSpec, *, quantizes_activations: bool = True) -> bool:
+        """Return whether this target can run a layer; what `refusal` answers, without its words and quickly."""
+        if not self.runs or spec == LayerSpec():
+            return True
+        weights, activations = spec.weights, spec.activations if quantizes_activations else None
+        names = _name(weights), _name(activations) if quantizes_activations else None
+        scaled = weights if weights is not None and weights.has_scale else None
+        granularity = None if scaled is None else scaled.granularity
+        kind = None if granularity is None else _kind(granularity)
+        size = granularity.group_size if isinstance(granularity, PerGroup) else None
+        asymmetric = scaled is not None and not scaled.symmetric
+        shifted = activations is not None and activations.is_integer and not activations.symmetric
+        return any(
+            names[0] in each.weights
+            and (names[1] is None or names[1] in each.activations)
+            and (not each.operators or op in each.operators)
+            and (kind is None or kind in each.granularities)
+            and (size is None or not each.group_sizes or size in each.group_sizes)
+            and not (asymmetric and each.symmetric_weights)
+            and not (shifted and each.symmetric_activations)
+            for each in self.runs
+        )
 
     def violations(self, layers: Iterable[TargetLayer], config: QuantConfig) -> tuple[Violation, ...]:
         """Return what of a configuration this target cannot run, in the network's order."""

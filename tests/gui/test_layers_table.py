@@ -5,17 +5,20 @@ from dataclasses import replace
 import pytest
 from PySide6.QtCore import QModelIndex, Qt
 from PySide6.QtTest import QAbstractItemModelTester
-from PySide6.QtWidgets import QApplication, QComboBox
+from PySide6.QtWidgets import QApplication
 from sessions import LAYERS, make_session, open_network
 
 from quantgui.engine.requests import WeightErrors
+from quantgui.gui.format_menu import ACTIVATION_GROUPS, WEIGHT_GROUPS, FormatList
 from quantgui.gui.models.layers import ROLE_VALUE, Column, LayersModel
 from quantgui.gui.panels.layers import LayersPanel
 from quantgui.results import TensorError, WeightErrorReady
+from quantgui.session.edits import activation_choice, weight_choice
 from quantgui.spec.config import QuantConfig
-from quantgui.spec.formats import FloatFormat, IntFormat
+from quantgui.spec.formats import FloatFormat, IntFormat, TableFormat
 from quantgui.spec.presets import find_preset, weight_spec
 from quantgui.spec.quantizer import LayerSpec
+from quantgui.spec.targets import find_target
 
 pytestmark = pytest.mark.qt_log_ignore("This plugin does not support")
 
@@ -166,22 +169,73 @@ def test_that_keys_choose_the_format_of_the_selected_layers(panel, qtbot) -> Non
     assert chosen == [IntFormat(4), None, IntFormat(8)]
 
 
-def test_that_a_click_on_the_chip_opens_the_list_and_return_takes_the_choice(panel, opened, qtbot) -> None:
-    session, _ = opened
+def opened_menu(panel, qtbot, row: int, column: Column) -> FormatList:
     table = panel.table
-    index = table.model().index(1, Column.WEIGHT_BITS)
+    index = table.model().index(row, column)
     qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=table.visualRect(index).center())
-    combo = table.findChild(QComboBox)
-    assert combo is not None
-    assert combo.accessibleName()
-    qtbot.waitUntil(lambda: combo.view().isVisible(), timeout=3000)
-    combo.view().setCurrentIndex(combo.model().index(combo.findText("4"), 0))
-    qtbot.keyClick(combo.view(), Qt.Key.Key_Return)
+    menu = panel.formats[column]
+    qtbot.waitUntil(menu.isVisible, timeout=3000)
+    assert menu.accessibleName()
+    return menu
+
+
+def test_that_a_click_on_the_chip_opens_the_menu_and_return_takes_the_choice(panel, opened, qtbot) -> None:
+    session, _ = opened
+    menu = opened_menu(panel, qtbot, 1, Column.WEIGHT_BITS)
+    assert menu.choices[None].isChecked()
+    menu.setActiveAction(menu.choices[IntFormat(4)])
+    qtbot.keyClick(menu, Qt.Key.Key_Return)
     qtbot.waitUntil(lambda: session.spec_for("conv2").weights is not None, timeout=3000)
     assert session.spec_for("conv2").weights.bits == 4
     assert session.undo_stack.undoText() == "Set conv2 to 4 bits"
-    QApplication.processEvents()
-    assert not [box for box in table.findChildren(QComboBox) if box.isVisible()]
+    assert not menu.isVisible()
+
+
+@pytest.mark.parametrize("column", [Column.WEIGHT_BITS, Column.ACTIVATION_BITS])
+def test_that_every_format_can_be_chosen_in_the_table(panel, opened, qtbot, column) -> None:
+    session, _ = opened
+    groups = WEIGHT_GROUPS if column == Column.WEIGHT_BITS else ACTIVATION_GROUPS
+    wanted = [entry.value for entries in groups.values() for entry in entries]
+    menu = opened_menu(panel, qtbot, 1, column)
+    menu.hide()
+    assert set(wanted) <= set(menu.choices)
+    for choice in wanted:
+        menu.choices[choice].trigger()
+        spec = session.spec_for("conv2")
+        made = weight_choice(spec.weights) if column == Column.WEIGHT_BITS else activation_choice(spec.activations)
+        assert made == choice
+
+
+def test_that_return_opens_the_menu_of_weights_and_with_shift_that_of_activations(panel, qtbot) -> None:
+    panel.table.setFocus()
+    panel.table.setCurrentIndex(panel.table.model().index(0, Column.NAME))
+    for key, column in (
+        (Qt.KeyboardModifier.NoModifier, Column.WEIGHT_BITS),
+        (Qt.KeyboardModifier.ShiftModifier, Column.ACTIVATION_BITS),
+    ):
+        qtbot.keyClick(panel.table, Qt.Key.Key_Return, key)
+        menu = panel.formats[column]
+        qtbot.waitUntil(menu.isVisible, timeout=3000)
+        menu.hide()
+
+
+def test_that_formats_the_target_refuses_are_greyed_in_the_menu_with_the_reason(panel, opened, qtbot) -> None:
+    session, _ = opened
+    session.set_target(find_target("qnn"))
+    menu = opened_menu(panel, qtbot, 1, Column.WEIGHT_BITS)
+    menu.hide()
+    assert menu.choices[IntFormat(8)].isEnabled()
+    assert menu.choices[None].isEnabled()
+    for refused in (IntFormat(3), "mxfp4", TableFormat("nf4")):
+        assert not menu.choices[refused].isEnabled()
+        assert "QNN" in menu.choices[refused].toolTip()
+
+
+def test_that_what_cannot_be_changed_opens_no_menu(panel, qtbot) -> None:
+    model = panel.table.model()
+    for row, column in ((2, Column.WEIGHT_BITS), (3, Column.ACTIVATION_BITS), (1, Column.OP)):
+        panel.open_formats(model.index(row, column))
+    assert not any(menu.isVisible() for menu in panel.formats.values())
 
 
 def test_that_operators_and_counts_are_read_whole(panel, opened) -> None:

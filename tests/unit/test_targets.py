@@ -121,3 +121,28 @@ def test_that_the_reason_is_that_of_the_nearest_combination() -> None:
         "Conv", LayerSpec(QuantizerSpec(IntFormat(8), False, PerChannel()), activation_spec(8))
     )
     assert refusal == "QNN (Hexagon HTP) does not run asymmetric weights."
+
+
+WEIGHTS = (
+    None,
+    *(weight_spec(bits, each) for bits in (2, 3, 4, 8, 16) for each in (PerTensor(), PerChannel(), PerGroup(20))),
+    QuantizerSpec(IntFormat(8), False, PerChannel()),
+    QuantizerSpec(FloatFormat("float16"), granularity=PerTensor()),
+    FP8,
+    *BLOCK_FORMATS.values(),
+)
+ACTIVATIONS = (None, activation_spec(8), activation_spec(16), SYMMETRIC_A8, FP8_BOTH.activations, HALF.weights)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda each: each.name)
+def test_that_a_layer_is_covered_where_some_combination_has_nothing_against_it(target) -> None:
+    for op in ("Conv", "MatMul", "LSTM", "Gather"):
+        for able in (True, False):
+            for weights in WEIGHTS:
+                for activations in ACTIVATIONS:
+                    spec = LayerSpec(weights, activations)
+                    judged = spec if able else LayerSpec(weights)
+                    parts = [each.refusals(op, judged, no_activations=not able) for each in target.runs]
+                    free = not target.runs or spec == LayerSpec() or () in parts
+                    assert target.covers(op, spec, quantizes_activations=able) == free
+                    assert (target.refusal(op, spec, quantizes_activations=able) is None) == free

@@ -6,10 +6,7 @@ import math
 from typing import Any
 
 from PySide6.QtCore import (
-    QAbstractItemModel,
-    QEvent,
     QModelIndex,
-    QObject,
     QPersistentModelIndex,
     QRect,
     QRectF,
@@ -17,10 +14,10 @@ from PySide6.QtCore import (
     Qt,
 )
 from PySide6.QtGui import QColor, QPainter
-from PySide6.QtWidgets import QComboBox, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
+from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from quantgui.gui.icons import pixmap
-from quantgui.gui.models.layers import ROLE_VALUE, format_text, format_words
+from quantgui.gui.models.layers import ROLE_VALUE
 from quantgui.gui.theme import current, mono_font
 from quantgui.spec.formats import Format, IntFormat
 
@@ -51,12 +48,7 @@ def draw_background(option: QStyleOptionViewItem, painter: QPainter, index: Inde
 
 
 class BitsDelegate(QStyledItemDelegate):
-    """A chip with the format; a click opens the list of `choices`."""
-
-    def __init__(self, choices: tuple[Format | None, ...], name: str, parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self._choices = choices
-        self._name = name
+    """A chip with the format, and an arrow: the panel opens the menu of formats where it is clicked."""
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
         draw_background(option, painter, index)
@@ -87,39 +79,8 @@ class BitsDelegate(QStyledItemDelegate):
         return QSize(62, 26)
 
     def createEditor(self, parent: QWidget, option: QStyleOptionViewItem, index: Index) -> QWidget:
-        editor = QComboBox(parent)
-        editor.setAccessibleName(self._name)
-        editor.setToolTip(self._name)
-        for choice in self._choices:
-            editor.addItem(format_text(choice), choice)
-            editor.setItemData(editor.count() - 1, format_words(choice), Qt.ItemDataRole.ToolTipRole)
-        editor.view().setMinimumWidth(84)
-        editor.activated.connect(lambda: self._commit(editor))
-        return editor
-
-    def setEditorData(self, editor: QWidget, index: Index) -> None:
-        if isinstance(editor, QComboBox):
-            editor.setCurrentText(str(index.data(Qt.ItemDataRole.DisplayRole)))
-            editor.showPopup()
-
-    def setModelData(self, editor: QWidget, model: QAbstractItemModel, index: Index) -> None:
-        if isinstance(editor, QComboBox):
-            chosen = self._choices[editor.currentIndex()] if editor.currentIndex() >= 0 else index.data(ROLE_VALUE)
-            if format_text(chosen) != index.data(Qt.ItemDataRole.DisplayRole):
-                model.setData(index, chosen)
-
-    def updateEditorGeometry(self, editor: QWidget, option: QStyleOptionViewItem, index: Index) -> None:
-        editor.setGeometry(self._chip(option.rect))
-
-    def eventFilter(self, editor: QObject, event: QEvent) -> bool:
-        # The popup of the list takes the focus; that is no reason to close the editor.
-        if event.type() == QEvent.Type.FocusOut and isinstance(editor, QComboBox) and editor.view().isVisible():
-            return False
-        return super().eventFilter(editor, event)
-
-    def _commit(self, editor: QComboBox) -> None:
-        self.commitData.emit(editor)
-        self.closeEditor.emit(editor, QStyledItemDelegate.EndEditHint.NoHint)
+        # The panel opens its menu instead.
+        return None  # type: ignore[return-value]
 
     def _chip(self, cell: QRect) -> QRect:
         return cell.adjusted(3, 3, -3, -3)

@@ -22,13 +22,21 @@ from quantgui.gui.quality import metric_name, score_text
 from quantgui.gui.texts import translate
 from quantgui.gui.theme import current, theme_events
 from quantgui.results import LayerInfo, Score
-from quantgui.session.edits import fitting, with_activation_format, with_weight_format
+from quantgui.session.edits import (
+    FormatChoice,
+    activation_choice,
+    fitting,
+    weight_choice,
+    with_activation_format,
+    with_weight_format,
+)
 from quantgui.session.session import Session
 from quantgui.session.sizes import layer_bytes
+from quantgui.session.target_fit import activations_refusal, weights_refusal
 from quantgui.spec.config import changed_layers
 from quantgui.spec.formats import CodebookFormat, FloatFormat, Format, IntFormat, MinifloatFormat, TableFormat
 from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
-from quantgui.spec.quantizer import LayerSpec, QuantizerSpec, bits_of
+from quantgui.spec.quantizer import BLOCK_FORMATS, LayerSpec, QuantizerSpec, bits_of
 
 Index = QModelIndex | QPersistentModelIndex
 ROOT = QModelIndex()
@@ -234,11 +242,9 @@ class LayersModel(QAbstractTableModel):
         # Nothing may be raised here: an exception while an editor commits takes the process down.
         if role != Qt.ItemDataRole.EditRole or not self.flags(index) & Qt.ItemFlag.ItemIsEditable:
             return False
-        if not (value is None or isinstance(value, Format)):
+        if not (value is None or isinstance(value, Format) or value in BLOCK_FORMATS):
             return False
-        clicked = self._layers[index.row()]
-        selection = self._session.selected_layers
-        layers = selection if clicked in selection else (clicked,)
+        layers = self._meant(index)
         if index.column() == Column.WEIGHT_BITS:
             specs = {x.name: with_weight_format(self._session.spec_for(x.name), value) for x in layers}
             text = self.tr("Set {layers} to {format}")
@@ -248,6 +254,28 @@ class LayersModel(QAbstractTableModel):
         words = describe_layers([layer.name for layer in layers])
         self._session.set_specs(specs, text.format(layers=words, format=format_words(value)))
         return True
+
+    def choice(self, index: Index) -> FormatChoice:
+        """Return the format in a cell as it stands among the choices."""
+        spec = self._session.spec_for(self._layers[index.row()].name)
+        weights = index.column() == Column.WEIGHT_BITS
+        return weight_choice(spec.weights) if weights else activation_choice(spec.activations)
+
+    def refusal(self, index: Index, choice: FormatChoice) -> str:
+        """Return why the target runs a format in none of the layers that choosing it in a cell means; else empty."""
+        layers = [layer for layer in self._meant(index) if self._session.is_editable(layer.name)]
+        if not layers:
+            return ""
+        if index.column() == Column.WEIGHT_BITS:
+            spec = with_weight_format(self._session.spec_for(layers[0].name), choice)
+            return weights_refusal(self._session.target, layers, spec.weights, any_granularity=True)
+        spec = with_activation_format(LayerSpec(), None if isinstance(choice, str) else choice)
+        return activations_refusal(self._session.target, layers, spec.activations)
+
+    def _meant(self, index: Index) -> tuple[LayerInfo, ...]:
+        """Return the layers that a choice in a cell is for: the selected ones, if the cell's is among them."""
+        clicked, selection = self._layers[index.row()], self._session.selected_layers
+        return selection if clicked in selection else (clicked,)
 
     def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
         if (column, order) != self._sort:
@@ -526,8 +554,14 @@ def _granularity_text(granularity: Granularity) -> str:
             return f"block {rows}×{columns}"
 
 
-def format_words(chosen: Format | None) -> str:
-    """Return the name of a format within a sentence."""
+def format_words(chosen: FormatChoice) -> str:
+    """Return the name of a format within a sentence.
+
+    >>> format_words(IntFormat(4)), format_words("mxfp8_e4m3"), format_words(None)
+    ('4 bits', 'MXFP8 E4M3', 'float32')
+    """
+    if isinstance(chosen, str):
+        return chosen.upper().replace("_", " ")
     return "float32" if chosen is None else f"{chosen.bits} bits" if isinstance(chosen, IntFormat) else str(chosen)
 
 

@@ -46,8 +46,10 @@ from quantgui.results import LayerInfo, TensorError, WeightView
 from quantgui.session.edits import (
     FormatChoice,
     SpecEdit,
+    activation_choice,
     adapted,
     fitting,
+    weight_choice,
     with_activation_format,
     with_activations,
     with_granularity,
@@ -62,7 +64,6 @@ from quantgui.spec.formats import CodebookFormat, FloatFormat, Format, IntFormat
 from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
 from quantgui.spec.presets import Preset
 from quantgui.spec.quantizer import (
-    BLOCK_FORMATS,
     HalfQuadratic,
     LayerSpec,
     LeastSquaredError,
@@ -412,7 +413,7 @@ class InspectorPanel(Card):
 
     def _show_weights(self, view: WeightView | None) -> None:
         specs = [spec.weights for spec in self._specs]
-        formats = {_choice(spec) for spec in specs}
+        formats = {weight_choice(spec) for spec in specs}
         given = any(layer.read_only for layer in self._layers)
         common: object = next(iter(formats)) if len(formats) == 1 and not given else MIXED
         self.bits.set_value(common)
@@ -549,7 +550,7 @@ class InspectorPanel(Card):
     def _show_activations(self) -> None:
         able = [i for i, layer in enumerate(self._layers) if layer.quantizes_activations]
         specs = [self._specs[i].activations for i in able]
-        formats = {None if spec is None else _plain_unsigned(spec.format) for spec in specs}
+        formats = {activation_choice(spec) for spec in specs}
         common = next(iter(formats)) if len(formats) == 1 else MIXED
         buttons = {choice: None if choice is None else choice.bits for choice in ACTIVATION_CHOICES}
         self.activation_bits.set_value(buttons.get(common, MIXED))  # type: ignore[call-overload]
@@ -718,23 +719,6 @@ class InspectorPanel(Card):
 
     def _on_reset(self) -> None:
         self._edit(lambda _: LayerSpec(), self.tr("Keep {layers} float"))
-
-
-def _choice(spec: QuantizerSpec | None) -> FormatChoice:
-    """Return the weights' format as it stands on a button or in the menu."""
-    if spec is None:
-        return None
-    if str(spec) in BLOCK_FORMATS:
-        return str(spec)
-    if isinstance(spec.format, IntFormat):
-        ternary = spec.format.bits == 2 and spec.format.narrow_range
-        return IntFormat(spec.format.bits, narrow_range=ternary)
-    return spec.format
-
-
-def _plain_unsigned(chosen: Format) -> Format:
-    """Return the activations' format as it stands on a button: bits alone matter."""
-    return IntFormat(chosen.bits, signed=False) if isinstance(chosen, IntFormat) else chosen
 
 
 def _refuse(button: QWidget, words: str, reason: str) -> None:

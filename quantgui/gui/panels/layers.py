@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, QPoint, Qt, Signal
+from PySide6.QtCore import (
+    QItemSelection,
+    QItemSelectionModel,
+    QModelIndex,
+    QPersistentModelIndex,
+    QPoint,
+    Qt,
+    Signal,
+)
 from PySide6.QtGui import QAction, QKeyEvent, QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -20,12 +28,20 @@ from PySide6.QtWidgets import (
 
 from quantgui.errors import SpecError
 from quantgui.gui import numbers
+from quantgui.gui.format_menu import (
+    ACTIVATION_GROUPS,
+    USUAL_ACTIVATIONS,
+    USUAL_WEIGHTS,
+    WEIGHT_GROUPS,
+    FormatList,
+)
 from quantgui.gui.icons import set_icon
 from quantgui.gui.models.delegates import BarDelegate, BitsDelegate
 from quantgui.gui.models.heat_map import DamageBarDelegate
-from quantgui.gui.models.layers import ACTIVATION_CHOICES, WEIGHT_CHOICES, Column, LayersModel
+from quantgui.gui.models.layers import Column, LayersModel
 from quantgui.gui.widgets.card import Card
 from quantgui.results import NetworkSummary
+from quantgui.session.edits import FormatChoice
 from quantgui.spec.formats import Format, IntFormat
 
 ROW_HEIGHT = 26
@@ -55,9 +71,11 @@ class LayersTable(QTableView):
 
     Signals:
         format_keyed: a key chose a weight format for the selected layers; None is float32.
+        formats_requested: Return, or Shift+Return for activations, wants the menu of formats of a cell.
     """
 
     format_keyed = Signal(object)
+    formats_requested = Signal(object)
 
     def take_format_key(self, event: QKeyEvent) -> bool:
         """Return whether `event` is a key that chooses a format, and choose it."""
@@ -75,7 +93,9 @@ class LayersTable(QTableView):
         if self.take_format_key(event):
             return
         if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and self.currentIndex().isValid():
-            self.edit(self.currentIndex().siblingAtColumn(Column.WEIGHT_BITS))
+            with_activations = bool(event.modifiers() & Qt.KeyboardModifier.ShiftModifier)
+            column = Column.ACTIVATION_BITS if with_activations else Column.WEIGHT_BITS
+            self.formats_requested.emit(self.currentIndex().siblingAtColumn(column))
         else:
             super().keyPressEvent(event)
 
@@ -104,6 +124,15 @@ class LayersPanel(Card):
         self._widths = dict(_WIDTHS)
         self.filter = QLineEdit()
         self.table = LayersTable()
+        self.formats = {
+            Column.WEIGHT_BITS: FormatList(self.tr("Format of the weights"), WEIGHT_GROUPS, self, usual=USUAL_WEIGHTS),
+            Column.ACTIVATION_BITS: FormatList(
+                self.tr("Format of the activations"), ACTIVATION_GROUPS, self, usual=USUAL_ACTIVATIONS
+            ),
+        }
+        for menu in self.formats.values():
+            menu.chosen.connect(self._on_format_chosen)
+        self._cell = QPersistentModelIndex()
         self._error = QLabel()
         self._make_filter()
         self._make_table()
@@ -216,17 +245,14 @@ class LayersPanel(Card):
         for column, width in _WIDTHS.items():
             table.setColumnWidth(column, width)
         table.setSortingEnabled(True)
-        table.setItemDelegateForColumn(
-            Column.WEIGHT_BITS, BitsDelegate(WEIGHT_CHOICES, self.tr("Format of the weights"), table)
-        )
-        table.setItemDelegateForColumn(
-            Column.ACTIVATION_BITS, BitsDelegate(ACTIVATION_CHOICES, self.tr("Format of the activations"), table)
-        )
+        for column in self.formats:
+            table.setItemDelegateForColumn(column, BitsDelegate(table))
         table.setItemDelegateForColumn(Column.SQNR, BarDelegate(table))
         table.setItemDelegateForColumn(Column.SENSITIVITY, DamageBarDelegate(table))
         table.selectionModel().selectionChanged.connect(self._on_selection_changed)
         table.clicked.connect(self._on_clicked)
         table.format_keyed.connect(self._on_format_keyed)
+        table.formats_requested.connect(self.open_formats)
 
     # --- out -----------------------------------------------------------------------------------------------------
 
@@ -245,8 +271,22 @@ class LayersPanel(Card):
             self.layers_selected.emit(names)
 
     def _on_clicked(self, index: QModelIndex) -> None:
-        if self._model.flags(index) & Qt.ItemFlag.ItemIsEditable:
-            self.table.edit(index)
+        self.open_formats(index)
+
+    def open_formats(self, index: QModelIndex) -> None:
+        """Open the menu of formats below a cell that can be changed."""
+        menu = self.formats.get(Column(index.column()))
+        if menu is None or not self._model.flags(index) & Qt.ItemFlag.ItemIsEditable:
+            return
+        self._cell = QPersistentModelIndex(index)
+        menu.show_choice(self._model.choice(index))
+        menu.show_refusals(lambda choice: self._model.refusal(self._cell, choice) if self._cell.isValid() else "")
+        self.table.scrollTo(index)
+        menu.popup(self.table.viewport().mapToGlobal(self.table.visualRect(index).bottomLeft()))
+
+    def _on_format_chosen(self, chosen: FormatChoice) -> None:
+        if self._cell.isValid():
+            self._model.setData(self._cell, chosen)
 
     def _on_format_keyed(self, chosen: Format | None) -> None:
         self.format_chosen.emit(chosen)
