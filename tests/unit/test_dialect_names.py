@@ -25,8 +25,8 @@ from quantgui.spec.presets import find_preset, preset_config
 from quantgui.spec.quantizer import FLOAT, LayerSpec
 
 
-def material_of(network: Network, config: QuantConfig) -> Material:
-    return gather(network, config, {}, grids=False)
+def material_of(network: Network, config: QuantConfig, *, grids: bool = False) -> Material:
+    return gather(network, config, {}, grids=grids)
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +175,39 @@ def test_that_what_quark_cannot_tell_apart_is_told(mnist: Network) -> None:
     ((told, names),) = value["specific_layer_config"]
     assert (told["weight"]["data_type"], names) == ("Int16", list(second.users))
     assert any(first.name in note and "weights of all" in note for note in written.notes)
+
+
+@pytest.fixture(scope="module")
+def normalized(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    """Return a convolution with a BatchNormalization behind it, and one without."""
+    path = tmp_path_factory.mktemp("normalized") / "normalized.onnx"
+    constants = {"w1": builders.values(4, 3, 3, 3, seed=1), "w2": builders.values(2, 4, 1, 1, seed=2)}
+    constants |= {name: abs(builders.values(4, seed=i)) + 0.5 for i, name in enumerate(("s", "b", "m", "v"))}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["first/Conv_out"], name="first/Conv"),
+        helper.make_node("BatchNormalization", ["first/Conv_out", "s", "b", "m", "v"], ["bn_out"], name="bn"),
+        helper.make_node("Relu", ["bn_out"], ["r"], name="relu"),
+        helper.make_node("Conv", ["r", "w2"], ["y"], name="y"),
+    ]
+    x, y = builders.tensor_info("x", ["n", 3, 8, 8]), builders.tensor_info("y", ["n", 2, 6, 6])
+    onnx.save(builders.model_of(nodes, [x], [y], constants), path)
+    return open_network(path)
+
+
+def test_that_quark_finds_a_convolution_after_it_has_folded_batch_normalization(normalized: Network) -> None:
+    written = find_dialect("quark").write(with_preset(normalized, "W8A8", **{"first/Conv": FLOAT}))
+    assert json.loads(written.text)["exclude"] == ["first/Conv", "bn_out"]
+    _, read = read_dialect(written.text, normalized.summary, "quark")
+    assert read.unknown == ()
+    assert read.config.spec_for("first/Conv") == FLOAT
+    assert read.config.spec_for("y") != FLOAT
+
+
+@pytest.mark.parametrize("dialect", ["aimet-0.6.1", "aimet-1.0", "aimet-2.0"])
+def test_that_aimet_needs_batch_normalization_folded_is_told_where_there_is_any(
+    normalized: Network, mnist: Network, dialect: str
+) -> None:
+    for network, folds in ((normalized, True), (mnist, False)):
+        config = preset_config(find_preset("W8"), network.summary.layers)
+        notes = find_dialect(dialect).write(material_of(network, config, grids=True)).notes
+        assert any("fold_all_batch_norms_to_weight" in note for note in notes) == folds

@@ -34,6 +34,10 @@ from quantgui.spec.quantizer import FixedRange, QuantizerSpec
 _BLOCKS = "as their groups do not lie along one axis, or leave a remainder"
 _PARTS = "as these weights are gates of a recurrent operator"
 _NO_BLOCKS = "as version 0.6.1 has no groups"
+_FOLD = (
+    "Where the network has BatchNormalization, scales are those of weights it is folded into: call "
+    "aimet_onnx.batch_norm_fold.fold_all_batch_norms_to_weight(model) before making a QuantizationSimModel."
+)
 _UNKNOWN = "as this version of AIMET's encodings has no such format"
 
 
@@ -123,6 +127,7 @@ class _Sorted:
             *left_out(parts, _PARTS),
             *left_out(groups, _BLOCKS if blocks else _NO_BLOCKS),
             *left_out(unknown, _UNKNOWN),
+            *((_FOLD,) if material.folded else ()),
         )
 
     def _has(self, fmt: Format) -> bool:

@@ -62,13 +62,21 @@ class Activation:
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """A network under a configuration, tensor by tensor."""
+    """A network under a configuration, tensor by tensor.
+
+    Attributes:
+        summary, config: the network and what is wanted of it.
+        parameters, activations: what is quantized.
+        sensitivity: a table that was measured, if any.
+        folded: node -> name of its output, where that was another node's that is folded into it.
+    """
 
     summary: NetworkSummary
     config: QuantConfig
     parameters: tuple[Parameter, ...]
     activations: tuple[Activation, ...]
     sensitivity: Sensitivity | None = None
+    folded: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def float_layers(self) -> tuple[LayerInfo, ...]:
@@ -164,7 +172,25 @@ def gather(
             found.append(
                 Activation(tensor, quantizer.format, symmetric, quantizer.scale, quantizer.zero_point, consumers)
             )
-    return Material(network.summary, config, tuple(parameters), tuple(found), sensitivity)
+    return Material(network.summary, config, tuple(parameters), tuple(found), sensitivity, _folded(network))
+
+
+def _folded(network: Network) -> dict[str, str]:
+    """Return the outputs of convolutions and the like that are not called after them: a BatchNormalization made them.
+
+    An exporter calls an output after its node; where it has other habits, a name too many does no harm.
+    """
+    graph = network.skeleton.graph
+    final = {output.name for output in graph.output}
+    return {
+        node.name: node.output[0]
+        for node in graph.node
+        if node.op_type in _FOLDING and node.name and not node.output[0].startswith(node.name)
+        if node.output[0] not in final
+    }
+
+
+_FOLDING = ("Conv", "ConvTranspose", "Gemm")
 
 
 def _both(qparams: QParams) -> tuple[Array, Array]:

@@ -76,6 +76,9 @@ def write(material: Material) -> Written:
         "algo_config": [],
         "use_external_data_format": False,
     }
+    renamed = _renamed(value, material.folded)
+    if renamed:
+        value["folded_names"] = renamed
     if everywhere.activations is None:
         value["extra_options"] = {"WeightsOnly": True}
     others = [name for spec, each in names.items() if _manner(spec) != _manner(everywhere) for name in each]
@@ -85,6 +88,19 @@ def write(material: Material) -> Written:
         *_told_apart(others),
     )
     return Written(json.dumps(value, indent=1) + "\n", notes)
+
+
+def _renamed(value: Mapping[str, Any], folded: Mapping[str, str]) -> dict[str, str]:
+    """Add to each list of nodes what Quark calls them once it has folded BatchNormalization; return those names.
+
+    Quark itself passes over the table of these names; it is for reading the file back.
+    """
+    found: dict[str, str] = {}
+    for names in (value["exclude"], *(names for _, names in value["specific_layer_config"])):
+        more = {name: folded[name] for name in names if name in folded}
+        names.extend(more.values())
+        found |= more
+    return found
 
 
 _EIGHT = QuantizerSpec(IntFormat(8), True, PerTensor(), MinMax())
@@ -176,10 +192,13 @@ def read(text: str, summary: NetworkSummary) -> Imported:
         for layer in summary.layers
     }
     unmatched = []
+    after_folding = set((value.get("folded_names") or {}).values())
     groups = [*value.get("layer_type_config", ()), *value.get("specific_layer_config", ())]
     groups.append((None, value.get("exclude")))
     for config, names in groups:
         for name in names or ():
+            if name in after_folding:
+                continue
             layers = [x for x in summary.layers if x.op == name] or matching(str(name), summary.layers)
             if not layers:
                 unmatched.append(str(name))
