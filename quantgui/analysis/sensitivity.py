@@ -25,7 +25,8 @@ import numpy as np
 from quantgui.analysis.evaluation import Tally
 from quantgui.analysis.metric_function import Metric
 from quantgui.analysis.proxies import GRADIENT_SQNR, PROXIES, WEIGHT_SQNR, Change, Proxies, guess
-from quantgui.analysis.ranking import rank_errors, ranked, spearman
+from quantgui.analysis.ranking import RankErrors, rank_errors, ranked, spearman
+from quantgui.analysis.sampling import BUDGET, shares_behind, worth_more
 from quantgui.analysis.scores import Estimate, SampleRows, joined
 from quantgui.analysis.simulation import Grids, Ranges, build_simulation, fake_quantized, quantizers_for
 from quantgui.analysis.sweep_store import Place, SweepStore
@@ -57,14 +58,10 @@ FIRST_SAMPLES = 8
 """Samples of the first measurement, of one candidate of each layer."""
 LEAST_SAMPLES = 16
 """Samples of all candidates: what few samples do not show cannot be told from what is not there."""
-BUDGET = 0.4
-"""Part of all candidates' samples that is run at most where the order matters, and not every number."""
-_GOOD_CORRELATION = 0.998
-"""Expected rank correlation at which an order is good enough."""
+_GROWTH = 1.5
+"""Samples of the next step for each of those before, where the order is not clear yet."""
 _MANY_SAMPLES = 256
 """Samples from which on batches are as large as suits the network, even if less would do for the first numbers."""
-_NEGLIGIBLE = 1e-3
-"""Expected square of the distance to the exact rank that needs no more samples."""
 _CACHE_USED = 0.7
 """Part of the cache that a portion of samples may fill: what crosses two cuts, and the outputs of the float network."""
 
@@ -172,6 +169,7 @@ class _Work:
         self.resumed: set[Key] = set()
         self.known: dict[tuple[Key, int], Estimate] = {}
         self.places: list[Place] = []
+        self.shares = shares_behind(network.summary.layers)
         self.forward_seconds = math.nan
         self.peak_cache = 0
         self.base = build_simulation(network, sweep.base, self.activations, ranges=self.ranges, grids=self.grids)
@@ -251,10 +249,9 @@ class _Work:
             yield from self._measure_up_to(target, active)
             if target >= self.total:
                 break
-            target = min(self.total, 2 * target)
-            active = self._worth_more(target)
+            active = ()
             while not active and target < self.total:
-                target = min(self.total, 2 * target)
+                target = min(self.total, math.ceil(_GROWTH * target))
                 active = self._worth_more(target)
             if active:
                 yield self.table(complete=False)
@@ -269,12 +266,12 @@ class _Work:
 
     def _measure_up_to(self, target: int, active: Sequence[Key]) -> Iterator[Event]:
         """Yield the numbers of `active` on the first `target` samples."""
-        batches = self.dataset.batches(self._batch_size, samples=self.total)
-        seen = 0
-        while seen < target:
+        batches = self._first_batches(target)
+        seen, ended = 0, False
+        while not ended:
             portion: list[_Prepared] = []
-            before, size = seen, 0
-            while seen < target and (batch := next(batches, None)) is not None:
+            size, ended = 0, True
+            for batch in batches:
                 place = (batch.first, batch.samples)
                 seen += batch.samples
                 if place not in self.places:
@@ -289,12 +286,21 @@ class _Work:
                 portion.append(self._prepare(batch))
                 size += portion[-1].bytes + 2 * self.executor.front_bytes(batch)
                 if not self.dataset.carried and size * (1 + 1 / len(portion)) > _CACHE_USED * self.executor.cache_bytes:
+                    ended = False
                     break
-            if seen == before:
-                raise DataError(f"The data ended after {seen} of {target} samples.")
             yield from self._measure_portion(portion, active)
             self.executor.close_cuts()
             release_memory()
+
+    def _first_batches(self, target: int) -> Iterator[Batch]:
+        """Yield the batches that hold the first `target` samples."""
+        seen = 0
+        for batch in self.dataset.batches(self._batch_size, samples=self.total):
+            yield batch
+            seen += batch.samples
+            if seen >= target:
+                return
+        raise DataError(f"The data ended after {seen} of {target} samples.")
 
     def _recall(self, active: Sequence[Key], place: Place) -> None:
         """Take what an earlier sweep has found on a batch."""
@@ -428,26 +434,21 @@ class _Work:
         return columns
 
     def _worth_more(self, target: int) -> list[Key]:
-        """Return those candidates that should be measured on `target` samples: where they may change ranks most.
+        """Return those candidates that should be measured on `target` samples: where ranks gain most for the cost.
 
-        Half of what is left of the budget is spent, all of it at the end. Columns whose order is as good as exact get
-        none.
+        Half of what is left of the budget is spent, all of it at the end.
         """
         samples = {key: sum(count for _, count in self.places[: self._batches(key)]) for key in self.keys}
-        left = BUDGET * self.total * len(self.keys) - sum(samples.values())
-        allowance = left if target >= self.total else left / 2
-        uncertain: list[tuple[float, Key]] = []
-        for keys in self._columns().values():
-            errors = rank_errors(self._estimates(keys), self.total)
-            if errors.correlation < _GOOD_CORRELATION:
-                uncertain += [(errors.variances[key[0]], key) for key in keys if samples[key] < target]
-        chosen = set()
-        for variance, key in sorted(uncertain, key=lambda each: -each[0]):
-            allowance -= target - samples[key]
-            if allowance < 0 or variance < _NEGLIGIBLE:
-                break
-            chosen.add(key)
+        spent = sum(self.shares[key[0]] * count for key, count in samples.items())
+        left = BUDGET * self.total * len(self.keys) - spent
+        costs = {key: self.shares[key[0]] * (target - count) for key, count in samples.items() if count < target}
+        columns = [(keys, self._rank_errors(keys)) for keys in self._columns().values()]
+        names = {key: key[0] for key in self.keys}
+        chosen = worth_more(columns, names, costs, left if target >= self.total else left / 2)
         return [key for key in self.keys if key in chosen]
+
+    def _rank_errors(self, keys: Sequence[Key]) -> RankErrors:
+        return rank_errors(self._estimates(keys), self.total)
 
     def _estimates(self, keys: Sequence[Key]) -> list[tuple[str, Estimate]]:
         """Return the measured candidates of a column, by layer.

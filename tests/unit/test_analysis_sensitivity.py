@@ -204,7 +204,7 @@ def test_that_a_ranking_comes_before_anything_runs_and_gets_better(tmp_path: Pat
 
 
 def test_that_values_from_few_samples_are_those_of_all_samples_as_far_as_others_tell(tmp_path: Path) -> None:
-    opened = Opened(MODELS["mlp"], tmp_path, samples=64)
+    opened = Opened(MODELS["mlp"], tmp_path, samples=160)
     batches = list(opened.data.batches())
 
     class Louder:  # the samples behind the first ones are another kind
