@@ -48,6 +48,8 @@ ALONE_SAMPLES = 2
 """Samples on which layers run alone: errors of layers differ by much more than those of samples."""
 GRADIENT_SAMPLES = 8
 """Samples whose outputs are differentiated, one at a time: each tells of one random direction of the outputs."""
+_MEASURED_PER_GUESSED = 8
+"""Samples that must be measured for each one that is differentiated: a guess as dear as the number is none."""
 
 Key = tuple[str, LayerSpec]
 """A layer and one of the sweep's specs."""
@@ -79,7 +81,13 @@ class Proxies:
 
 
 def guess(
-    network: Network, dataset: ProxyData, candidates: Sequence[Change], grids: Grids, *, threads: int = 2
+    network: Network,
+    dataset: ProxyData,
+    candidates: Sequence[Change],
+    grids: Grids,
+    *,
+    threads: int = 2,
+    measured: int | None = None,
 ) -> Generator[Progress, None, Proxies]:
     """Yield Progress and return what the proxies say; all but `WEIGHT_SQNR`.
 
@@ -89,12 +97,14 @@ def guess(
         candidates: what to guess, those of a layer one after the other.
         grids: scales and zero points of weights, looked up and kept.
         threads: threads within an operator.
+        measured: samples on which the candidates will be measured, where they are few; less is differentiated then.
 
     Raises:
         NetworkError: the network cannot be run.
     """
+    differentiated = GRADIENT_SAMPLES if measured is None else max(1, measured // _MEASURED_PER_GUESSED)
     started = time.perf_counter()
-    work = _Guess(network, dataset, candidates, grids, threads)
+    work = _Guess(network, dataset, candidates, grids, threads, min(GRADIENT_SAMPLES, differentiated))
     try:
         yield from work.layers_alone()
         yield from work.gradients()
@@ -127,6 +137,7 @@ class _Guess:
     candidates: Sequence[Change]
     grids: Grids
     threads: int
+    differentiated: int
 
     def __post_init__(self) -> None:
         # One of its own: sessions that return what is inside are of no use to anyone else, and go with it.
@@ -257,7 +268,7 @@ class _Guess:
 
     def _single_samples(self) -> Iterator[Batch]:
         states: Mapping[str, Array] | None = None
-        for batch in self.dataset.batches(1, GRADIENT_SAMPLES):
+        for batch in self.dataset.batches(1, self.differentiated):
             stated = carry(batch, states)
             yield stated
             if batch.carried:

@@ -226,7 +226,9 @@ class _Work:
             if candidate.activations is not None:
                 seen = quantizers_for(network, self.sweep.config(name, spec), self.activations, self.ranges)
             changes.append(Change((name, spec), network.layers[name], candidate, seen))
-        self.guessed = yield from guess(network, self.dataset, changes, self.grids, threads=self.executor.threads)
+        self.guessed = yield from guess(
+            network, self.dataset, changes, self.grids, threads=self.executor.threads, measured=self.total
+        )
         if self.store is not None:
             found = self.guessed.values.items()
             self.store.put_guesses((key[0], self.sweep.candidate(*key), values) for key, values in found)

@@ -20,6 +20,7 @@ from quantgui.analysis.gradient_proxy import first_order_sqnr
 from quantgui.analysis.layer_alone import LayerAlone, input_moments, layer_nodes, with_part
 from quantgui.analysis.proxies import (
     ALONE_SAMPLES,
+    GRADIENT_SAMPLES,
     GRADIENT_SQNR,
     INPUT_WEIGHTED_SQNR,
     OWN_OUTPUT_SQNR,
@@ -390,3 +391,21 @@ def test_that_a_network_that_torch_does_not_cover_is_told(tmp_path: Path) -> Non
     proxies, _ = guessed(opened(model, tmp_path))
     assert any("QuantizeLinear" in note for note in proxies.notes)
     assert all(OWN_OUTPUT_SQNR in values and GRADIENT_SQNR not in values for values in proxies.values.values())
+
+
+def test_that_fewer_samples_are_differentiated_where_few_are_measured(tmp_path: Path) -> None:
+    network = opened(builders.mlp_model(), tmp_path)
+    summary = network.summary
+    data = open_dataset("random:8", summary.inputs, summary, network=network)
+    changes = [Change((layer.name, INT3), layer, INT3, {}) for layer in summary.layers]
+    seen: list[int | None] = []
+
+    class Counted:
+        def batches(self, batch_size=None, samples=None):
+            if batch_size == 1:
+                seen.append(samples)
+            return data.batches(batch_size, samples)
+
+    for measured in (None, 64, 24, 8, 3, 1000):
+        drained(guess(network, Counted(), changes, {}, measured=measured))
+    assert seen == [GRADIENT_SAMPLES, 8, 3, 1, 1, GRADIENT_SAMPLES]
