@@ -357,6 +357,7 @@ class Commands(QObject):
         if self.settings_dialog is None:
             self.settings_dialog = WriteSettingsDialog(self._chooser, self._window)
             self.settings_dialog.write_requested.connect(session.write_settings)
+            self.settings_dialog.cancel_requested.connect(lambda: session.cancel("settings"))
         self.settings_dialog.show_plan(
             self._stem(), has_data=session.data is not None, has_sensitivity=session.sensitivity is not None
         )
@@ -515,8 +516,13 @@ class Commands(QObject):
                 self.export_dialog.show_progress(job.progress)
             elif job.state in (JobState.FAILED, JobState.CANCELLED):
                 self.export_dialog.show_failure(job.sentence or self.tr("Stopped; nothing was written."))
-        if job.topic == "settings" and self.settings_dialog is not None and job.state is JobState.FAILED:
-            self.settings_dialog.show_failure(job.sentence)
+        if job.topic == "settings" and self.settings_dialog is not None:
+            if job.state is JobState.RUNNING:
+                self.settings_dialog.show_progress(job.progress)
+            elif job.state is JobState.CANCELLED:
+                self.settings_dialog.show_stopped()
+            elif job.state is JobState.FAILED:
+                self.settings_dialog.show_failure(job.sentence)
         if job.topic in ("data", "metric") and self.data_dialog is not None and job.state is JobState.FAILED:
             self.data_dialog.show_failure(job.sentence)
 

@@ -13,8 +13,9 @@ from quantgui.gui.app import make_settings
 from quantgui.gui.dialogs.data import DataDialog
 from quantgui.gui.dialogs.export import ExportDialog
 from quantgui.gui.dialogs.files import FileChooser
+from quantgui.gui.dialogs.settings_files import WriteSettingsDialog
 from quantgui.gui.dialogs.verification import VerificationDialog
-from quantgui.results import ImageOptions, LayerDeviation, Verification
+from quantgui.results import ImageOptions, LayerDeviation, Progress, Verification
 from quantgui.session.samples import read_samples
 from quantgui.spec.profiles import EXPORT_PROFILES
 
@@ -134,6 +135,60 @@ def test_that_the_file_is_asked_for_the_chosen_runtime(export, tmp_path, profile
     export.export_button.click()
     assert export.profiles == [profile]
     assert not export.profile.isEnabled()
+
+
+# --- files of other tools ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settings(qtbot, tmp_path) -> WriteSettingsDialog:
+    dialog = WriteSettingsDialog(Chooser())
+    qtbot.addWidget(dialog)
+    dialog.show()
+    dialog.requests = []
+    dialog.write_requested.connect(lambda path, dialect: dialog.requests.append((path, dialect)))
+    dialog.show_plan(tmp_path / "net", has_data=True, has_sensitivity=False)
+    return dialog
+
+
+@pytest.mark.parametrize("agrees", [False, True])
+def test_that_a_file_of_another_tool_is_replaced_only_where_the_user_agrees(settings, agrees) -> None:
+    there = Path(settings.path.text())
+    there.write_text("theirs")
+    questions = []
+    settings.may_replace = lambda path: questions.append(path) or agrees
+    settings.write.click()
+    assert questions == [there]
+    assert [path for path, _ in settings.requests] == ([str(there)] if agrees else [])
+    assert settings.stop.isVisible() is agrees
+
+
+def test_that_a_file_agreed_to_in_the_file_dialog_raises_no_second_question(settings, tmp_path) -> None:
+    there = tmp_path / "there.json"
+    there.write_text("theirs")
+    settings._chooser.path = str(there)
+    settings.may_replace = lambda _: pytest.fail("asked")
+    settings.browse.click()
+    settings.write.click()
+    assert [path for path, _ in settings.requests] == [str(there)]
+
+
+def test_that_writing_for_another_tool_shows_how_far_it_is_and_can_be_stopped(settings) -> None:
+    stopped = []
+    settings.cancel_requested.connect(lambda: stopped.append(True))
+    settings.show_progress(Progress(1, 4, "Nobody has asked for it here"))
+    assert not settings.progress.isVisible()
+    settings.write.click()
+    settings.show_progress(Progress(3, 8, "Calibrating"))
+    assert "3 / 8" in settings.progress.text()
+    assert not settings.write.isEnabled()
+    assert not settings.path.isEnabled()
+    settings.stop.click()
+    assert stopped == [True]
+    settings.show_stopped()
+    assert settings.write.isEnabled()
+    assert not settings.stop.isVisible()
+    assert "nothing was written" in settings.status.text()
 
 
 # --- data --------------------------------------------------------------------------------------------------------

@@ -146,6 +146,24 @@ def test_that_settings_go_to_torchao_and_come_back_in_one_undo_step(window, qtbo
     assert not session.quantizes
 
 
+def test_that_writing_for_another_tool_can_be_stopped_and_leaves_the_old_file(window, qtbot, tmp_path) -> None:
+    session, commands = window.session, window.commands
+    session.set_config(preset_config(find_preset("W8A8"), session.summary.layers), "integers")
+    window.actions_by_id["write_settings"].trigger()
+    dialog = commands.settings_dialog
+    dialog.dialect.setCurrentText("AIMET encodings 1.0.0")
+    path = tmp_path / "aimet.json"
+    path.write_text("theirs")
+    dialog.path.setText(str(path))
+    dialog.may_replace = lambda _: True
+    dialog.write.click()
+    # Before the window hears anything of it.
+    dialog.stop.click()
+    qtbot.waitUntil(lambda: not dialog.stop.isVisible(), timeout=PATIENCE)
+    assert "Stopped" in dialog.status.text()
+    assert path.read_text() == "theirs"
+
+
 def test_that_a_report_is_written(window, qtbot, tmp_path, monkeypatch) -> None:
     path = tmp_path / "report.html"
     monkeypatch.setattr(window.commands._chooser, "save_file", lambda *_: str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
@@ -12,7 +13,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
-    QMessageBox,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
@@ -20,7 +20,7 @@ from PySide6.QtWidgets import (
 )
 
 from quantgui.gui import numbers
-from quantgui.gui.dialogs.files import FileChooser
+from quantgui.gui.dialogs.files import FileChooser, ask_to_replace
 from quantgui.gui.widgets.labels import set_style
 from quantgui.results import Exported, Progress
 from quantgui.spec.profiles import EXPORT_PROFILES, ExportProfile
@@ -51,7 +51,7 @@ class ExportDialog(QDialog):
         self._chooser = chooser
         self._written = ""
         self._agreed = ""
-        self.may_replace: Callable[[Path], bool] = self._ask_to_replace
+        self.may_replace: Callable[[Path], bool] = partial(ask_to_replace, self)
         self.summary = QLabel()
         self.summary.setWordWrap(True)
         self.path = QLineEdit()
@@ -207,18 +207,3 @@ class ExportDialog(QDialog):
                 return self.tr("TensorRT"), self.tr(
                     "Zero points 0 and quantizers in front of operators only, as NVIDIA TensorRT wants them."
                 )
-
-    def _ask_to_replace(self, path: Path) -> bool:
-        box = QMessageBox(self)
-        box.setIcon(QMessageBox.Icon.Question)
-        box.setWindowTitle(self.tr("Replace the file"))
-        box.setText(self.tr("“{name}” exists already. Replace it?").format(name=path.name))
-        box.setInformativeText(str(path.parent))
-        replace = box.addButton(self.tr("Replace"), QMessageBox.ButtonRole.DestructiveRole)
-        keep = box.addButton(self.tr("Cancel"), QMessageBox.ButtonRole.RejectRole)
-        box.setDefaultButton(keep)
-        box.setEscapeButton(keep)
-        box.exec()
-        chosen = box.clickedButton() is replace
-        box.deleteLater()
-        return chosen

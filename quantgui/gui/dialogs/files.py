@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from PySide6.QtCore import QSettings
-from PySide6.QtWidgets import QFileDialog, QWidget
+from PySide6.QtWidgets import QFileDialog, QMessageBox, QWidget
 
+from quantgui.gui.texts import translate
 from quantgui.paths import sample_models
 
 _KEY = "folder"
@@ -60,3 +61,20 @@ class FileChooser:
         self._folder = folder
         if self._settings is not None:
             self._settings.setValue(_KEY, folder)
+
+
+def ask_to_replace(parent: QWidget, path: Path) -> bool:
+    """Return whether the user agrees that the existing file at `path` is replaced."""
+    box = QMessageBox(parent)
+    box.setIcon(QMessageBox.Icon.Question)
+    box.setWindowTitle(translate("files", "Replace the file"))
+    box.setText(translate("files", "“{name}” exists already. Replace it?").format(name=path.name))
+    box.setInformativeText(str(path.parent))
+    replace = box.addButton(translate("files", "Replace"), QMessageBox.ButtonRole.DestructiveRole)
+    keep = box.addButton(translate("files", "Cancel"), QMessageBox.ButtonRole.RejectRole)
+    box.setDefaultButton(keep)
+    box.setEscapeButton(keep)
+    box.exec()
+    chosen = box.clickedButton() is replace
+    box.deleteLater()
+    return chosen

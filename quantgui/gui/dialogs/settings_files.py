@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
@@ -18,9 +20,10 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from quantgui.gui.dialogs.files import FileChooser
+from quantgui.gui.dialogs.files import FileChooser, ask_to_replace
 from quantgui.gui.widgets.labels import set_style
-from quantgui.results import SettingsRead, SettingsWritten
+from quantgui.gui.widgets.progress import ProgressRow
+from quantgui.results import Progress, SettingsRead, SettingsWritten
 from quantgui.spec.dialects import DIALECTS, DialectInfo
 
 
@@ -35,13 +38,18 @@ def _button(text: str, help_text: str, slot: object, *, primary: bool = False) -
 
 
 class WriteSettingsDialog(QDialog):
-    """Choose a tool and a file, and see what the file could not hold.
+    """Choose a tool and a file, watch it being written, and see what the file could not hold.
+
+    Attributes:
+        may_replace: asks whether an existing file may be replaced; a test puts its own answer here.
 
     Signals:
         write_requested: path, name of the dialect.
+        cancel_requested: stop writing.
     """
 
     write_requested = Signal(str, str)
+    cancel_requested = Signal()
 
     def __init__(self, chooser: FileChooser, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -49,6 +57,9 @@ class WriteSettingsDialog(QDialog):
         self.setMinimumWidth(520)
         self._chooser = chooser
         self._stem = Path()
+        self._agreed = ""
+        self._is_running = False
+        self.may_replace: Callable[[Path], bool] = partial(ask_to_replace, self)
         self.dialect = QComboBox()
         self.dialect.setAccessibleName(self.tr("Tool"))
         self.dialect.setToolTip(self.tr("Whose file is to be written."))
@@ -59,7 +70,13 @@ class WriteSettingsDialog(QDialog):
         self.path.setAccessibleName(self.tr("File to write"))
         self.path.setToolTip(self.tr("The file is replaced only when the new one is complete."))
         self.path.textChanged.connect(self._on_path)
-        browse = _button(self.tr("Browse…"), self.tr("Choose the file to write."), self._on_browse)
+        self.browse = _button(self.tr("Browse…"), self.tr("Choose the file to write."), self._on_browse)
+        self.progress = ProgressRow(self.tr("Export for other tools"))
+        # It has a button with a word on it, as the other export has.
+        self.progress.stop.hide()
+        self.stop = _button(
+            self.tr("Stop"), self.tr("Stop writing; an existing file stays as it is."), self.cancel_requested.emit
+        )
         self.status = QLabel()
         self.status.setWordWrap(True)
         self.status.setProperty("role", "note")
@@ -74,18 +91,24 @@ class WriteSettingsDialog(QDialog):
         layout.addWidget(self.dialect)
         row = QHBoxLayout()
         row.addWidget(self.path, 1)
-        row.addWidget(browse)
+        row.addWidget(self.browse)
         layout.addLayout(row)
+        layout.addWidget(self.progress)
         layout.addWidget(self.status)
         layout.addStretch(1)
         row = QHBoxLayout()
         row.addWidget(close)
         row.addStretch(1)
+        row.addWidget(self.stop)
         row.addWidget(self.write)
         layout.addLayout(row)
+        self.path.returnPressed.connect(self.write.click)
+        self._show_running(running=False)
 
     def show_plan(self, stem: Path, *, has_data: bool, has_sensitivity: bool) -> None:
         """Offer the tools whose file can be written now; the others say what they need."""
+        if self._is_running:
+            return
         self._stem = stem
         items = self.dialect.model()
         assert isinstance(items, QStandardItemModel)
@@ -102,14 +125,35 @@ class WriteSettingsDialog(QDialog):
     def show_written(self, written: SettingsWritten) -> None:
         """Show what has been written, and what the file could not hold."""
         words = self.tr("Written: {name}.").format(name=Path(written.path).name)
+        self._show_running(running=False)
         self._say("\n".join([words, *written.notes]), "good" if not written.notes else "warning")
-        self.write.setEnabled(True)
         self.adjustSize()
 
     def show_failure(self, sentence: str) -> None:
         """Show why nothing was written."""
-        self._say(sentence, "bad")
-        self.write.setEnabled(True)
+        if self._is_running:
+            self._show_running(running=False)
+            self._say(sentence, "bad")
+            self.path.setFocus()
+
+    def show_progress(self, progress: Progress) -> None:
+        """Show how far the writing that was asked for here is."""
+        if self._is_running:
+            self.progress.show_progress(progress.done, progress.total, progress.label)
+
+    def show_stopped(self) -> None:
+        """Show that the user has stopped the writing."""
+        if self._is_running:
+            self._show_running(running=False)
+            self._say(self.tr("Stopped; nothing was written."), "muted")
+
+    def _show_running(self, *, running: bool) -> None:
+        self._is_running = running
+        self.progress.setVisible(running)
+        self.stop.setVisible(running)
+        for widget in (self.dialect, self.path, self.browse):
+            widget.setEnabled(not running)
+        self._on_path()
 
     def _info(self) -> DialectInfo:
         info: DialectInfo = self.dialect.currentData()
@@ -120,17 +164,26 @@ class WriteSettingsDialog(QDialog):
         self._say(str(self.dialect.currentData(Qt.ItemDataRole.ToolTipRole) or ""), "muted")
 
     def _on_path(self) -> None:
-        self.write.setEnabled(bool(self.path.text().strip()))
+        possible = bool(self.path.text().strip()) and not self._is_running
+        self.write.setEnabled(possible)
 
     def _on_browse(self) -> None:
         pattern = f"{self._info().title} (*{self._info().suffix})"
         if path := self._chooser.save_file(self, self.windowTitle(), self.path.text(), pattern):
-            self.path.setText(path)
+            # The file dialog has asked whether this very file may be replaced.
+            self._agreed = path
+            self.path.setText(path if Path(path).suffix else f"{path}{self._info().suffix}")
 
     def _on_write(self) -> None:
-        self.write.setEnabled(False)
-        self._say(self.tr("Waiting for the engine …"), "muted")
-        self.write_requested.emit(self.path.text().strip(), self._info().name)
+        path = self.path.text().strip()
+        if path != self._agreed and Path(path).exists() and not self.may_replace(Path(path)):
+            self.path.setFocus()
+            return
+        self._agreed = ""
+        self._say("", "muted")
+        self._show_running(running=True)
+        self.progress.show_progress(0, 0, self.tr("Waiting for the engine …"))
+        self.write_requested.emit(path, self._info().name)
 
     def _say(self, text: str, tone: str) -> None:
         self.status.setText(text)
