@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from quantgui.spec.config import QuantConfig, UnknownName
 from quantgui.spec.mix import Mix
+from quantgui.spec.pytorch_source import Exporter, PytorchOptions
 from quantgui.spec.quantizer import LayerSpec, QuantizerSpec, RangeEstimator
 from quantgui.spec.sweep import Sweep
 from quantgui.spec.training import Training
@@ -122,6 +123,18 @@ class GraphNode:
 
 
 @dataclass(frozen=True, slots=True)
+class Conversion:
+    """How a PyTorch network became ONNX."""
+
+    options: PytorchOptions
+    exporter: Exporter
+    difference: float
+    """Largest difference of the ONNX form on example inputs, as a share of the largest output."""
+    frozen: tuple[str, ...] = ()
+    """Axes that were to vary and do not."""
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSummary:
     """All the window needs to know of an open network."""
 
@@ -140,6 +153,8 @@ class NetworkSummary:
     layers: tuple[LayerInfo, ...]
     nodes: tuple[GraphNode, ...] = ()
     warnings: tuple[str, ...] = ()
+    conversion: Conversion | None = None
+    """How it became ONNX, where its file is something else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,81 @@
 from __future__ import annotations
 
 import argparse
-from typing import Final
+from pathlib import Path
+from typing import Final, get_args
 
+from quantgui.errors import SpecError
 from quantgui.spec.presets import PRESETS
+from quantgui.spec.pytorch_source import (
+    BATCH_AXIS,
+    ExampleInput,
+    Exporter,
+    PytorchOptions,
+    is_factory,
+    read_axes,
+    read_example_input,
+)
 from quantgui.spec.targets import TARGETS
 
 DATA_HELP: Final = ".npz or .npy file, folder of images, or random:N"
 _METRIC, _METRIC_HELP = "FILE.py:FUNCTION", "your metric(outputs, labels) -> score per sample"
 
 
-def add_network_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the network, the first argument of most commands."""
-    parser.add_argument("network", metavar="NETWORK", help="an ONNX file")
+NETWORK_HELP: Final = "an ONNX file, a .pt2 file of torch.export, or module:factory (FILE.py:factory) of PyTorch code"
+
+
+def add_network_argument(parser: argparse.ArgumentParser, help_text: str = NETWORK_HELP) -> None:
+    """Add the network, the first argument of most commands, and how PyTorch networks are opened."""
+    parser.add_argument("network", metavar="NETWORK", help=help_text)
+    add_pytorch_arguments(parser)
+
+
+def add_pytorch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the code of a PyTorch network does not say."""
+    group = parser.add_argument_group("PyTorch networks")
+    group.add_argument("--weights", metavar="FILE", default="", help="state dict: .pth, .pt or .safetensors")
+    group.add_argument("--trust", action="store_true", help="agree that the code of module:factory is run")
+    group.add_argument(
+        "--input-shape", metavar="SHAPE", dest="input_shapes", action="append", default=[], type=_example_input,
+        help="example input such as 1x3x224x224 or 1x128:int64, once for each input; else the first samples of --data",
+    )  # fmt: skip
+    group.add_argument(
+        "--free-axes", metavar="AXES", dest="free_axes", action="append", default=[], type=_axes,
+        help="axes that may vary, such as 0,2,3, or none; once for each input, default 0",
+    )  # fmt: skip
+    group.add_argument(
+        "--exporter", choices=get_args(Exporter), default="auto",
+        help="torch's exporter: the new one (dynamo), the old one, or the old one where the new one loses free axes",
+    )  # fmt: skip
+
+
+def pytorch_options(arguments: argparse.Namespace) -> PytorchOptions:
+    """Return what the arguments say of a PyTorch network.
+
+    Raises:
+        SpecError: they say it of a network that is none.
+    """
+    given = [
+        name
+        for name, value in (
+            ("--weights", arguments.weights), ("--trust", arguments.trust), ("--input-shape", arguments.input_shapes)
+        )
+        if value
+    ]  # fmt: skip
+    if given and not is_factory(arguments.network or ""):
+        raise SpecError(
+            f"{given[0]} belongs to a network that is made by code, such as net.py:factory; '{arguments.network}' is "
+            "opened without it."
+        )
+    data = getattr(arguments, "data", None) or ""
+    return PytorchOptions(
+        str(Path(arguments.weights).expanduser()) if arguments.weights else "",
+        arguments.trust,
+        tuple(arguments.input_shapes),
+        data if data.lower().endswith((".npz", ".npy")) else "",
+        tuple(arguments.free_axes) or (BATCH_AXIS,),
+        arguments.exporter,
+    )
 
 
 def add_data_arguments(
@@ -74,6 +137,20 @@ def _image_size(text: str) -> tuple[int, int]:
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"must be height x width such as 224x224, got '{text}'")
     return int(height), int(width)
+
+
+def _example_input(text: str) -> ExampleInput:
+    try:
+        return read_example_input(text)
+    except SpecError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
+
+
+def _axes(text: str) -> tuple[int, ...]:
+    try:
+        return read_axes(text)
+    except SpecError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from quantgui.cli.answers import Json, sizes
-from quantgui.cli.arguments import add_config_arguments, add_data_arguments
+from quantgui.cli.arguments import NETWORK_HELP, add_config_arguments, add_data_arguments, add_network_argument
 from quantgui.cli.command import Answer, Command
 from quantgui.cli.work import Choice, Work
 from quantgui.engine.requests import CompareNetwork, ReadSettings
@@ -17,7 +17,7 @@ from quantgui.wording import decibel, duration, metric_name, score_text, size
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("network", metavar="NETWORK", help="the float network, an ONNX file")
+    add_network_argument(parser, f"the float network: {NETWORK_HELP}")
     parser.add_argument("other", metavar="OTHER.onnx", help="the same network, quantized by another tool")
     add_data_arguments(parser, required=True)
     add_config_arguments(parser, required=False)

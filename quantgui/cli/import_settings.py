@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from quantgui.cli.answers import Json, sizes
-from quantgui.cli.arguments import add_target_argument
+from quantgui.cli.arguments import NETWORK_HELP, add_pytorch_arguments, add_target_argument
 from quantgui.cli.command import Answer, Command
 from quantgui.cli.work import Work, violations_json
 from quantgui.engine.requests import ReadSettings
@@ -20,7 +20,8 @@ from quantgui.wording import size
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a file of another tool, or a quantized ONNX network")
-    parser.add_argument("--network", metavar="NETWORK", required=True, help="the float network, an ONNX file")
+    parser.add_argument("--network", metavar="NETWORK", required=True, help=f"the float network: {NETWORK_HELP}")
+    add_pytorch_arguments(parser)
     parser.add_argument("-o", "--output", metavar="C.json", required=True, help="the configuration to write")
     names = [each.name for each in DIALECTS if each.readable]
     parser.add_argument(

@@ -6,7 +6,7 @@ from quantgui.cli.answers import Json
 from quantgui.cli.arguments import add_network_argument
 from quantgui.cli.command import Answer, Command
 from quantgui.cli.work import Work
-from quantgui.results import LayerInfo, NetworkSummary
+from quantgui.results import Conversion, LayerInfo, NetworkSummary
 from quantgui.spec.size import weight_bytes
 from quantgui.terminal import table
 from quantgui.wording import size
@@ -31,7 +31,19 @@ def _json(summary: NetworkSummary) -> Json:
         "inputs": [{"name": x.name, "dtype": x.dtype, "shape": x.shape} for x in summary.inputs],
         "outputs": [{"name": x.name, "dtype": x.dtype, "shape": x.shape} for x in summary.outputs],
         "warnings": summary.warnings,
+        "conversion": _conversion_json(summary.conversion),
         "layers": [_layer_json(layer) for layer in summary.layers],
+    }
+
+
+def _conversion_json(conversion: Conversion | None) -> Json | None:
+    """Return how a PyTorch network became ONNX; None where the file is ONNX."""
+    if conversion is None:
+        return None
+    return {
+        "exporter": conversion.exporter,
+        "difference": conversion.difference,
+        "frozen_axes": conversion.frozen,
     }
 
 

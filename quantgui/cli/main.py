@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Final, NoReturn, TextIO
 
 from quantgui import __version__
-from quantgui.cli.arguments import DATA_HELP
+from quantgui.cli.arguments import DATA_HELP, NETWORK_HELP, add_pytorch_arguments, pytorch_options
 from quantgui.cli.commands import COMMANDS
 from quantgui.cli.work import Work
 from quantgui.engine.scheduler import describe
 from quantgui.errors import QuantGuiError
 from quantgui.interrupts import EXIT_INTERRUPTED, leave_at_interrupt
 from quantgui.paths import state_folder
+from quantgui.spec.pytorch_source import is_factory
 from quantgui.terminal import ProgressLine, has_display, json_text, reserved_stdout
 
 EXIT_MISTAKE: Final = 2
@@ -80,7 +81,7 @@ class _Parser(argparse.ArgumentParser):
 def _is_command(word: str) -> bool:
     if word in COMMANDS:
         return True
-    if word.startswith("-") or word.endswith(".onnx") or Path(word).exists():
+    if word.startswith("-") or word.endswith((".onnx", ".pt2")) or is_factory(word) or Path(word).exists():
         return False
     near = difflib.get_close_matches(word, COMMANDS, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else f"; commands are {', '.join(COMMANDS)}."
@@ -95,7 +96,8 @@ def _window_parser() -> argparse.ArgumentParser:
         epilog=f"without a window:\n{commands}\n\nquantgui COMMAND --help tells more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("network", metavar="NETWORK", nargs="?", help="an ONNX file")
+    parser.add_argument("network", metavar="NETWORK", nargs="?", help=NETWORK_HELP)
+    add_pytorch_arguments(parser)
     parser.add_argument("--data", metavar="DATA", help=DATA_HELP)
     parser.add_argument("--version", action="version", version=f"quantgui {__version__}")
     return parser
@@ -123,7 +125,7 @@ def _open_window(arguments: argparse.Namespace) -> int:
     with leave_at_interrupt():
         from quantgui.gui.app import run_app
 
-    return run_app(arguments.network, arguments.data)
+    return run_app(arguments.network, arguments.data, pytorch=pytorch_options(arguments))
 
 
 def _run_command(arguments: argparse.Namespace) -> int:

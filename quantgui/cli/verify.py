@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from quantgui.cli.answers import Json, sizes
-from quantgui.cli.arguments import add_config_arguments, add_data_arguments
+from quantgui.cli.arguments import NETWORK_HELP, add_config_arguments, add_data_arguments, add_network_argument
 from quantgui.cli.command import Answer, Command
 from quantgui.cli.work import Choice, Work
 from quantgui.engine.requests import Verify
@@ -21,7 +21,7 @@ _WORST_LAYERS: Final = 5
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("network", metavar="NETWORK", help="the float network, an ONNX file")
+    add_network_argument(parser, f"the float network: {NETWORK_HELP}")
     parser.add_argument("exported", metavar="OUT.onnx", help="the file exported from it")
     add_data_arguments(parser, required=True)
     add_config_arguments(parser, required=False)

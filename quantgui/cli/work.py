@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from quantgui.cli.answers import advice_json
+from quantgui.cli.arguments import pytorch_options
 from quantgui.engine.requests import OpenData, OpenNetwork, Request, SetMetric
 from quantgui.errors import DataError, SpecError
 from quantgui.interrupts import leave_at_interrupt
@@ -121,7 +122,8 @@ class Work:
     # --- what the arguments ask for ------------------------------------------------------------------------------
 
     def open_network(self) -> NetworkSummary:
-        summary = self.answer(OpenNetwork(self.arguments.network), NetworkOpened).summary
+        request = OpenNetwork(self.arguments.network, pytorch_options(self.arguments))
+        summary = self.answer(request, NetworkOpened).summary
         for warning in summary.warnings:
             self.note(warning)
         return summary

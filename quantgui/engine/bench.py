@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, assert_never
+from typing import Final, TypeVar, assert_never
 
 from quantgui.analysis.advice import advise, guarded_config
 from quantgui.analysis.calibration import calibrate
@@ -62,6 +62,7 @@ from quantgui.export.verify import verify
 from quantgui.network.datasets import Dataset, open_dataset
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network
+from quantgui.network.pytorch import Original, hold_against, read_pytorch
 from quantgui.network.reader import read_network
 from quantgui.network.session import release_memory
 from quantgui.paths import state_folder
@@ -86,8 +87,11 @@ from quantgui.results import (
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import Mix
 from quantgui.spec.profiles import ExportProfile
+from quantgui.spec.pytorch_source import PytorchOptions, is_pytorch
 from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
 from quantgui.spec.sweep import Sweep
+
+T = TypeVar("T")
 
 CALIBRATION_SAMPLES: Final = 512
 """Samples used for ranges unless asked otherwise; ranges of more change little and take the time of a forward each."""
@@ -101,6 +105,8 @@ _FALLBACK_MEMORY: Final = 4 * 2**30
 class _OpenNetwork:
     network: Network
     executor: Executor
+    original: Original | None = None
+    """The PyTorch network it was made from."""
     statistics: StatisticsCache = field(default_factory=dict)
 
 
@@ -155,8 +161,8 @@ class Bench:
             QuantGuiError: the request cannot be answered; the message says why.
         """
         match request:
-            case OpenNetwork(path):
-                return self._open_network(path)
+            case OpenNetwork(path, pytorch):
+                return self._open_network(path, pytorch)
             case OpenData():
                 return self._open_data(request)
             case SetMetric(function):
@@ -198,10 +204,15 @@ class Bench:
 
     # --- opening -------------------------------------------------------------------------------------------------
 
-    def _open_network(self, path: str) -> Iterator[Event]:
-        network = yield from _only_progress(read_network(Path(path)))
+    def _open_network(self, path: str, pytorch: PytorchOptions) -> Iterator[Event]:
+        original = None
+        if is_pytorch(path):
+            reading = read_pytorch(path, pytorch, state_folder() / "converted")
+            network, original = yield from _only_progress(reading)
+        else:
+            network = yield from _only_progress(read_network(Path(path)))
         executor = Executor(network, cache_bytes=self._cache_bytes, threads=self._threads)
-        self._open, self._data = _OpenNetwork(network, executor), None
+        self._open, self._data = _OpenNetwork(network, executor, original), None
         release_memory()
         yield NetworkOpened(network.summary)
 
@@ -215,8 +226,12 @@ class Bench:
         )
         calibration = others[0] if others else dataset
         samples = min(self._calibration_samples, calibration.summary.samples)
+        notes: tuple[str, ...] = ()
+        if (original := self._opened().original) is not None:
+            notes = yield from hold_against(original, network, dataset)
         self._data = _OpenData(dataset, calibration, samples)
-        yield DataOpened(replace(dataset.summary, calibration=request.calibration))
+        summary = replace(dataset.summary, calibration=request.calibration, notes=(*dataset.summary.notes, *notes))
+        yield DataOpened(summary)
 
     def _set_metric(self, function: str) -> Iterator[Event]:
         yield Progress(0, 0, "Loading the metric")
@@ -479,13 +494,13 @@ def _calibrate_missing(opened: _OpenNetwork, data: _OpenData, tensors: Collectio
             yield event
 
 
-def _only_progress(reading: Generator[Event, None, Network]) -> Generator[Event, None, Network]:
+def _only_progress(reading: Generator[Event, None, T]) -> Generator[Event, None, T]:
     """Pass on the progress of `read_network` and return its network: it counts as opened when it can be run."""
     while True:
         try:
             event = next(reading)
         except StopIteration as stop:
-            network: Network = stop.value
+            network: T = stop.value
             return network
         if isinstance(event, Progress):
             yield event

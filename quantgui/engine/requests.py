@@ -14,6 +14,7 @@ from quantgui.results import ImageOptions, MixReady, Sensitivity
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import Mix
 from quantgui.spec.profiles import ExportProfile
+from quantgui.spec.pytorch_source import DEFAULT_OPTIONS, PytorchOptions
 from quantgui.spec.quantizer import QuantizerSpec
 from quantgui.spec.sweep import Sweep
 from quantgui.spec.training import Training
@@ -34,9 +35,13 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class OpenNetwork:
-    """Answered by Progress ... NetworkOpened. Forgets the data opened before."""
+    """Answered by Progress ... NetworkOpened. Forgets the data opened before.
+
+    `path` is an .onnx or .pt2 file, or ``module:factory``, whose code is run if `pytorch` says that it is trusted.
+    """
 
     path: str
+    pytorch: PytorchOptions = DEFAULT_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)

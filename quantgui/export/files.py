@@ -23,6 +23,7 @@ from quantgui.errors import ExportError
 from quantgui.network.session import RUNTIME_ERRORS, describe_error
 from quantgui.network.surgery import subgraphs
 from quantgui.results import Array
+from quantgui.spec.pytorch_source import is_pytorch
 
 INLINE_LIMIT = 1_800_000_000
 """Bytes of tensors up to which one file holds all; protobuf ends at 2 GiB."""
@@ -45,7 +46,7 @@ def refuse_source(path: Path, source: Path) -> None:
         targets = [target for target in (path, data_path(path)) if target.exists()]
     if any(target.samefile(source) for target in targets):
         raise ExportError(f"'{path.name}' is the opened network itself; choose another name for the quantized one.")
-    if not targets:
+    if not targets or is_pytorch(source.name):
         return
     used = external_files(source, onnx.load(source, load_external_data=False))
     for target in targets:

@@ -25,6 +25,7 @@ from quantgui.gui.main_window import MainWindow
 from quantgui.gui.theme import apply_theme, current
 from quantgui.paths import resources, state_folder
 from quantgui.session.session import Session
+from quantgui.spec.pytorch_source import DEFAULT_OPTIONS, PytorchOptions
 
 _LOG = logging.getLogger("quantgui")
 ERROR_INTERVAL_SECONDS = 5.0
@@ -67,6 +68,7 @@ def run_app(
     network: str | None,
     data: str | None,
     *,
+    pytorch: PytorchOptions = DEFAULT_OPTIONS,
     argv: list[str] | None = None,
     settings_path: Path | None = None,
     folder: Path | None = None,
@@ -76,6 +78,7 @@ def run_app(
     Args:
         network: path of a network, or None for the welcome page.
         data: data source, see `quantgui.engine.requests.OpenData`.
+        pytorch: how a PyTorch network is opened.
         argv: arguments for Qt.
         settings_path: ini file of layout and look, instead of the user's.
         folder: where autosave, recent files and logs lie, instead of the user's state folder.
@@ -97,17 +100,17 @@ def run_app(
     sys.excepthook = hook
     _let_interrupts_through(app)
     window.show()
-    QTimer.singleShot(0, lambda: start(window, network, data))
+    QTimer.singleShot(0, lambda: start(window, network, data, pytorch))
     code = app.exec()
     sys.excepthook = sys.__excepthook__
     session.close()
     return code
 
 
-def start(window: MainWindow, network: str | None, data: str | None) -> None:
+def start(window: MainWindow, network: str | None, data: str | None, pytorch: PytorchOptions = DEFAULT_OPTIONS) -> None:
     """Do what follows the first picture of the window."""
     if network:
-        window.session.open_network(network, data or "")
+        window.session.open_network(network, data or "", pytorch=pytorch)
     else:
         window.session.recover()
     QTimer.singleShot(FIRST_PICTURE_MS, window, lambda: _finish(window))

@@ -21,6 +21,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from quantgui.errors import NetworkError
+from quantgui.network.pytorch_archive import archive_sentence, weights_sentence
 from quantgui.results import Array
 
 KEEP_BYTES = 1 << 14
@@ -158,11 +159,10 @@ def _refuse_other_types(path: Path, content: memoryview) -> None:
     if not start:
         raise NetworkError(f"'{path.name}' is empty.")
     pickles = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-    if start.startswith((b"PK\x03\x04", *pickles)):
-        raise NetworkError(
-            f"'{path.name}' is a PyTorch or pickle file, which may contain code and is not opened; "
-            "export the network with torch.onnx.export."
-        )
+    if start.startswith(b"PK\x03\x04"):
+        raise NetworkError(archive_sentence(path))
+    if start.startswith(pickles) or start[8:10] == b'{"':
+        raise NetworkError(weights_sentence(path.name))
     others = {
         b"\x89HDF": "a Keras or HDF5 file",
         b"GGUF": "a GGUF file",

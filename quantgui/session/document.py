@@ -10,6 +10,7 @@ from quantgui.results import DataSummary, LayerInfo, NetworkSummary
 from quantgui.session.project import Project
 from quantgui.session.recent import RecentFile
 from quantgui.spec.config import QuantConfig, UnknownName, unknown_names
+from quantgui.spec.pytorch_source import DEFAULT_OPTIONS, PytorchOptions
 from quantgui.spec.quantizer import FLOAT, LayerSpec
 from quantgui.spec.size import network_bytes
 from quantgui.spec.targets import TARGETS, Target
@@ -142,6 +143,12 @@ class Document:
 
     # --- what is remembered of it --------------------------------------------------------------------------------
 
+    @property
+    def pytorch(self) -> PytorchOptions:
+        """How the open network was made from a PyTorch network; the usual options where it is none."""
+        conversion = None if self.summary is None else self.summary.conversion
+        return DEFAULT_OPTIONS if conversion is None else conversion.options
+
     def project(self) -> Project | None:
         """Return what is needed to open everything again; None where nothing is open."""
         if self.summary is None:
@@ -156,6 +163,7 @@ class Document:
             self.config_path,
             "" if data is None else data.calibration,
             self.target.name,
+            self.pytorch,
         )
 
     def recent(self) -> RecentFile | None:
@@ -163,4 +171,4 @@ class Document:
         if self.summary is None:
             return None
         data, calibration = ("", "") if self.data is None else (self.data.source, self.data.calibration)
-        return RecentFile(self.summary.path, data, self.config_path, calibration)
+        return RecentFile(self.summary.path, data, self.config_path, calibration, self.pytorch.untrusted())

@@ -19,6 +19,13 @@ from typing import Any
 from quantgui.errors import SpecError
 from quantgui.results import ImageOptions
 from quantgui.spec.config import QuantConfig
+from quantgui.spec.pytorch_source import (
+    DEFAULT_OPTIONS,
+    PytorchOptions,
+    options_from_json,
+    options_to_json,
+    split_factory,
+)
 from quantgui.spec.serialization import config_from_json, config_to_json, write_text_atomically
 from quantgui.spec.targets import find_target
 
@@ -40,6 +47,7 @@ class Project:
     config_path: str = ""
     calibration: str = ""
     target: str = "simulation"
+    pytorch: PytorchOptions = DEFAULT_OPTIONS
 
 
 def absolute_source(source: str) -> str:
@@ -47,6 +55,23 @@ def absolute_source(source: str) -> str:
     if not source or source.startswith("random:"):
         return source
     return str(Path(source).expanduser().absolute())
+
+
+def absolute_network(network: str) -> str:
+    """Return a network as it is found again from any folder; a module that is imported stays as it is."""
+    split = split_factory(network)
+    if split is None:
+        return absolute_source(network)
+    source, factory = split
+    return f"{absolute_source(source)}:{factory}" if source.endswith(".py") else network
+
+
+def can_be_found(network: str) -> bool:
+    """Return whether there is still a file to open `network` from; of a module that is imported that is not known."""
+    split = split_factory(network)
+    if split is None:
+        return Path(network).is_file()
+    return Path(split[0]).is_file() if split[0].endswith(".py") else True
 
 
 def project_to_json(project: Project) -> dict[str, Any]:
@@ -61,6 +86,7 @@ def project_to_json(project: Project) -> dict[str, Any]:
         "metric": project.metric,
         "target": project.target,
         "config_path": project.config_path,
+        "pytorch": options_to_json(project.pytorch),
         "config": config_to_json(project.config),
     }
 
@@ -86,6 +112,7 @@ def project_from_json(value: Any) -> Project:
             str(value["config_path"]),
             str(value.get("calibration", "")),
             find_target(str(value.get("target", "simulation"))).name,
+            options_from_json(value.get("pytorch")) or DEFAULT_OPTIONS,
         )
     except (KeyError, TypeError) as error:
         raise SpecError(f"This is no project file: {error}.") from error
@@ -126,7 +153,7 @@ class Autosave:
         for path in self._left_behind():
             with contextlib.suppress(OSError, ValueError):
                 project = project_from_json(json.loads(path.read_text(encoding="utf-8")))
-                if Path(project.network).is_file():
+                if can_be_found(project.network):
                     path.replace(self._path)
                     self._is_own = True
                     return project

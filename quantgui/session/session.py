@@ -51,7 +51,7 @@ from quantgui.results import (
 from quantgui.session.conversation import SILENCE_SECONDS, Conversation, Engine
 from quantgui.session.document import Document, Side
 from quantgui.session.jobs import Job
-from quantgui.session.project import Project, absolute_source
+from quantgui.session.project import Project, absolute_network, absolute_source
 from quantgui.session.reading import ReadableSession
 from quantgui.session.recent import RecentFiles
 from quantgui.session.results_store import ResultStore
@@ -61,6 +61,7 @@ from quantgui.session.wanted import Situation, wanted_requests
 from quantgui.spec.config import QuantConfig, UnknownName, changed_layers
 from quantgui.spec.mix import Mix
 from quantgui.spec.profiles import ExportProfile
+from quantgui.spec.pytorch_source import DEFAULT_OPTIONS, PytorchOptions
 from quantgui.spec.quantizer import LayerSpec
 from quantgui.spec.serialization import load_config, save_config
 from quantgui.spec.sweep import Sweep
@@ -138,14 +139,19 @@ class Session(ReadableSession):
         config: QuantConfig | None = None,
         image_options: ImageOptions | None = None,
         calibration: str = "",
+        pytorch: PytorchOptions = DEFAULT_OPTIONS,
     ) -> None:
-        """Open the network at `path`, then `data` (if any), with `config` (or everything float)."""
-        project = Project(absolute_source(path), config or QuantConfig(), data, image_options, calibration=calibration)
+        """Open the network at `path`, then `data` (if any), with `config` (or everything float).
+
+        `pytorch` says how a PyTorch network is opened; the code of one is run only if it says that it is trusted.
+        """
+        network, config = absolute_network(path), config or QuantConfig()
+        project = Project(network, config, data, image_options, calibration=calibration, pytorch=pytorch)
         self._open(project, recovering=False)
 
     def _open(self, project: Project, *, recovering: bool) -> None:
         self._opening, self._is_recovering = project, recovering
-        self._ask("network", OpenNetwork(project.network), Priority.OPEN)
+        self._ask("network", OpenNetwork(project.network, project.pytorch), Priority.OPEN)
 
     def open_data(self, source: str, image_options: ImageOptions | None = None, calibration: str = "") -> None:
         """Open data for evaluation, and for calibration if `calibration` names no other.

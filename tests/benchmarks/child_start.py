@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QApplication
@@ -21,8 +22,8 @@ def main() -> None:
     begin = app.start
     found: dict[str, object] = {}
 
-    def start(window: MainWindow, network: str | None, data: str | None) -> None:
-        begin(window, network, data)
+    def start(window: MainWindow, *what: Any) -> None:
+        begin(window, *what)
         QTimer.singleShot(0, lambda: usable(window))
 
     def usable(window: MainWindow) -> None:

@@ -649,8 +649,8 @@ def end(window):
     window.close()
 
 start = app.start
-def start_and_watch(window, network, data):
-    start(window, network, data)
+def start_and_watch(window, *what):
+    start(window, *what)
     window.session.weight_view_ready.connect(lambda _: QTimer.singleShot(0, lambda: end(window)))
 app.start = start_and_watch
 folder = Path({str(tmp_path)!r})

@@ -27,7 +27,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, str | None
     """Stand in for the window and note with what it was opened."""
     calls: list[tuple[str | None, str | None]] = []
 
-    def run_app(network: str | None, data: str | None) -> int:
+    def run_app(network: str | None, data: str | None, **_: object) -> int:
         calls.append((network, data))
         return 0
 
@@ -112,7 +112,7 @@ def test_that_help_of_a_command_names_every_preset(capsys: pytest.CaptureFixture
 def test_that_a_bug_is_a_sentence_and_its_traceback_lies_in_a_file(
     opened, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys.modules["quantgui.gui.app"], "run_app", lambda *_: 1 / 0)
+    monkeypatch.setattr(sys.modules["quantgui.gui.app"], "run_app", lambda *_, **__: 1 / 0)
     assert main([]) == 2
     err = capsys.readouterr().err
     assert "Unexpected error" in err
@@ -121,7 +121,7 @@ def test_that_a_bug_is_a_sentence_and_its_traceback_lies_in_a_file(
 
 
 def test_that_an_interrupt_ends_with_its_own_code(opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> int:
+    def interrupt(*_: object, **__: object) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["quantgui.gui.app"], "run_app", interrupt)

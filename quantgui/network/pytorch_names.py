@@ -1,0 +1,187 @@
+"""Names of the module tree for the nodes and weights of an exported network.
+
+A layer is called as its node is (`network.layers`), so the node that uses the weight of the module ``blocks.3.conv1``
+is called ``blocks.3.conv1``, and every other node of that module ``blocks.3.conv1/Relu``. What a weight is called tells
+most: its owner is the module. Where the exporter has changed a weight (transposed it, folded something into it) its
+values tell, and where those are new, the path of modules that the exporter notes at each node:
+
+    new exporter    metadata ``pkg.torch.onnx.name_scopes``, such as ``['', 'blocks', 'blocks.3', 'conv2d_2']``
+    old exporter    the node's name, such as ``/blocks/blocks.3/conv1/Conv``
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import numpy as np
+import onnx
+
+from quantgui.results import Array
+
+_SCOPES: Final = "pkg.torch.onnx.name_scopes"
+_RECURRENT: Final = ("LSTM", "GRU", "RNN")
+_WEIGHT_INPUTS: Final = {
+    "Conv": (1,), "ConvTranspose": (1,), "Gemm": (1, 0), "MatMul": (1, 0), "Gather": (0,),
+    **dict.fromkeys(_RECURRENT, (1,)),
+}  # fmt: skip
+_PARAMETRIZED = re.compile(r"\.parametrizations\..*$")
+
+
+def name_by_modules(model: onnx.ModelProto, state: Mapping[str, Array], modules: frozenset[str]) -> None:
+    """Rename the nodes of `model`, and the weights that are known by their values, in place.
+
+    Args:
+        model: as torch exported it.
+        state: parameters and buffers of the module by name.
+        modules: names of all modules of the tree.
+    """
+    _name_weights(model, state)
+    weights = _weights(model)
+    found = [
+        (node, _owner(node, weights, state, modules), _is_layer(node, weights))
+        for graph in _graphs(model.graph)
+        for node in graph.node
+    ]
+    steps = Counter(owner for node, owner, is_layer in found if is_layer and node.op_type in _RECURRENT)
+    names: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
+    for node, owner, is_layer in found:
+        wish = owner if is_layer and owner else f"{owner}/{node.op_type}" if owner else node.op_type
+        if is_layer and owner and node.op_type in _RECURRENT and steps[owner] > 1:
+            # As torch counts the layers inside a recurrent module: weight_ih_l0, weight_ih_l1.
+            wish = f"{owner}.l{seen[owner]}"
+            seen[owner] += 1
+        names[wish] += 1
+        node.name = wish if names[wish] == 1 else f"{wish}#{names[wish]}"
+
+
+def _weights(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the constants of two or more axes by the names of all values that hold them, as they are or transposed."""
+    weights: dict[str, str] = {}
+    for graph in _graphs(model.graph):
+        weights |= {tensor.name: tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
+        for node in graph.node:
+            if node.op_type == "Constant":
+                weights[node.output[0]] = node.output[0]
+            elif node.op_type in ("Transpose", "Identity") and node.input[0] in weights:
+                weights[node.output[0]] = weights[node.input[0]]
+    return weights
+
+
+def _owner(
+    node: onnx.NodeProto, weights: Mapping[str, str], state: Mapping[str, Array], modules: frozenset[str]
+) -> str:
+    for place in _WEIGHT_INPUTS.get(node.op_type, ()):
+        name = weights.get(node.input[place], "") if place < len(node.input) else ""
+        if name in state:
+            return _module_of(name)
+    scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "")
+    if scopes:
+        return _PARAMETRIZED.sub("", _deepest(scopes))
+    return _from_path(node.name, modules)
+
+
+def _module_of(parameter: str) -> str:
+    """Return the module that a parameter belongs to; one of the whole network's own goes by its own name."""
+    return _PARAMETRIZED.sub("", parameter).rpartition(".")[0] or parameter
+
+
+def _deepest(scopes: str) -> str:
+    try:
+        path = ast.literal_eval(scopes)
+    except (SyntaxError, ValueError):
+        return ""
+    # The last entry is the operation itself; entries that are no path of the tree begin with an underline twice.
+    return next((str(each) for each in reversed(path[:-1]) if each and not str(each).startswith("_empty_nn")), "")
+
+
+def _from_path(name: str, modules: frozenset[str]) -> str:
+    """Return the module in the path that the old exporter gives a node."""
+    if not name.startswith("/"):
+        return ""
+    found = ""
+    for part in name.split("/")[1:-1]:
+        # Parts of a ModuleList or Sequential repeat the name of what holds them.
+        last = found.rpartition(".")[2]
+        for candidate in (
+            f"{found}.{part}" if found else part,
+            f"{found}{part.removeprefix(last)}" if last and part.startswith(f"{last}.") else "",
+            f"{found}.{part.rpartition('.')[2]}" if found else "",
+        ):
+            if candidate in modules:
+                found = candidate
+                break
+    return found
+
+
+def _is_layer(node: onnx.NodeProto, weights: Mapping[str, str]) -> bool:
+    places = _WEIGHT_INPUTS.get(node.op_type, ())
+    # What a recurrent node computes with may be put together in the graph.
+    return node.op_type in _RECURRENT or any(p < len(node.input) and node.input[p] in weights for p in places)
+
+
+def _name_weights(model: onnx.ModelProto, state: Mapping[str, Array]) -> None:
+    """Give initializers the names of the parameters whose values they hold, as they are or transposed."""
+    known: dict[bytes, str] = {}
+    for name, values in state.items():
+        if values.ndim < 1 or values.dtype.kind != "f":
+            continue
+        known.setdefault(_digest(values), name)
+        if values.ndim == 2:
+            known.setdefault(_digest(values.T), name)
+    taken = {tensor.name for tensor in model.graph.initializer}
+    renamed: dict[str, str] = {}
+    for tensor in model.graph.initializer:
+        if tensor.name in state or len(tensor.dims) < 1:
+            continue
+        wish = known.get(_digest(onnx.numpy_helper.to_array(tensor)))
+        if wish and wish not in taken:
+            taken.add(wish)
+            renamed[tensor.name] = wish
+            tensor.name = wish
+    if renamed:
+        for graph in _graphs(model.graph):
+            for node in graph.node:
+                for place, name in enumerate(node.input):
+                    node.input[place] = renamed.get(name, name)
+
+
+def _digest(values: Array) -> bytes:
+    array = np.ascontiguousarray(values)
+    digest = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=16)
+    digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.digest()
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g)
+            for each in attribute.graphs:
+                yield from _graphs(each)
+
+
+def name_sizes(model: onnx.ModelProto) -> None:
+    """Call the free sizes of inputs ``batch`` and ``axis2`` instead of ``s77``, in place."""
+    words: dict[str, str] = {}
+    for value in model.graph.input:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_param and dim.dim_param.isidentifier() and dim.dim_param not in words:
+                wish = "batch" if axis == 0 else f"axis{axis}"
+                number = sum(1 for word in words.values() if word == wish or word.startswith(f"{wish}_"))
+                words[dim.dim_param] = f"{wish}_{number + 1}" if number else wish
+    if not words:
+        return
+    pattern = re.compile(r"\b(" + "|".join(map(re.escape, words)) + r")\b")
+    for graph in _graphs(model.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param:
+                    dim.dim_param = pattern.sub(lambda found: words[found[0]], dim.dim_param)
