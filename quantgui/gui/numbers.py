@@ -84,10 +84,10 @@ def data_size(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it; nothing is known of NaN.
+    """Return a time as people read it off a clock; nothing is known of NaN.
 
     >>> duration(0.4), duration(41.3), duration(200.0), duration(4000.0), duration(math.nan)
-    ('< 1 s', '41 s', '3 min 20 s', '1 h 6 min', '–')
+    ('< 1 s', '41 s', '3:20 min', '1:06 h', '–')
     """
     if not math.isfinite(seconds):
         return "–"
@@ -95,8 +95,8 @@ def duration(seconds: float) -> str:
     if whole < 60:
         return f"{whole} s" if whole else "< 1 s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+        return f"{whole // 60}:{whole % 60:02} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02} h"
 
 
 def _three(value: float) -> str:

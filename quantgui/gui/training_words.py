@@ -50,7 +50,7 @@ def standing_words(training: TrainingReady, standing: Standing) -> tuple[str, To
             words = translate("training", "The engine ended at step {n}; training can go on from its last checkpoint.")
             return words.format(n=steps), "warning"
         case "waiting" | "running" if standing.changed:
-            words = translate("training", "The configuration has changed; training goes on with {name}, as it began.")
+            words = translate("training", "The configuration has changed; training goes on with {name}.")
             return words.format(name=name), "warning"
         case "waiting":
             return translate("training", "Waiting for other work."), "muted"

@@ -17,7 +17,7 @@ from quantgui.session.edits import activation_choice, weight_choice
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import FloatFormat, IntFormat, TableFormat
 from quantgui.spec.presets import find_preset, weight_spec
-from quantgui.spec.quantizer import LayerSpec
+from quantgui.spec.quantizer import LayerSpec, Trained
 from quantgui.spec.targets import find_target
 
 pytestmark = pytest.mark.qt_log_ignore("This plugin does not support")
@@ -62,6 +62,20 @@ def test_that_the_item_model_keeps_the_rules_of_qt(qtbot, opened) -> None:
     assert model.rowCount() == 0
     assert not model.index(0, 0, QModelIndex()).isValid()
     del tester
+
+
+def test_that_layers_with_trained_weights_are_marked_until_their_format_changes(opened) -> None:
+    session, _ = opened
+    model = LayersModel(session)
+    name, scheme = model.index(0, Column.NAME), model.index(0, Column.SCHEME)
+    weights = replace(weight_spec(4), range_estimator=Trained("0123abcd"))
+    session.set_specs({"conv1": LayerSpec(weights)}, "x")
+    assert scheme.data() == "trained, channel, sym"
+    assert not name.data(Qt.ItemDataRole.DecorationRole).isNull()
+    assert "trained" in name.data(Qt.ItemDataRole.ToolTipRole)
+    model.setData(model.index(0, Column.WEIGHT_BITS), IntFormat(8), Qt.ItemDataRole.EditRole)
+    assert scheme.data() == "channel, sym"
+    assert name.data(Qt.ItemDataRole.DecorationRole) is None
 
 
 def test_that_rows_show_the_current_spec_and_its_error(opened) -> None:

@@ -26,9 +26,9 @@ def panel(qtbot):
 
 def test_that_what_was_reached_stands_in_large_figures(panel) -> None:
     panel.show_training(training_ready(400), Standing("running"))
-    assert panel.loss.steps.text() == "400 / 1\u202f000"
+    assert panel.loss.steps.accessibleName() == "of 1\u202f000 steps: 400"
     assert panel.loss.time.text() == "40 s"
-    assert panel.loss.left.text() == "1 min 0 s"
+    assert panel.loss.left.text() == "1:00 min"
     assert panel.quality.headline.text() == "40.0 → 90.2 %"
     assert panel.quality.sqnr.text() == "8.0 → 18.0 dB"
     assert panel.quality.title() == "Accuracy"

@@ -36,11 +36,11 @@ from quantgui.session.target_fit import activations_refusal, weights_refusal
 from quantgui.spec.config import changed_layers
 from quantgui.spec.formats import CodebookFormat, FloatFormat, Format, IntFormat, MinifloatFormat, TableFormat
 from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
-from quantgui.spec.quantizer import BLOCK_FORMATS, LayerSpec, QuantizerSpec, bits_of
+from quantgui.spec.quantizer import BLOCK_FORMATS, LayerSpec, QuantizerSpec, Trained, bits_of
 
 Index = QModelIndex | QPersistentModelIndex
 ROOT = QModelIndex()
-VIOLATION_MARK = "ban"
+VIOLATION_MARK, TRAINED_MARK = "ban", "graduation-cap"
 ROLE_VALUE = Qt.ItemDataRole.UserRole
 """The value behind what is shown: a format for bits, dB for SQNR."""
 ROLE_LAYER = Qt.ItemDataRole.UserRole + 1
@@ -471,6 +471,8 @@ class LayersModel(QAbstractTableModel):
             return "triangle-alert"
         if self._session.violation(layer.name):
             return VIOLATION_MARK
+        if is_trained(self._session.spec_for(layer.name).weights):
+            return TRAINED_MARK
         return "activity" if layer.signal_transform else ""
 
     def _tip(self, layer: LayerInfo, spec: LayerSpec, column: Column) -> str:
@@ -491,6 +493,8 @@ class LayersModel(QAbstractTableModel):
             lines.append(self.tr("Shared by {users}").format(users=", ".join(layer.users[:8])))
         if layer.scope:
             lines.append(self.tr("Inside {scope}").format(scope=" / ".join(layer.scope)))
+        if is_trained(spec.weights) and not layer.read_only:
+            lines.append(self.tr("Its weights and scales are trained; a change of their format leaves that."))
         first, second = self._session.pins
         if layer.name in self._differing and first is not None and second is not None:
             a, b = first.spec_for(layer.name), second.spec_for(layer.name)
@@ -533,13 +537,19 @@ def why_fixed(layer: LayerInfo) -> str:
     return ""
 
 
+def is_trained(spec: QuantizerSpec | None) -> bool:
+    """Return whether weights are as training left them."""
+    return spec is not None and isinstance(spec.range_estimator, Trained)
+
+
 def scheme_text(spec: QuantizerSpec | None) -> str:
-    """Return granularity and symmetry in a few letters, such as ``channel, sym``."""
+    """Return granularity and symmetry in a few letters, such as ``channel, sym``, and whether weights are trained."""
     if spec is None or isinstance(spec.format, FloatFormat):
         return "–"
     if not spec.is_integer:
         return _granularity_text(spec.granularity)
-    return f"{_granularity_text(spec.granularity)}, {'sym' if spec.symmetric else 'asym'}"
+    text = f"{_granularity_text(spec.granularity)}, {'sym' if spec.symmetric else 'asym'}"
+    return translate("layers", "trained, {scheme}").format(scheme=text) if is_trained(spec) else text
 
 
 def _granularity_text(granularity: Granularity) -> str:

@@ -9,6 +9,7 @@ from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
+    QLabel,
     QListView,
     QListWidget,
     QProgressBar,
@@ -23,12 +24,13 @@ from quantgui.gui.panels.training_cards import LossCard, QualityCard
 from quantgui.gui.panels.training_controls import TrainingControls
 from quantgui.gui.training_words import Standing, standing_words
 from quantgui.gui.widgets.card import Pages
-from quantgui.gui.widgets.labels import ElidedLabel, set_style
+from quantgui.gui.widgets.labels import set_style
 from quantgui.gui.widgets.state_page import StatePage
 from quantgui.results import TrainingReady
 from quantgui.spec.training import Training
 
 _MOST_NOTES_HEIGHT = 74
+_LEAST_WORDS = 120
 _BAR_STEPS = 1000
 
 
@@ -206,7 +208,10 @@ class TrainingPanel(QWidget):
     # --- parts ---------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self._words = ElidedLabel()
+        self._words = QLabel()
+        self._words.setProperty("role", "note")
+        self._words.setWordWrap(True)
+        self._words.setMinimumWidth(_LEAST_WORDS)
         self.side, self.keep = QPushButton(), QPushButton()
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
@@ -230,6 +235,9 @@ class TrainingPanel(QWidget):
         self._splitter.setChildrenCollapsible(False)
         self._splitter.addWidget(self.loss)
         self._splitter.addWidget(self.quality)
+        for place in range(2):
+            self._splitter.setStretchFactor(place, 1)
+        self._splitter.setSizes([1000, 1150])
         self._content = QWidget()
         inner = QVBoxLayout(self._content)
         inner.setContentsMargins(0, 0, 0, 0)

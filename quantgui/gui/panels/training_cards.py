@@ -42,7 +42,8 @@ class LossCard(Card):
     def show_training(self, training: TrainingReady, last: float) -> None:
         """Show the losses up to the step `last`."""
         self.plot.show_losses(training.loss_steps, training.losses, last, training.best)
-        self.steps.show_value(f"{count(training.steps)} / {count(training.training.steps)}")
+        self.steps.show_value(count(training.steps))
+        self.steps.show_caption(self.tr("of {n} steps").format(n=count(training.training.steps)))
         self.time.show_value(duration(training.seconds))
         self.left.show_value(duration(training.seconds_left))
         self._read(None)
@@ -120,7 +121,7 @@ class QualityCard(Card):
         texts = [None if x is None else value_text(x.quantized_score.value, metric) for x in (before, after)]
         self.headline.show_value(*change_text(*texts))
         float_text = "" if known is None else value_text(known.float_score.value, metric)
-        caption = self.tr("{metric}, float {value}").format(metric=name, value=float_text) if float_text else name
+        caption = self.tr("float: {value}").format(value=float_text) if float_text else name
         self.headline.show_caption(caption)
         # Where SQNR is the headline, it would stand there twice.
         self.sqnr.setVisible(metric != "output_sqnr_db")
@@ -153,9 +154,9 @@ def _lay_out(card: Card, plot: QWidget, numbers: tuple[MetricLabel, ...]) -> Eli
     words.setProperty("role", "note")
     row = QHBoxLayout()
     row.setContentsMargins(3, 0, 3, 0)
-    row.setSpacing(14)
-    for place, number in enumerate(numbers):
-        row.addWidget(number, 3 if place == 0 else 2)
+    row.setSpacing(10)
+    for number in numbers:
+        row.addWidget(number, 1)
     card.body.addLayout(row)
     card.body.addWidget(plot, 1)
     card.body.addWidget(words)
