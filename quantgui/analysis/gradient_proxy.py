@@ -86,13 +86,53 @@ def first_order_sqnr(
     return {key: _decibels(sums.signal, noise / directions) for key, noise in sums.noise.items()}
 
 
-def _gradients(total: Tensor, weights: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """Return the gradient of `total` for each weight that it depends on, bfloat16; each is converted at once."""
-    found: dict[str, Tensor] = {}
+@dataclass(frozen=True, eq=False)
+class _Gradient:
+    """The gradient of an initializer, bfloat16: those of its rows (along the first axis) that are not all 0.
+
+    Of a table of embeddings a sample looks up few rows.
+    """
+
+    values: Tensor
+    rows: Tensor | None
+    shape: tuple[int, ...]
+
+    @staticmethod
+    def of(gradient: Tensor) -> _Gradient:
+        shape = tuple(gradient.shape)
+        if gradient.dim() > 1:
+            held = gradient.reshape(shape[0], -1).any(1).nonzero()[:, 0]
+            if 2 * len(held) < shape[0]:
+                return _Gradient(gradient[held].bfloat16(), held, shape)
+        return _Gradient(gradient.bfloat16(), None, shape)
+
+    @property
+    def bytes(self) -> int:
+        return 2 * int(self.values.numel())
+
+    def along(self, change: Array, layer: LayerInfo) -> Array:
+        """Return the sum of gradient times `change`, of the layer's shape, for each channel that has any, (C,)."""
+        values, rows = self.values.float().numpy(), None if self.rows is None else self.rows.numpy()
+        if layer.rows is None and layer.channel_axis == 0 and rows is not None:
+            return np.asarray(np.einsum("ck,ck->c", *(x.reshape(len(rows), -1) for x in (values, change[rows]))))
+        if rows is not None:
+            whole = np.zeros(self.shape, np.float32)
+            whole[rows] = values
+            values = whole
+        if layer.rows is not None:
+            start, stop = layer.rows
+            values = values.reshape(-1, values.shape[-1])[start:stop]
+        of_layer = (as_matrix(x.reshape(layer.shape), layer.channel_axis) for x in (values, change))
+        return np.asarray(np.einsum("ck,ck->c", *of_layer))
+
+
+def _gradients(total: Tensor, weights: Mapping[str, Tensor], *, keep: bool) -> dict[str, _Gradient]:
+    """Return the gradient of `total` for each weight that it depends on; each is made small at once."""
+    found: dict[str, _Gradient] = {}
 
     def take(name: str) -> Callable[[Tensor], None]:
         def hook(weight: Tensor) -> None:
-            found[name] = weight.grad.bfloat16()
+            found[name] = _Gradient.of(weight.grad)
             weight.grad = None
 
         return hook
@@ -114,12 +154,12 @@ class _Sums(Generic[K]):
     changes: Mapping[str, Sequence[tuple[K, Callable[[], Array]]]]
     signal: float = 0.0
     noise: dict[K, float] = field(default_factory=dict)
-    held: list[dict[str, Tensor]] = field(default_factory=list)
+    held: list[dict[str, _Gradient]] = field(default_factory=list)
     held_bytes: int = 0
 
-    def hold(self, gradients: dict[str, Tensor]) -> None:
+    def hold(self, gradients: dict[str, _Gradient]) -> None:
         self.held.append(gradients)
-        self.held_bytes += sum(2 * gradient.numel() for gradient in gradients.values())
+        self.held_bytes += sum(gradient.bytes for gradient in gradients.values())
 
     @property
     def full(self) -> bool:
@@ -130,25 +170,17 @@ class _Sums(Generic[K]):
         """Add the noise along the gradients held, and let go of them."""
         for name, candidates in self.changes.items():
             layer = self.layers[name]
-            gradients = [_rows(each[layer.weight], layer) for each in self.held if layer.weight in each]
+            gradients = [each[layer.weight] for each in self.held if layer.weight in each]
             for key, change in candidates:
                 yield Progress(0, 0, label)
                 # Where no sample reaches the layer, its noise is nowhere to be seen.
                 self.noise.setdefault(key, 0.0)
                 if gradients:
-                    rows = as_matrix(np.asarray(change(), np.float32), layer.channel_axis)
-                    along = [np.einsum("ck,ck->c", gradient, rows) for gradient in gradients]
+                    changed = np.asarray(change(), np.float32)
+                    along = [gradient.along(changed, layer) for gradient in gradients]
                     self.noise[key] += sum(float(np.square(each, dtype=np.float64).sum()) for each in along)
         self.held.clear()
         self.held_bytes = 0
-
-
-def _rows(gradient: Tensor, layer: LayerInfo) -> Array:
-    """Return the layer's part of the gradient of an initializer, float32 (C, K)."""
-    if layer.rows is not None:
-        start, stop = layer.rows
-        gradient = gradient.reshape(-1, gradient.shape[-1])[start:stop]
-    return as_matrix(gradient.float().numpy().reshape(layer.shape), layer.channel_axis)
 
 
 def _compared(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:

@@ -276,7 +276,11 @@ class _Guess:
 
 
 def _change(work: _Guess, candidate: Change) -> Callable[[], Array]:
-    return lambda: work.quantized(candidate) - work.network.weight(candidate.layer)
+    def change() -> Array:
+        values = work.quantized(candidate)
+        return np.asarray(np.subtract(values, work.network.weight(candidate.layer), out=values))
+
+    return change
 
 
 def _fetched_inside(network: DifferentiableNetwork, batch: Batch, names: Sequence[str]) -> Iterator[tuple[str, Array]]:

@@ -296,6 +296,8 @@ class Executor:
         others = self._variants(plan, but)
         used = {variant.form for variant in others}
         for variant, other in zip(self._variants(plan, simulation), others, strict=True):
+            # Loaded weights of large layers, of several formats, would be more than all else that is kept.
+            variant.fed.clear()
             stays = not exchanged and variant.is_exchanged and variant.built_in == other.built_in
             if variant.form not in used and not stays:
                 for names in ((), *((name,) for name in fetch if name in variant.segment.produced)):

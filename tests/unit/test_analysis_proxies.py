@@ -317,6 +317,30 @@ def test_that_many_directions_give_the_noise_of_each_channel_exactly(model: onnx
         assert found[layer.name] == pytest.approx(10 * math.log10(signal / noise), abs=0.6)
 
 
+@pytest.mark.parametrize("vocabulary", [4, 300])
+def test_that_rows_of_a_table_that_nothing_looks_up_add_no_noise(vocabulary: int, tmp_path: Path) -> None:
+    """Three of four rows or of three hundred: the same noise, however the gradient is kept."""
+    tokens = np.array([[0, 1], [1, 2]], np.int64)
+    weights = {"w": builders.values(vocabulary, 8), "v": builders.values(8, 4, seed=1)}
+    nodes = [
+        helper.make_node("Gather", ["w", "tokens"], ["h"], name="embed"),
+        helper.make_node("MatMul", ["h", "v"], ["y"], name="head"),
+    ]
+    info = builders.tensor_info("tokens", ["batch", 2], TensorProto.INT64)
+    model = builders.model_of(nodes, [info], [builders.tensor_info("y", ["batch", 2, 4])], weights)
+    network = opened(model, tmp_path)
+    batches = [Batch({"tokens": tokens[i : i + 1]}, None, i, 1, key=str(i)) for i in range(2)]
+    embed = next(layer for layer in network.summary.layers if layer.op == "Gather")
+    change = 1e-3 * builders.values(*embed.shape, seed=2)
+    found = _first_order(network, batches, {embed.name: change}, 2000)
+    energy, noise = 0.0, 0.0
+    for row in tokens:
+        energy += float(np.square(weights["w"][row] @ weights["v"]).sum())
+        for token in set(row.tolist()):
+            noise += float(np.square(change[token] @ weights["v"]).sum())
+    assert found[embed.name] == pytest.approx(10 * math.log10(energy / noise), abs=0.3)
+
+
 def test_that_the_last_layer_s_guess_is_the_output_sqnr_itself(tmp_path: Path) -> None:
     network = opened(builders.mlp_model((6, 12, 300)), tmp_path)
     layer = network.summary.layers[-1]
