@@ -37,6 +37,7 @@ def fold_batchnorm(program: Program) -> None:
             if len(consumers[source[0]]) != 1 or source[0] in outputs:
                 continue
             if _absorb(before, affine, program, consumers):
+                before.own_output = before.own_output or before.outputs[0]
                 before.outputs[0] = node.outputs[0]
                 producers[node.outputs[0]] = before
                 gone.add(id(node))

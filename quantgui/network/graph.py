@@ -27,9 +27,16 @@ class Origin:
     stored_bytes: int
 
 
+OWN_OUTPUT = "quantgui.own_output"
+"""What a node's metadata calls the name that its output had before another node was folded into it."""
+
+
 @dataclass(eq=False)
 class Node:
-    """An operator; the graphs among its attributes are `bodies`."""
+    """An operator; the graphs among its attributes are `bodies`.
+
+    `own_output` is what its output was called before another node was folded into it; empty if none was.
+    """
 
     name: str
     op: str
@@ -39,6 +46,7 @@ class Node:
     attributes: dict[str, onnx.AttributeProto]
     bodies: dict[str, Graph] = field(default_factory=dict)
     scope: tuple[str, ...] = ()
+    own_output: str = ""
 
     def attribute(self, name: str, default: object = None) -> object:
         """Return the value of an attribute; strings as text."""
@@ -452,6 +460,8 @@ def node_proto(node: Node) -> onnx.NodeProto:
     """Return the node with its bodies."""
     proto = onnx.NodeProto(name=node.name, op_type=node.op, domain=node.domain, input=node.inputs, output=node.outputs)
     proto.attribute.extend(node.attributes.values())
+    if node.own_output:
+        proto.metadata_props.add(key=OWN_OUTPUT, value=node.own_output)
     for name, body in node.bodies.items():
         attribute = proto.attribute.add(name=name, type=onnx.AttributeProto.GRAPH)
         attribute.g.name = f"{node.name}.{name}"

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,15 @@ import pytest
 from networks import network_path
 from onnx import helper
 
+from quantgui.analysis.calibration import calibrate
+from quantgui.analysis.simulation import activation_tensors
 from quantgui.export.dialects.material import Material, gather
 from quantgui.export.dialects.table import find_dialect, read_dialect
+from quantgui.network.datasets import open_dataset
+from quantgui.network.executor import Executor
 from quantgui.network.network import Network
 from quantgui.network.reader import open_network
+from quantgui.results import ActivationReady, Calibrated
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.presets import find_preset, preset_config
 from quantgui.spec.quantizer import FLOAT, LayerSpec
@@ -27,6 +33,13 @@ from quantgui.spec.quantizer import FLOAT, LayerSpec
 
 def material_of(network: Network, config: QuantConfig, *, grids: bool = False) -> Material:
     return gather(network, config, {}, grids=grids)
+
+
+def calibrated(network: Network) -> Mapping[str, ActivationReady]:
+    data = open_dataset("random:4", network.summary.inputs, network.summary, network=network)
+    *_, last = calibrate(Executor(network), data, activation_tensors(network))
+    assert isinstance(last, Calibrated)
+    return last.activations
 
 
 @pytest.fixture(scope="module")
@@ -186,8 +199,7 @@ def normalized(tmp_path_factory: pytest.TempPathFactory) -> Network:
     nodes = [
         helper.make_node("Conv", ["x", "w1"], ["first/Conv_out"], name="first/Conv"),
         helper.make_node("BatchNormalization", ["first/Conv_out", "s", "b", "m", "v"], ["bn_out"], name="bn"),
-        helper.make_node("Relu", ["bn_out"], ["r"], name="relu"),
-        helper.make_node("Conv", ["r", "w2"], ["y"], name="y"),
+        helper.make_node("Conv", ["bn_out", "w2"], ["y"], name="y"),
     ]
     x, y = builders.tensor_info("x", ["n", 3, 8, 8]), builders.tensor_info("y", ["n", 2, 6, 6])
     onnx.save(builders.model_of(nodes, [x], [y], constants), path)
@@ -211,3 +223,15 @@ def test_that_aimet_needs_batch_normalization_folded_is_told_where_there_is_any(
         config = preset_config(find_preset("W8"), network.summary.layers)
         notes = find_dialect(dialect).write(material_of(network, config, grids=True)).notes
         assert any("fold_all_batch_norms_to_weight" in note for note in notes) == folds
+
+
+def test_that_tensors_are_called_as_aimet_calls_them_once_it_has_folded(normalized: Network) -> None:
+    config = preset_config(find_preset("W8A8"), normalized.summary.layers)
+    activations = calibrated(normalized)
+    for dialect, name in (("aimet-0.6.1", "first/Conv_out"), ("aimet-1.0", "first/Conv_out"), ("qnn", "bn_out")):
+        text = find_dialect(dialect).write(gather(normalized, config, activations)).text
+        told = json.loads(text)["activation_encodings"]
+        assert name in (told if isinstance(told, dict) else [each["name"] for each in told])
+        _, read = read_dialect(text, normalized.summary, dialect)
+        assert read.unknown == ()
+        assert read.config.spec_for("y").activations is not None

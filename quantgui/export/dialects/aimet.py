@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ _FOLD = (
     "Where the network has BatchNormalization, scales are those of weights it is folded into: call "
     "aimet_onnx.batch_norm_fold.fold_all_batch_norms_to_weight(model) before making a QuantizationSimModel."
 )
+_RENAMED = "folded_names"
+"""A table of our own, which AIMET passes over: what it calls a tensor -> what the network's file calls it."""
 _UNKNOWN = "as this version of AIMET's encodings has no such format"
 
 
@@ -46,16 +49,25 @@ _UNKNOWN = "as this version of AIMET's encodings has no such format"
 
 def write_0_6_1(material: Material) -> Written:
     """Return encodings 0.6.1; ``is_symmetric`` is a string in them."""
-    sorted_out = _sorted(material, blocks=False)
+    return _write_0_6_1(material, _named_by_aimet(material))
+
+
+def write_qnn(material: Material) -> Written:
+    """Return QNN's overrides: encodings 0.6.1, whose tensors are called as in the network's file."""
+    return _write_0_6_1(replace(material, folded={}), {})
+
+
+def _write_0_6_1(material: Material, names: Mapping[str, str]) -> Written:
+    sorted_out = _sorted(material, names, blocks=False)
     parameters = {each.layer.weight: _entries_0_6_1(each) for each in sorted_out.parameters}
     activations = {each.tensor: [_entry_0_6_1(_grid(each))] for each in sorted_out.activations}
     value = {"version": "0.6.1", "activation_encodings": activations, "param_encodings": parameters}
-    return Written(_text(value), sorted_out.notes)
+    return Written(_text(value | sorted_out.renamed), sorted_out.notes)
 
 
 def write_1_0_0(material: Material) -> Written:
     """Return encodings 1.0.0."""
-    sorted_out = _sorted(material)
+    sorted_out = _sorted(material, _named_by_aimet(material))
     value = {
         "version": "1.0.0",
         "activation_encodings": [
@@ -66,12 +78,12 @@ def write_1_0_0(material: Material) -> Written:
         "quantizer_args": _quantizer_args(material),
         "excluded_layers": [layer.name for layer in material.float_layers],
     }
-    return Written(_text(value), sorted_out.notes)
+    return Written(_text(value | sorted_out.renamed), sorted_out.notes)
 
 
 def write_2_0_0(material: Material) -> Written:
     """Return encodings 2.0.0, in the terms of QuantizeLinear; they have no 16-bit floats."""
-    sorted_out = _sorted(material, floats=False)
+    sorted_out = _sorted(material, _named_by_aimet(material), floats=False)
     encodings: list[dict[str, Any]] = []
     for activation in sorted_out.activations:
         entry: dict[str, Any] = {"name": activation.tensor, "output_dtype": str(activation.format)}
@@ -81,7 +93,7 @@ def write_2_0_0(material: Material) -> Written:
                 entry["y_zero_point"] = activation.zero_point
         encodings.append(entry)
     encodings += [_parameter_2_0_0(each) for each in sorted_out.parameters]
-    return Written(_text({"version": "2.0.0", "encodings": encodings}), sorted_out.notes)
+    return Written(_text({"version": "2.0.0", "encodings": encodings} | sorted_out.renamed), sorted_out.notes)
 
 
 def write_sensitivity(material: Material) -> Written:
@@ -107,7 +119,7 @@ def write_sensitivity(material: Material) -> Written:
 class _Sorted:
     """What a file can hold, and notes on the rest."""
 
-    def __init__(self, material: Material, *, blocks: bool, floats: bool) -> None:
+    def __init__(self, material: Material, names: Mapping[str, str], *, blocks: bool, floats: bool) -> None:
         self.floats = floats
         self.parameters: list[Parameter] = []
         parts, groups, unknown = [], [], []
@@ -120,7 +132,10 @@ class _Sorted:
                 groups.append(each.layer.name)
             else:
                 self.parameters.append(each)
-        self.activations = [each for each in material.activations if self._has(each.format)]
+        known = [each for each in material.activations if self._has(each.format)]
+        self.activations = [replace(each, tensor=names.get(each.tensor, each.tensor)) for each in known]
+        renamed = {names[each.tensor]: each.tensor for each in known if each.tensor in names}
+        self.renamed: dict[str, Any] = {_RENAMED: renamed} if renamed else {}
         tensors = [each.tensor for each in material.activations if not self._has(each.format)]
         self.notes = (
             *left_out(tensors, _UNKNOWN),
@@ -140,8 +155,13 @@ def _blocks_fit(parameter: Parameter) -> bool:
     return size is not None and axis is not None and parameter.layer.shape[axis] % size == 0
 
 
-def _sorted(material: Material, *, blocks: bool = True, floats: bool = True) -> _Sorted:
-    return _Sorted(material, blocks=blocks, floats=floats)
+def _sorted(material: Material, names: Mapping[str, str], *, blocks: bool = True, floats: bool = True) -> _Sorted:
+    return _Sorted(material, names, blocks=blocks, floats=floats)
+
+
+def _named_by_aimet(material: Material) -> dict[str, str]:
+    """Return what AIMET calls outputs once it has folded BatchNormalization, by what they are called here."""
+    return {each.now: each.own for each in material.folded.values()}
 
 
 class _Grid:
@@ -293,7 +313,8 @@ def read(text: str, summary: NetworkSummary) -> Imported:
         tensors = list(readers[version](value))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ExportError(f"The encodings cannot be read: {type(error).__name__} at {error}.") from error
-    return _imported(tensors, summary)
+    told = value.get(_RENAMED)
+    return _imported(tensors, summary, told if isinstance(told, Mapping) else {})
 
 
 class _Read:
@@ -366,7 +387,7 @@ def _float(bits: int) -> QuantizerSpec | None:
     return QuantizerSpec(FloatFormat("float16"), granularity=PerTensor()) if bits == 16 else None
 
 
-def _imported(tensors: Iterable[_Read], summary: NetworkSummary) -> Imported:
+def _imported(tensors: Iterable[_Read], summary: NetworkSummary, renamed: Mapping[str, str]) -> Imported:
     weights = {layer.weight: layer.name for layer in summary.layers if layer.rows is None}
     inputs: dict[str, list[str]] = {}
     for layer in summary.layers:
@@ -376,6 +397,7 @@ def _imported(tensors: Iterable[_Read], summary: NetworkSummary) -> Imported:
     found: dict[str, ReadLayer] = {}
     unmatched = []
     for tensor in tensors:
+        tensor.name = renamed.get(tensor.name, tensor.name)
         if tensor.name in weights:
             found.setdefault(weights[tensor.name], ReadLayer()).weights = tensor.spec
         elif tensor.name in inputs:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from quantgui.analysis.simulation import Ranges, encode_layer, plan_biases, quantizers_for, weight_spec
+from quantgui.network.graph import OWN_OUTPUT
 from quantgui.network.network import Network
 from quantgui.numerics.qparams import QParams
 from quantgui.results import ActivationReady, Array, LayerInfo, NetworkSummary, Sensitivity
@@ -60,6 +62,13 @@ class Activation:
     consumers: tuple[str, ...]
 
 
+class Folded(NamedTuple):
+    """The output of a node that another one is folded into: its own name, and the other's, which it has now."""
+
+    own: str
+    now: str
+
+
 @dataclass(frozen=True, eq=False)
 class Material:
     """A network under a configuration, tensor by tensor.
@@ -68,7 +77,7 @@ class Material:
         summary, config: the network and what is wanted of it.
         parameters, activations: what is quantized.
         sensitivity: a table that was measured, if any.
-        folded: node -> name of its output, where that was another node's that is folded into it.
+        folded: nodes that another one is folded into, and how their output is called.
     """
 
     summary: NetworkSummary
@@ -76,7 +85,7 @@ class Material:
     parameters: tuple[Parameter, ...]
     activations: tuple[Activation, ...]
     sensitivity: Sensitivity | None = None
-    folded: Mapping[str, str] = field(default_factory=dict)
+    folded: Mapping[str, Folded] = field(default_factory=dict)
 
     @property
     def float_layers(self) -> tuple[LayerInfo, ...]:
@@ -175,22 +184,14 @@ def gather(
     return Material(network.summary, config, tuple(parameters), tuple(found), sensitivity, _folded(network))
 
 
-def _folded(network: Network) -> dict[str, str]:
-    """Return the outputs of convolutions and the like that are not called after them: a BatchNormalization made them.
-
-    An exporter calls an output after its node; where it has other habits, a name too many does no harm.
-    """
-    graph = network.skeleton.graph
-    final = {output.name for output in graph.output}
-    return {
-        node.name: node.output[0]
-        for node in graph.node
-        if node.op_type in _FOLDING and node.name and not node.output[0].startswith(node.name)
-        if node.output[0] not in final
-    }
-
-
-_FOLDING = ("Conv", "ConvTranspose", "Gemm")
+def _folded(network: Network) -> dict[str, Folded]:
+    """Return the names around nodes that a BatchNormalization or the like was folded into, by node."""
+    found = {}
+    for node in network.skeleton.graph.node:
+        own = next((entry.value for entry in node.metadata_props if entry.key == OWN_OUTPUT), "")
+        if own:
+            found[node.name] = Folded(own, node.output[0])
+    return found
 
 
 def _both(qparams: QParams) -> tuple[Array, Array]:

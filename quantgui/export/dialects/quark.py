@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from quantgui.errors import ExportError
-from quantgui.export.dialects.material import Imported, Material, Written, block_format, is_simple, left_out
+from quantgui.export.dialects.material import Folded, Imported, Material, Written, block_format, is_simple, left_out
 from quantgui.export.dialects.reading import ReadLayer, imported, matching, read_json
 from quantgui.results import NetworkSummary
 from quantgui.spec.formats import FloatFormat, IntFormat, parse_format
@@ -90,14 +90,14 @@ def write(material: Material) -> Written:
     return Written(json.dumps(value, indent=1) + "\n", notes)
 
 
-def _renamed(value: Mapping[str, Any], folded: Mapping[str, str]) -> dict[str, str]:
+def _renamed(value: Mapping[str, Any], folded: Mapping[str, Folded]) -> dict[str, str]:
     """Add to each list of nodes what Quark calls them once it has folded BatchNormalization; return those names.
 
     Quark itself passes over the table of these names; it is for reading the file back.
     """
     found: dict[str, str] = {}
     for names in (value["exclude"], *(names for _, names in value["specific_layer_config"])):
-        more = {name: folded[name] for name in names if name in folded}
+        more = {name: folded[name].now for name in names if name in folded}
         names.extend(more.values())
         found |= more
     return found

@@ -31,7 +31,7 @@ _READERS: dict[str, tuple[_Write, _Read, _Recognise]] = {
     "aimet-0.6.1": (aimet.write_0_6_1, aimet.read, partial(aimet.recognises, version="0.")),
     "aimet-1.0": (aimet.write_1_0_0, aimet.read, partial(aimet.recognises, version="1.")),
     "aimet-2.0": (aimet.write_2_0_0, aimet.read, partial(aimet.recognises, version="2.")),
-    "qnn": (aimet.write_0_6_1, aimet.read, aimet.recognises),
+    "qnn": (aimet.write_qnn, aimet.read, aimet.recognises),
     "ort": (onnxruntime.write, onnxruntime.read, onnxruntime.recognises),
     "nncf": (nncf.write, nncf.read, nncf.recognises),
     "quark": (quark.write, quark.read, quark.recognises),
