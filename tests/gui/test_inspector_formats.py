@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PySide6.QtCore import Qt
@@ -149,6 +151,23 @@ def test_that_scales_can_be_stored_in_few_bits(panel, name) -> None:
     assert spec.weights.double_quantization == (name == "Quantized twice")
     panel.show_layers([CONV1], [spec])
     assert panel.scales.currentText() == name
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"), [("Power of two", "e8m0"), ("float16", "float16"), ("bfloat16", "bfloat16")]
+)
+@pytest.mark.parametrize("fmt", [IntFormat(8, signed=False), MinifloatFormat(4, 3)], ids=["int8", "fp8"])
+def test_that_the_scale_of_activations_can_be_stored_in_few_bits(panel, name, stored, fmt) -> None:
+    spec = with_activation_format(LayerSpec(weight_spec(8)), fmt)
+    panel.show_layers([CONV1], [spec])
+    assert panel.activation_scales.currentText() == "float32"
+    choose(panel.activation_scales, name)
+    specs, text, _ = panel.edits[-1]
+    assert specs["conv1"].activations == replace(spec.activations, scale_format=stored)
+    assert specs["conv1"].weights == spec.weights
+    assert name in text
+    panel.show_layers([CONV1], [specs["conv1"]])
+    assert panel.activation_scales.currentText() == name
 
 
 def test_that_activations_have_estimators_of_samples_and_weights_have_not(panel) -> None:

@@ -245,6 +245,21 @@ class InspectorPanel(Card):
         self.activation_symmetry.activated.connect(
             lambda: self._on_symmetry(self.activation_symmetry, with_activations)
         )
+        self.activation_scales = Choice(
+            self.tr("Format of the scales of the activations"),
+            self.tr("What the scale is stored in; values are computed with it."),
+            (
+                ("float32", self.tr("float32"), self.tr("Exact.")),
+                ("float16", self.tr("float16"), self.tr("16 bits; a tiny scale becomes 0.")),
+                ("bfloat16", self.tr("bfloat16"), self.tr("16 bits, with 3 digits.")),
+                (
+                    "e8m0",
+                    self.tr("Power of two"),
+                    self.tr("A shift multiplies, as on many microcontrollers. Up to 1 bit less exact."),
+                ),
+            ),
+        )
+        self.activation_scales.activated.connect(self._on_activation_scales)
         self.activation_range = RangeEditor(self.tr("activations"), of_samples=True)
         self.activation_range.edited.connect(
             lambda change, text, merge: self._edit_quantizer(with_activations, change, text, merge)
@@ -332,7 +347,9 @@ class InspectorPanel(Card):
         column.addWidget(self.activation_bits)
         column.addWidget(self.more_activations)
         self._activation_form = self._form(
-            (self.tr("Symmetry"), self.activation_symmetry), (self.tr("Range"), self.activation_range)
+            (self.tr("Symmetry"), self.activation_symmetry),
+            (self.tr("Range"), self.activation_range),
+            (self.tr("Scales"), self.activation_scales),
         )
         column.addWidget(self._activation_form)
         facts = QGridLayout()
@@ -572,6 +589,8 @@ class InspectorPanel(Card):
             form.setRowVisible(self.activation_symmetry, bool(integers))
             self.activation_symmetry.show_value(_common({spec.symmetric for spec in integers}))
             self.activation_range.show_range({spec.range_estimator for spec in scaled}, None)
+            stored: set[object] = {spec.scale_format for spec in scaled}
+            self.activation_scales.show_value(_common(stored))
 
     def _show_facts(self, error: TensorError | None) -> None:
         if not self._layers:
@@ -666,6 +685,16 @@ class InspectorPanel(Card):
             self.tr("Set scales to {format}").format(format=self.scales.currentText()),
             chosen="double_quantization" if double else "scale_format",
         )
+
+    def _on_activation_scales(self) -> None:
+        chosen = self.activation_scales.currentData()
+        if chosen is not None:
+            self._edit_quantizer(
+                with_activations,
+                lambda q: adapted(q, scale_format=chosen)[0],
+                self.tr("Set scales of activations to {format}").format(format=self.activation_scales.currentText()),
+                chosen="scale_format",
+            )
 
     def _on_symmetry(
         self, combo: QComboBox, where: Callable[[LayerSpec, Callable[[QuantizerSpec], QuantizerSpec]], LayerSpec]
