@@ -114,13 +114,6 @@ def test_that_a_limit_is_taken_hold_of_a_few_pixels_beside_the_line(qtbot) -> No
     assert plot.limits()[1] == pytest.approx(0.4, abs=0.02)
 
 
-def test_that_limits_not_movable_stay(qtbot) -> None:
-    plot = histogram_plot(qtbot)
-    plot.show_limits(-0.8, 0.8, symmetric=True, movable=False)
-    drag(plot, in_viewport(plot, 0.8, 2.0), in_viewport(plot, 0.4, 2.0))
-    assert plot.limits() == (-0.8, 0.8)
-
-
 def test_that_limits_are_moved_by_keys(qtbot) -> None:
     plot = histogram_plot(qtbot, symmetric=False)
     with qtbot.waitSignals([plot.limits_dragged, plot.limits_chosen]):

@@ -357,7 +357,7 @@ class TensorColumn(QWidget):
         low, high = estimate_range_from_statistics(statistics, spec, (ready.sample_minima, ready.sample_maxima))
         if spec.symmetric:
             low, high = -max(-low, high), max(-low, high)
-        self.histogram.show_limits(low, high, symmetric=spec.symmetric, movable=spec.is_integer)
+        self.histogram.show_limits(low, high, symmetric=spec.symmetric)
         self._show_quantized(low, high, about="≈ " if searched else "")
         return low, high
 
@@ -388,7 +388,7 @@ class TensorColumn(QWidget):
             self.curve.hide_limit()
             return
         low, high, sqnr_db = self._limits
-        self.curve.show_limit(max(-low, high), sqnr_db, movable=self._spec.is_integer)
+        self.curve.show_limit(max(-low, high), sqnr_db)
 
     def _show_curve(self) -> None:
         """Draw the curve; nothing is computed while its page is not seen."""

@@ -21,7 +21,8 @@ from quantgui.gui.widgets.state_page import StatePage
 from quantgui.gui.widgets.zoom_buttons import ZoomButtons
 from quantgui.numerics.coarsening import coarsened
 from quantgui.numerics.error_curve import error_curve, has_curve, largest_value, range_at, statistics_curve
-from quantgui.numerics.qparams import QParams, choose_qparams
+from quantgui.numerics.levels import quantized_levels
+from quantgui.numerics.scales import choose_grid
 from quantgui.numerics.statistics import (
     estimate_error_histogram,
     estimate_error_with,
@@ -29,7 +30,7 @@ from quantgui.numerics.statistics import (
     rebin,
 )
 from quantgui.results import Array, ErrorCurve, Histogram, LayerInfo, TensorError, TensorStatistics, WeightView
-from quantgui.spec.formats import CodebookFormat, IntFormat
+from quantgui.spec.formats import CodebookFormat, IntFormat, MinifloatFormat, TableFormat
 from quantgui.spec.granularity import PerBlock, PerChannel, PerGroup, PerTensor
 from quantgui.spec.quantizer import FixedRange, QuantizerSpec
 
@@ -293,9 +294,7 @@ class WeightsPanel(QWidget):
         self.error.show_error(quantized.error_histogram if is_quantized else None, quantized.step)
         if fit:
             if len(quantized.scales) and view.spec is not None:
-                # Other formats take no range set by hand.
-                movable, symmetric = view.spec.is_integer, view.spec.symmetric
-                self.histogram.show_limits(quantized.low, quantized.high, symmetric=symmetric, movable=movable)
+                self.histogram.show_limits(quantized.low, quantized.high, symmetric=view.spec.symmetric)
             else:
                 self.histogram.hide_limits()
             self.histogram.fit(keep_zoom=keep_zoom)
@@ -315,7 +314,7 @@ class WeightsPanel(QWidget):
         if self.error_card.page() != _CURVE or view is None or drawn is None:
             return
         if view.spec is not None and len(drawn.scales) and self._is_quantized(view):
-            self.curve.show_limit(max(-drawn.low, drawn.high), drawn.error.sqnr_db, movable=view.spec.is_integer)
+            self.curve.show_limit(max(-drawn.low, drawn.high), drawn.error.sqnr_db)
         else:
             self.curve.hide_limit()
 
@@ -496,12 +495,12 @@ def range_of(view: WeightView) -> tuple[float, float]:
     """Return the limits of the widest range: the ones set by hand, or those that the widest scale follows from."""
     spec = view.spec
     assert spec is not None
-    assert isinstance(spec.format, IntFormat)
     fmt = spec.format
     if isinstance(spec.range_estimator, FixedRange):
         low, high = spec.range_estimator.low, spec.range_estimator.high
         return (-max(-low, high), max(-low, high)) if spec.symmetric else (low, high)
-    if not spec.symmetric:
+    if not spec.symmetric or not isinstance(fmt, IntFormat):
+        # Of levels that are not even, the limits are the outermost ones.
         return view.low, view.high
     middle = 0 if fmt.signed else 1 << (fmt.bits - 1)
     steps = (fmt.quant_max - fmt.quant_min) / 2 if spec.full_range else fmt.quant_max - middle
@@ -524,11 +523,12 @@ def _on_levels(histogram: Histogram, fmt: IntFormat, scale: float, zero_point: i
 def _exact(view: WeightView) -> _Quantized:
     spec = view.spec
     low, high, levels, step, histogram = view.low, view.high, view.levels, None, view.quantized
+    if spec is not None and len(view.scales):
+        low, high = range_of(view)
     if spec is not None and isinstance(spec.format, IntFormat) and len(view.scales):
         widest = int(np.argmax(view.scales))
         grid = float(view.scales[widest]), int(view.zero_points[widest])
         levels = grid_levels(spec.format, *grid)
-        low, high = range_of(view)
         if len(view.scales) == 1:
             step = grid[0]
             histogram = _on_levels(histogram, spec.format, *grid)
@@ -537,16 +537,22 @@ def _exact(view: WeightView) -> _Quantized:
 
 def _estimate(statistics: TensorStatistics, spec: QuantizerSpec, low: float, high: float) -> _Quantized:
     """Return what a range set by hand would give, from the statistics alone; the same range for every group."""
-    assert isinstance(spec.format, IntFormat)
-    qparams: QParams = choose_qparams(low, high, spec.format, symmetric=spec.symmetric, full_range=spec.full_range)
+    fmt = spec.format
+    assert isinstance(fmt, IntFormat | MinifloatFormat | TableFormat)
+    qparams = choose_grid(np.array([low]), np.array([high]), spec, fmt)
+    scale = float(qparams.scale[0])
+    if isinstance(fmt, IntFormat):
+        levels, step = grid_levels(fmt, scale, int(qparams.zero_point[0])), scale
+    else:
+        levels, step = quantized_levels(qparams, fmt), None
     return _Quantized(
-        quantized_levels_histogram(statistics, qparams, spec.format),
-        estimate_error_histogram(statistics, qparams, spec.format),
-        estimate_error_with(statistics, qparams, spec.format),
+        quantized_levels_histogram(statistics, qparams, fmt),
+        estimate_error_histogram(statistics, qparams, fmt),
+        estimate_error_with(statistics, qparams, fmt),
         low,
         high,
         qparams.scale,
-        grid_levels(spec.format, float(qparams.scale[0]), int(qparams.zero_point[0])),
-        float(qparams.scale[0]),
+        levels,
+        step,
         exact=False,
     )

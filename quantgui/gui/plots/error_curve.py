@@ -106,10 +106,8 @@ class ErrorCurvePlot(Plot):
         self._draw_marks()
         self._place_labels()
 
-    def show_limit(self, threshold: float, sqnr_db: float, *, movable: bool) -> None:
+    def show_limit(self, threshold: float, sqnr_db: float) -> None:
         """Show where the limit stands and the error it leads to."""
-        self._limit.setMovable(movable)
-        self._limit.setCursor(Qt.CursorShape.SizeHorCursor if movable else Qt.CursorShape.ArrowCursor)
         blocked = self._limit.blockSignals(True)
         self._limit.setPos(threshold)
         self._limit.blockSignals(blocked)
@@ -235,7 +233,7 @@ class ErrorCurvePlot(Plot):
     def keyPressEvent(self, event: QKeyEvent) -> None:
         steps = {Qt.Key.Key_Left.value: -1, Qt.Key.Key_Right.value: 1}
         modifiers = event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
-        if modifiers == Qt.KeyboardModifier.ControlModifier and event.key() in steps and self._is_movable():
+        if modifiers == Qt.KeyboardModifier.ControlModifier and event.key() in steps and self._limit.isVisible():
             self._move(self.threshold() + steps[event.key()] * _KEY_STEP * self._largest)
             self.threshold_chosen.emit(self.threshold())
         elif event.key() in (Qt.Key.Key_Up, Qt.Key.Key_Down) and self._marks:
@@ -249,9 +247,6 @@ class ErrorCurvePlot(Plot):
             super().keyPressEvent(event)
             return
         event.accept()
-
-    def _is_movable(self) -> bool:
-        return bool(self._limit.isVisible() and self._limit.movable)
 
 
 def _places(x: float, y: float, width: float, height: float) -> list[QRectF]:

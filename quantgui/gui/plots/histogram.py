@@ -101,12 +101,10 @@ class HistogramPlot(Plot):
         self._levels = levels
         self._draw_grid()
 
-    def show_limits(self, low: float, high: float, *, symmetric: bool, movable: bool = True) -> None:
+    def show_limits(self, low: float, high: float, *, symmetric: bool) -> None:
         """Show the limits of the range; if `symmetric`, moving one moves the other."""
         self._symmetric = symmetric
         for line, value in ((self._low, low), (self._high, high)):
-            line.setMovable(movable)
-            line.setCursor(Qt.CursorShape.SizeHorCursor if movable else Qt.CursorShape.ArrowCursor)
             line.setVisible(True)
             self._place(line, value)
 
@@ -265,7 +263,7 @@ class HistogramPlot(Plot):
         lines = {Qt.KeyboardModifier.ShiftModifier: self._low, Qt.KeyboardModifier.ControlModifier: self._high}
         steps = {Qt.Key.Key_Left.value: -1, Qt.Key.Key_Right.value: 1}
         line = lines.get(modifiers)
-        if line is None or event.key() not in steps or not line.isVisible() or not line.movable:
+        if line is None or event.key() not in steps or not line.isVisible():
             super().keyPressEvent(event)
             return
         self._move(line, float(line.value()) + steps[event.key()] * _KEY_STEP * self._absmax)
