@@ -50,10 +50,12 @@ class DeployedFile:
         disabled_optimizers: Sequence[str] = (),
         outputs: Sequence[str] = (),
         optimized: Path | None = None,
+        model: onnx.ModelProto | None = None,
     ) -> onnxruntime.InferenceSession:
         """Return a session with default options but for the arguments; `outputs` are tensors to return as well.
 
-        The graph as ONNX Runtime has optimized it is written to `optimized`.
+        The graph as ONNX Runtime has optimized it is written to `optimized`. A changed `model` takes the place of the
+        file's own, with the weights that lie beside the file.
 
         Raises:
             ExportError: ONNX Runtime does not load the file.
@@ -70,7 +72,7 @@ class DeployedFile:
             entries["session.disable_quant_qdq"] = "1"
             if optimize:
                 options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        if outputs:
+        if outputs or model is not None:
             entries[_FOLDER] = str(self.path.parent.resolve())
         if optimized is not None:
             options.optimized_model_filepath = str(optimized)
@@ -78,7 +80,7 @@ class DeployedFile:
             options.add_session_config_entry(key, value)
         with self._errors("load"):
             return onnxruntime.InferenceSession(
-                self._with_outputs(outputs) if outputs else str(self.path),
+                str(self.path) if model is None and not outputs else self._with_outputs(outputs, model or self.model),
                 options,
                 providers=["CPUExecutionProvider"],
                 disabled_optimizers=list(disabled_optimizers) or None,
@@ -123,12 +125,12 @@ class DeployedFile:
                 readers.setdefault(name, []).append(node)
         return readers
 
-    def _with_outputs(self, outputs: Sequence[str]) -> bytes:
-        present = {output.name for output in self.model.graph.output}
+    def _with_outputs(self, outputs: Sequence[str], model: onnx.ModelProto) -> bytes:
+        present = {output.name for output in model.graph.output}
         extra = onnx.ModelProto()
         extra.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs if name not in present)
         # Messages concatenated are messages merged, so the weights are not copied once more.
-        return bytes(self.model.SerializeToString() + extra.SerializeToString())
+        return bytes(model.SerializeToString() + extra.SerializeToString())
 
     @contextmanager
     def _errors(self, action: str) -> Iterator[None]:

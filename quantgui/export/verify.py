@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from quantgui.analysis.simulation import build_simulation, through, weight_spec
 from quantgui.export.deployed import DeployedFile, open_deployed
 from quantgui.export.kernels import kernels_of
 from quantgui.export.metadata import CONFIG_KEY, exported_profile, exported_ranges
+from quantgui.export.reasons import PLAIN, THREADS, Comparison, named, reasons
 from quantgui.network.batch import Batch, carry
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network
@@ -48,16 +49,8 @@ LAYERS_PER_SESSION, MOST_SESSIONS = 16, 8
 """Neighbours are looked at in different sessions, as an output in between keeps ONNX Runtime from fusing them."""
 LATENCY_SECONDS = 1.5
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 60
-CLOSE_DB = 60.0
-"""Above this, deployed and simulated outputs are the same for all that anyone needs."""
 PARTED_DB = 40.0
 """A layer below this has parted: about what rounding its activations to 8 bits costs."""
-GAIN_DB = 6.0
-"""What has to be gained for a change to be the reason."""
-_THREADS = 2
-_PLAIN = {"session.disable_quant_qdq": "1"}
-_EXACT_MATMUL = {"session.qdq_matmulnbits_accuracy_level": "1"}
-_REQUANTIZER = "WeightBiasQuantization"
 
 
 def verify(
@@ -92,7 +85,7 @@ def verify(
     file = open_deployed(Path(path), network)
     ranges, profile = exported_ranges(Path(path)), exported_profile(Path(path))
     simulation = build_simulation(network, config, activations, ranges=ranges, profile=profile)
-    session = file.session(threads=_THREADS)
+    session = file.session(threads=THREADS)
     total = dataset.summary.samples if samples is None else min(samples, dataset.summary.samples)
     simulated, deployed, parted = (Tally(network, total, each) for each in (metric, metric, None))
     outputs: list[Mapping[str, Array] | None] = [None, None, None]
@@ -111,12 +104,13 @@ def verify(
     layers = _with_kernels(network, config, file, layers)
     latency = yield from _measure_latency(network, file, next(iter(dataset.batches(1, 1))))
     yield Progress(0, 0, "Looking for reasons")
-    comparison = _Comparison(executor, simulation, file, few)
+    parted_at = next((layer for layer in layers if layer.layer == first_parting(layers)), None)
+    comparison = Comparison(executor, simulation, file, few)
     notes = [
         *_score_notes(simulated.evaluation(0.0), deployed.evaluation(0.0)),
         *_file_notes(network, config, file),
         *_kernel_notes(network, config, layers),
-        *_reasons(network, config, comparison, gap, layers),
+        *reasons(network, config, comparison, gap, parted_at),
         *latency.notes,
     ]
     seconds = time.perf_counter() - started
@@ -159,7 +153,7 @@ def _layer_deviations(
         yield Progress(number, count, "Comparing layers")
         part = names[number::count]
         forms = {name: (name, False) if name in final else file.deployed_form(name) for name in part}
-        session = file.session(threads=_THREADS, outputs=[form for form, _ in forms.values()])
+        session = file.session(threads=THREADS, outputs=[form for form, _ in forms.values()])
         answers = file.run(session, batch)
         shown = executor.run(batch, simulation, part)
         for name, (form, quantized) in forms.items():
@@ -184,7 +178,7 @@ def _with_kernels(
     network: Network, config: QuantConfig, file: DeployedFile, layers: Sequence[LayerDeviation]
 ) -> tuple[LayerDeviation, ...]:
     """Return the deviations with what runs each layer, and the bytes of its weight."""
-    kernels = kernels_of(network, file, threads=_THREADS)
+    kernels = kernels_of(network, file, threads=THREADS)
     found = []
     for each in layers:
         layer, kernel = network.layers[each.layer], kernels.get(each.layer)
@@ -207,7 +201,7 @@ def _kernel_notes(network: Network, config: QuantConfig, layers: Sequence[LayerD
     if floats:
         yield (
             f"Of {len(quantized)} quantized layers ONNX Runtime computes {len(floats)} with float weights "
-            f"({_named(floats)}), as it has no kernel for their formats there: they are small on disk, but not faster."
+            f"({named(floats)}), as it has no kernel for their formats there: they are small on disk, but not faster."
         )
 
 
@@ -238,15 +232,15 @@ class _Latency:
 
 def _measure_latency(network: Network, file: DeployedFile, batch: Batch) -> Generator[Event, None, _Latency]:
     """Return the latency of float and deployed network on one sample."""
-    reference = create_session(network.skeleton, network.constants, threads=_THREADS, simulate=False)
-    deployed = file.session(threads=_THREADS)
+    reference = create_session(network.skeleton, network.constants, threads=THREADS, simulate=False)
+    deployed = file.session(threads=THREADS)
     rounds = yield from _interleaved([reference, deployed], batch)
     times = [float(np.median(own)) for own in rounds]
     # Both are timed in each round, so what slows the machine for a while slows both.
     lower, upper = (float(each) for each in np.percentile(rounds[1] / rounds[0], [25, 75]))
     notes: tuple[str, ...] = ()
     if times[1] > 1.1 * times[0]:
-        plain = file.session(threads=_THREADS, config=_PLAIN)
+        plain = file.session(threads=THREADS, config=PLAIN)
         again = [float(np.median(own)) for own in (yield from _interleaved([deployed, plain], batch))]
         if again[1] < 0.9 * again[0]:
             sentence = (
@@ -276,97 +270,7 @@ def _interleaved(sessions: Sequence[onnxruntime.InferenceSession], batch: Batch)
     return [np.array(own[1:]) for own in times]
 
 
-# --- reasons -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class _Comparison:
-    """The file's outputs on one batch under changed options, against the simulated ones."""
-
-    executor: Executor
-    simulation: Simulation
-    file: DeployedFile
-    batch: Batch
-    known: dict[object, dict[str, Array]] = field(default_factory=dict)
-
-    def outputs(
-        self, config: Mapping[str, str] | None = None, disabled: Sequence[str] = (), *, optimize: bool = True
-    ) -> dict[str, Array]:
-        key = (tuple((config or {}).items()), tuple(disabled), optimize)
-        if key not in self.known:
-            session = self.file.session(
-                threads=_THREADS, config=config, disabled_optimizers=disabled, optimize=optimize
-            )
-            self.known[key] = self.file.run(session, self.batch)
-        return self.known[key]
-
-    def gap(self, config: Mapping[str, str] | None = None, disabled: Sequence[str] = ()) -> float:
-        """Return the SQNR of the file's outputs against the simulated ones, dB."""
-        shown = self.executor.run(self.batch, self.simulation)
-        return _sqnr(shown, self.outputs(config, disabled))
-
-    def floor(self) -> float:
-        """Return the SQNR between two exact runs of the file that add in another order, dB."""
-        disabled = [_REQUANTIZER]
-        return _sqnr(self.outputs(_PLAIN, disabled), self.outputs(_PLAIN, disabled, optimize=False))
-
-
-def _sqnr(reference: Mapping[str, Array], answers: Mapping[str, Array]) -> float:
-    """Return the SQNR of the worst float output, dB."""
-    found = [math.inf]
-    for name, values in reference.items():
-        answer = answers[name]
-        if values.dtype.kind == "f" and values.size:
-            same = values.shape == answer.shape and bool(np.isfinite(answer).all())
-            found.append(sqnr_db(values, answer) if same else -math.inf)
-    return min(found)
-
-
-def _reasons(
-    network: Network, config: QuantConfig, comparison: _Comparison, gap: float, layers: Sequence[LayerDeviation]
-) -> Iterator[str]:
-    """Yield sentences on why deployed and simulated outputs differ."""
-    floats = [layer.name for layer in network.summary.layers if _is_float_between_integers(layer, config)]
-    plain_gap = comparison.gap(_PLAIN, [_REQUANTIZER])
-    found = False
-    if floats and (other := comparison.gap(disabled=[_REQUANTIZER])) > comparison.gap() + 1.0:
-        found = True
-        yield (
-            f"ONNX Runtime rounds weights that stay float ({_named(floats)}) to 8 bits per tensor, as their "
-            f"activations are quantized: the file is {_db(comparison.gap())} from the simulation, and {_db(other)} "
-            f"with its optimizer {_REQUANTIZER} disabled. Give these layers 8-bit weights, or float activations."
-        )
-    if gap >= CLOSE_DB:
-        return
-    yield (
-        f"Deployed and simulated outputs differ by {_db(gap)}; with the session option session.disable_quant_qdq=1, "
-        f"which keeps float arithmetic, by {_db(plain_gap)}."
-    )
-    first = next((layer for layer in layers if layer.layer == first_parting(layers)), None)
-    if first is not None:
-        ran = f", which ONNX Runtime runs as {first.kernel}" if first.kernel else ""
-        yield f"They part first at the layer '{first.layer}' ({_db(first.sqnr_db)}){ran}."
-    other = comparison.gap(_EXACT_MATMUL)
-    if other > comparison.gap() + GAIN_DB:
-        found = True
-        yield (
-            "ONNX Runtime rounds the activations of MatMul to 8 bits where it fuses it with its weight (MatMulNBits); "
-            f"with the session option session.qdq_matmulnbits_accuracy_level=1 the difference is {_db(other)}."
-        )
-    floor = comparison.floor()
-    if floor < comparison.gap() + GAIN_DB:
-        rounding = "values near the border of two codes fall to either side"
-        why = rounding if comparison.simulation.quantizers else "the network amplifies the rounding of float32"
-        yield f"Two exact runs of this file that only add in another order differ by {_db(floor)} already: {why}."
-    elif not found and plain_gap > comparison.gap() + GAIN_DB:
-        yield "The difference comes from ONNX Runtime's integer kernels, which round at other places."
-
-
-def _is_float_between_integers(layer: LayerInfo, config: QuantConfig) -> bool:
-    activations, weights = config.spec_for(layer.name).activations, weight_spec(layer, config)
-    if activations is None or not layer.quantizes_activations or not activations.is_integer:
-        return False
-    return weights is None or not weights.is_integer
+# --- the file ----------------------------------------------------------------------------------------------------
 
 
 def _file_notes(network: Network, config: QuantConfig, file: DeployedFile) -> Iterator[str]:
@@ -391,11 +295,3 @@ def _same_config(network: Network, recorded: str, config: QuantConfig) -> bool:
     except ValueError:
         return False
     return all(config.spec_for(layer) == other.spec_for(layer) for layer in network.layers)
-
-
-def _db(value: float) -> str:
-    return "nothing" if value == math.inf else f"{value:.1f} dB"
-
-
-def _named(names: Sequence[str]) -> str:
-    return f"'{names[0]}'" if len(names) == 1 else f"'{names[0]}' and {len(names) - 1} more"
