@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from quantgui.cli.answers import Json, sizes
@@ -37,6 +38,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         f"of operators, for NVIDIA TensorRT; or the file of another tool: {', '.join(each.name for each in DIALECTS)}",
     )
     parser.add_argument(
+        "--convert",
+        action="store_true",
+        help="with --as tensorrt: change what TensorRT refuses to the nearest it runs (asymmetric to symmetric int8, "
+        "groups to channels ...), and say what was changed",
+    )
+    parser.add_argument(
         "--sensitivity", metavar="FILE", help="what 'quantgui sensitivity -o FILE' has measured, for files that show it"
     )
     add_target_argument(parser, "also say what this runtime cannot run")
@@ -53,6 +60,8 @@ def _run(work: Work) -> Answer:
         raise SpecError(
             f"'{info.name}' is made of what 'quantgui sensitivity -o FILE' measures; add --sensitivity FILE."
         )
+    if arguments.convert and arguments.form != "tensorrt":
+        raise SpecError("--convert goes with --as tensorrt; other files hold the configuration as it is.")
     return _export(work) if info is None else _write_settings(work)
 
 
@@ -64,7 +73,10 @@ def _export(work: Work) -> Answer:
     data = work.open_data()
     choice = work.choose_config(summary, data)
     violations = work.violations(summary, choice.config)
-    exported = work.answer(Export(choice.config, work.arguments.output, work.arguments.form), Exported)
+    arguments = work.arguments
+    request = Export(choice.config, arguments.output, arguments.form, arguments.convert)
+    exported = work.answer(request, Exported)
+    choice = replace(choice, config=exported.config)
     json = _network_json(summary, exported, work.arguments.form) | choice.json(data)
     json |= {"violations": violations_json(violations), "seconds": work.seconds}
     return Answer(json, _network_text(summary, exported))

@@ -58,6 +58,7 @@ from quantgui.export.metadata import exported_ranges
 from quantgui.export.qdq import export_qdq
 from quantgui.export.quantized_file import is_network, read_quantized
 from quantgui.export.report import gather_report, write_report
+from quantgui.export.tensorrt import converted_for_tensorrt
 from quantgui.export.verify import verify
 from quantgui.network.datasets import Dataset, open_dataset
 from quantgui.network.executor import Executor
@@ -75,6 +76,7 @@ from quantgui.results import (
     DataReport,
     EvaluationReady,
     Event,
+    Exported,
     NetworkComparison,
     NetworkOpened,
     Progress,
@@ -86,7 +88,6 @@ from quantgui.results import (
 )
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import Mix
-from quantgui.spec.profiles import ExportProfile
 from quantgui.spec.pytorch_source import PytorchOptions, is_pytorch
 from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
 from quantgui.spec.sweep import Sweep
@@ -187,8 +188,8 @@ class Bench:
                 return self._trace_noise(config, samples)
             case ViewSample(config, sample, calibration):
                 return self._view_sample(config, sample, calibration=calibration)
-            case Export(config, path, profile):
-                return self._export(config, path, profile)
+            case Export():
+                return self._export(request)
             case Verify(config, path, samples):
                 return self._verify(config, path, samples)
             case WriteSettings():
@@ -359,8 +360,12 @@ class Bench:
 
     # --- export --------------------------------------------------------------------------------------------------
 
-    def _export(self, config: QuantConfig, path: str, profile: ExportProfile) -> Iterator[Event]:
+    def _export(self, request: Export) -> Iterator[Event]:
         opened, data = self._opened(), self._data
+        config, path, profile = request.config, Path(request.path), request.profile
+        notes: tuple[str, ...] = ()
+        if request.convert and profile == "tensorrt":
+            config, notes = converted_for_tensorrt(opened.network, config)
         tensors = activation_tensors(opened.network, config)
         if data is None:
             if tensors:
@@ -368,10 +373,12 @@ class Bench:
                     f"The configuration quantizes {len(tensors)} activation tensors, whose ranges come from data: open "
                     "data (on the command line --data), or choose one that quantizes weights only."
                 )
-            yield from export_qdq(opened.network, config, {}, Path(path), profile=profile)
-            return
-        yield from _prepare(opened, data, config)
-        yield from export_qdq(opened.network, config, data.activations, Path(path), profile=profile)
+            exporting = export_qdq(opened.network, config, {}, path, profile=profile)
+        else:
+            yield from _prepare(opened, data, config)
+            exporting = export_qdq(opened.network, config, data.activations, path, profile=profile)
+        for event in exporting:
+            yield replace(event, notes=(*notes, *event.notes)) if isinstance(event, Exported) else event
 
     def _verify(self, config: QuantConfig, path: str, samples: int | None) -> Iterator[Event]:
         opened, data, metric = self._opened(), self._with_data(), self._metric

@@ -163,11 +163,15 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """Answered by Progress and Exported."""
+    """Answered by Progress and Exported.
+
+    With `convert` what TensorRT refuses is changed, and told, instead of refused (profile ``tensorrt`` alone).
+    """
 
     config: QuantConfig
     path: str
     profile: ExportProfile = "qdq"
+    convert: bool = False
 
 
 @dataclass(frozen=True, slots=True)

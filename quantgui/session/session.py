@@ -323,9 +323,9 @@ class Session(ReadableSession):
             topic = "calibration sample" if calibration else "sample"
             self._ask(topic, ViewSample(self.config, index, calibration), Priority.EVALUATE)
 
-    def export(self, path: str, profile: ExportProfile = "qdq") -> None:
-        """Write the quantized network to `path`, for the runtime that `profile` names."""
-        self._ask("export", Export(self.config, path, profile), Priority.EXPORT)
+    def export(self, path: str, profile: ExportProfile = "qdq", convert: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Write the quantized network to `path`, for the runtime that `profile` names; `convert` what it refuses."""
+        self._ask("export", Export(self.config, path, profile, convert), Priority.EXPORT)
 
     def verify(self, path: str) -> None:
         """Compare the exported file at `path` with what the window shows."""

@@ -80,10 +80,30 @@ def export(qtbot) -> ExportDialog:
     qtbot.addWidget(dialog)
     dialog.requests = []
     dialog.profiles = []
+    dialog.converts = []
     dialog.export_requested.connect(
-        lambda path, profile: (dialog.requests.append(path), dialog.profiles.append(profile))
+        lambda path, profile, converts: (
+            dialog.requests.append(path),
+            dialog.profiles.append(profile),
+            dialog.converts.append(converts),
+        )
     )
     return dialog
+
+
+def test_that_what_a_runtime_refuses_is_converted_only_where_that_is_offered_and_chosen(export, tmp_path) -> None:
+    export.show_plan(str(tmp_path / "out.onnx"), "Plan")
+    assert not export.convert.isVisibleTo(export)
+    export.convert.setChecked(True)
+    export.export_button.click()
+    export.show_plan(str(tmp_path / "out.onnx"), "Plan")
+    export.profile.setCurrentIndex(export.profile.findData("tensorrt"))
+    assert export.convert.isVisibleTo(export)
+    export.export_button.click()
+    export.show_plan(str(tmp_path / "out.onnx"), "Plan")
+    export.convert.setChecked(False)
+    export.export_button.click()
+    assert export.converts == [False, True, False]
 
 
 @pytest.mark.parametrize("agrees", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 
 from quantgui.cli.commands import COMMANDS
@@ -136,3 +137,27 @@ def test_that_every_command_says_what_it_does(capsys) -> None:
     for name, command in COMMANDS.items():
         assert main([name, "--help"]) == 0
         assert command.help in capsys.readouterr().out
+
+
+def test_that_what_tensorrt_refuses_is_converted_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.onnx"
+    words = ["export", str(DIGITS), "--data", str(DATA), "--preset", "W4A8", "--as-is", "-o", str(out)]
+    assert main([*words, "--as", "tensorrt"]) == 2
+    assert not out.exists()
+    answer = run_json([*words, "--as", "tensorrt", "--convert"], capsys)
+    (note,) = (note for note in answer["notes"] if note.startswith("Converted: "))
+    assert "weights int4 per channel with activations asymmetric uint8" in note
+    assert "became weights int8 per channel with activations int8 per tensor" in note
+    kinds = {tensor.name: tensor.data_type for tensor in onnx.load(out).graph.initializer}
+    assert {kind for name, kind in kinds.items() if name.endswith("_zero_point")} <= {onnx.TensorProto.INT8}
+    # The configuration in the answer is the one in the file, so that Verify compares the two.
+    config = tmp_path / "C.json"
+    config.write_text(json.dumps(answer["config"]))
+    words = ["verify", str(DIGITS), str(out), "--data", str(DATA), "--config", str(config)]
+    assert run_json(words, capsys)["output_sqnr_db"] > 60
+
+
+def test_that_only_a_file_for_tensorrt_is_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", str(DIGITS), "--preset", "W8", "--convert", "-o", str(tmp_path / "out.onnx")]
+    assert main(words) == 2
+    assert "--as tensorrt" in capsys.readouterr().err

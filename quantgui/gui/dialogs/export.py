@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QDialog,
     QHBoxLayout,
@@ -35,12 +36,13 @@ class ExportDialog(QDialog):
         may_replace: asks whether an existing file may be replaced; a test puts its own answer here.
 
     Signals:
-        export_requested: path, and for whom the file is written (`spec.profiles`).
+        export_requested: path, for whom the file is written (`spec.profiles`), and whether what that runtime refuses
+            is to be converted.
         cancel_requested: stop writing.
         verify_requested: path of the file that has been written.
     """
 
-    export_requested = Signal(str, str)
+    export_requested = Signal(str, str, bool)
     cancel_requested = Signal()
     verify_requested = Signal(str)
 
@@ -65,6 +67,15 @@ class ExportDialog(QDialog):
             self.profile.addItem(name, profile)
             self.profile.setItemData(self.profile.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         self.profile.currentIndexChanged.connect(self._on_profile)
+        self.convert = QCheckBox(self.tr("Convert what the runtime refuses"))
+        self.convert.setAccessibleName(self.convert.text())
+        self.convert.setToolTip(
+            self.tr(
+                "Asymmetric and unsigned quantizers become symmetric int8, groups become channels or groups that the "
+                "runtime knows, and what has no neighbour stays float. What was changed is listed; the configuration "
+                "in the window stays as it is."
+            )
+        )
         self._on_profile()
         self.browse = self._button(self.tr("Browse…"), self.tr("Choose the file to write."), self._on_browse)
         self.bar = QProgressBar()
@@ -93,6 +104,7 @@ class ExportDialog(QDialog):
         row.addWidget(self.browse)
         layout.addLayout(row)
         layout.addWidget(self.profile)
+        layout.addWidget(self.convert)
         layout.addWidget(self.bar)
         layout.addWidget(self.status)
         layout.addStretch(1)
@@ -158,7 +170,7 @@ class ExportDialog(QDialog):
         self.verify_button.setVisible(done)
         set_style(self.verify_button, "primary", "true" if done else "false")
         set_style(self.export_button, "primary", "false" if done else "true")
-        for widget in (self.path, self.browse, self.profile):
+        for widget in (self.path, self.browse, self.profile, self.convert):
             widget.setEnabled(not running)
         self.export_button.setEnabled(not running and bool(self.path.text().strip()))
 
@@ -186,10 +198,12 @@ class ExportDialog(QDialog):
             return
         self._agreed = ""
         self.show_progress(Progress(0, 0, self.tr("Waiting for the engine …")))
-        self.export_requested.emit(path, self.profile.currentData())
+        converts = self.convert.isVisibleTo(self) and self.convert.isChecked()
+        self.export_requested.emit(path, self.profile.currentData(), converts)
 
     def _on_profile(self) -> None:
         self.profile.setToolTip(self._about(self.profile.currentData())[1])
+        self.convert.setVisible(self.profile.currentData() == "tensorrt")
 
     def _about(self, profile: ExportProfile) -> tuple[str, str]:
         match profile:
