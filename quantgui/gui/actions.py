@@ -72,10 +72,17 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "open",
         QT_TR_NOOP("&Open network…"),
         FILE,
-        QT_TR_NOOP("Open a network (.onnx)."),
+        QT_TR_NOOP("Open a network (.onnx, or .pt2 of torch.export)."),
         Key.Open,
         "folder-open",
         QT_TR_NOOP("Open"),
+    ),
+    ActionSpec(
+        "open_pytorch",
+        QT_TR_NOOP("Open &PyTorch network…"),
+        FILE,
+        QT_TR_NOOP("Open a network that Python code makes, with its weights; the code is run once you agree."),
+        "Ctrl+Shift+O",
     ),
     ActionSpec(
         "data",

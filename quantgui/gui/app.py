@@ -110,7 +110,7 @@ def run_app(
 def start(window: MainWindow, network: str | None, data: str | None, pytorch: PytorchOptions = DEFAULT_OPTIONS) -> None:
     """Do what follows the first picture of the window."""
     if network:
-        window.session.open_network(network, data or "", pytorch=pytorch)
+        window.commands.open_path(network, data or "", pytorch=pytorch)
     else:
         window.session.recover()
     QTimer.singleShot(FIRST_PICTURE_MS, window, lambda: _finish(window))

@@ -26,6 +26,7 @@ from quantgui.gui.dialogs.preferences import PreferencesDialog
 from quantgui.gui.dialogs.settings_files import ImportDialog, WriteSettingsDialog
 from quantgui.gui.dialogs.verification import VerificationDialog
 from quantgui.gui.presenters.network_comparison import NetworkComparisonPresenter
+from quantgui.gui.presenters.pytorch import PytorchPresenter
 from quantgui.gui.theme import theme_events
 from quantgui.results import DataSummary, Exported, ReportWritten, SettingsRead, SettingsWritten, Verification
 from quantgui.session.document import Side
@@ -36,12 +37,13 @@ from quantgui.session.session import Session
 from quantgui.spec.config import changed_layers
 from quantgui.spec.formats import IntFormat
 from quantgui.spec.presets import PRESETS, Preset
+from quantgui.spec.pytorch_source import DEFAULT_OPTIONS, PytorchOptions, is_factory, is_weights
 from quantgui.spec.quantizer import bits_of
 
 if TYPE_CHECKING:
     from quantgui.gui.main_window import MainWindow
 
-NETWORKS = "Networks (*.onnx);;All files (*)"
+NETWORKS = "Networks (*.onnx *.pt2);;PyTorch code (*.py);;All files (*)"
 CONFIGS = "Configuration (*.json)"
 SETTINGS = "Settings of other tools (*.json *.encodings *.py *.txt);;All files (*)"
 SETTINGS_SUFFIXES = (".encodings", ".py", ".txt")
@@ -91,6 +93,7 @@ class Commands(QObject):
         self.settings_dialog: WriteSettingsDialog | None = None
         self.import_dialog: ImportDialog | None = None
         self.network_comparison = NetworkComparisonPresenter(session, chooser, window, self)
+        self.pytorch = PytorchPresenter(session, chooser, window, self.may_leave, self)
         self.help_dialog: HelpDialog | None = None
         self.search_dialog: SearchDialog | None = None
         self.preferences_dialog: PreferencesDialog | None = None
@@ -111,6 +114,7 @@ class Commands(QObject):
         )
         return {
             "open": self.open_network,
+            "open_pytorch": self.pytorch.ask,
             "data": self.open_data,
             "load_config": self.load_config,
             "save_config": self.save_config,
@@ -160,12 +164,22 @@ class Commands(QObject):
     def open_network(self) -> None:
         """Ask for a network and open it."""
         if path := self._chooser.open_file(self._window, self.tr("Open network"), NETWORKS):
-            self.open_path(path)
+            if path.lower().endswith(".py") or is_weights(path):
+                self.open_files([path])
+            else:
+                self.open_path(path)
 
-    def open_path(self, path: str, data: str = "", calibration: str = "") -> None:
-        """Open the network at `path`, then `data`, unless the user wants to keep his unsaved work."""
-        if self.may_leave():
-            self._session.open_network(path, data, calibration=calibration)
+    def open_path(
+        self, path: str, data: str = "", calibration: str = "", pytorch: PytorchOptions = DEFAULT_OPTIONS
+    ) -> None:
+        """Open the network at `path`, then `data`, unless the user wants to keep his unsaved work.
+
+        If it is code that he has not agreed to in this session, he is asked first.
+        """
+        if is_factory(path) and not pytorch.trusted:
+            self.pytorch.ask(path, pytorch, data, calibration)
+        elif self.may_leave():
+            self._session.open_network(path, data, calibration=calibration, pytorch=pytorch)
 
     def open_sample(self, sample: Sample) -> None:
         """Open a sample network with its data."""
@@ -177,18 +191,23 @@ class Commands(QObject):
             source if source.startswith("random:") or (source and Path(source).exists()) else ""
             for source in (entry.data, entry.calibration)
         )
-        self.open_path(entry.network, data, calibration)
+        self.open_path(entry.network, data, calibration, entry.pytorch)
 
     def open_files(self, paths: list[str]) -> None:
         """Open what has been dropped on the window: a network, data, a configuration, or several of them."""
-        networks = [path for path in paths if path.lower().endswith(".onnx")]
+        networks = [path for path in paths if path.lower().endswith((".onnx", ".pt2"))]
+        code, weights = [path for path in paths if path.lower().endswith(".py")], [p for p in paths if is_weights(p)]
         configs = [path for path in paths if path.lower().endswith(".json")]
         settings = [path for path in paths if path.lower().endswith(SETTINGS_SUFFIXES)]
-        data = [path for path in paths if path not in networks + configs + settings]
+        data = [path for path in paths if path not in networks + configs + settings + weights]
         if networks:
             self.open_path(networks[0], data[0] if data else "")
+        elif weights and not code:
+            self.pytorch.ask_for_code(weights[0], data[0] if data else "")
+        elif code and (weights or self._session.summary is None):
+            self.pytorch.ask(code[0], PytorchOptions(next(iter(weights), "")), data[0] if data else "")
         elif self._session.summary is None:
-            self.noticed.emit(self.tr("Drop a network (.onnx) first: what you dropped belongs to one."), True)
+            self.noticed.emit(self.tr("Drop a network (.onnx, .pt2) first: what you dropped belongs to one."), True)
         elif settings:
             self._session.read_settings(settings[0])
         elif configs and not _is_configuration(Path(configs[0])):
@@ -342,7 +361,7 @@ class Commands(QObject):
             self.export_dialog.export_requested.connect(session.export)
             self.export_dialog.cancel_requested.connect(lambda: session.cancel("export"))
             self.export_dialog.verify_requested.connect(session.verify)
-        source = Path(session.summary.path)
+        source = Path(session.summary.path).absolute()
         # Names of configurations are free text, those of files are not.
         name = re.sub(r"[^\w.+-]+", "-", session.config.name).strip("-.") or "quantized"
         folder = source.parent if os.access(source.parent, os.W_OK) else Path.home()
@@ -377,7 +396,7 @@ class Commands(QObject):
     def _stem(self) -> Path:
         """Return where files about the configuration go, without a suffix."""
         assert self._session.summary is not None
-        source = Path(self._session.summary.path)
+        source = Path(self._session.summary.path).absolute()
         name = re.sub(r"[^\w.+-]+", "-", self._session.config.name).strip("-.") or "quantized"
         folder = source.parent if os.access(source.parent, os.W_OK) else Path.home()
         return folder / f"{source.stem}.{name}"
