@@ -114,7 +114,9 @@ class _Gradient:
         """Return the sum of gradient times `change`, of the layer's shape, for each channel that has any, (C,)."""
         values, rows = self.values.float().numpy(), None if self.rows is None else self.rows.numpy()
         if layer.rows is None and layer.channel_axis == 0 and rows is not None:
-            return np.asarray(np.einsum("ck,ck->c", *(x.reshape(len(rows), -1) for x in (values, change[rows]))))
+            columns = math.prod(self.shape[1:])
+            found = (x.reshape(len(rows), columns) for x in (values, change[rows]))
+            return np.asarray(np.einsum("ck,ck->c", *found))
         if rows is not None:
             whole = np.zeros(self.shape, np.float32)
             whole[rows] = values

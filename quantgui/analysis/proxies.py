@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -51,8 +51,8 @@ GRADIENT_SAMPLES = 8
 _MEASURED_PER_GUESSED = 8
 """Samples that must be measured for each one that is differentiated: a guess as dear as the number is none."""
 
-Key = tuple[str, LayerSpec]
-"""A layer and one of the sweep's specs."""
+Key = Hashable
+"""What the candidates are called by whoever asks."""
 
 
 class ProxyData(Protocol):

@@ -49,8 +49,9 @@ from quantgui.results import (
     Sensitivity,
     SensitivityReady,
 )
+from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import IntFormat
-from quantgui.spec.quantizer import LayerSpec
+from quantgui.spec.quantizer import LayerSpec, bits_of
 from quantgui.spec.size import weight_bytes
 from quantgui.spec.sweep import SMALLER_IS_BETTER, USER_METRIC, Sweep
 
@@ -62,17 +63,19 @@ _GROWTH = 1.5
 """Samples of the next step for each of those before, where the order is not clear yet."""
 _MANY_SAMPLES = 256
 """Samples from which on batches are as large as suits the network, even if less would do for the first numbers."""
+_SECONDS_BETWEEN_NEWS = 0.1
+"""Small networks have many layers in that time, and nobody sees them come one by one."""
 _CACHE_USED = 0.7
 """Part of the cache that a portion of samples may fill: what crosses two cuts, and the outputs of the float network."""
 
-Key = tuple[str, LayerSpec]
-"""A layer and one of the sweep's specs."""
+Key = tuple[str, int]
+"""A layer and the place of one of the sweep's specs. They are looked up all the time, which specs are slow at."""
 _NOTHING_CHANGES = (
     "No candidate changes the outputs at all: on these samples they are constant, not finite, or do not depend on "
     "these layers, so nothing can be chosen by them."
 )
-_REFERENCE: Key = ("", LayerSpec())
-"""Stands for the base itself."""
+_REFERENCE = ("", LayerSpec())
+"""Stands for the base itself, where layers and their specs are kept."""
 
 
 class SweptData(Protocol):
@@ -157,7 +160,15 @@ class _Work:
         samples = self.dataset.summary.samples
         self.total = samples if sweep.samples is None else min(sweep.samples, samples)
         self.started = time.perf_counter()
-        self.keys: tuple[Key, ...] = tuple((layer.name, spec) for layer in self.layers for spec in sweep.specs)
+        self.specs: dict[Key, LayerSpec] = {
+            (layer.name, place): sweep.candidate(layer.name, spec)
+            for layer in self.layers
+            for place, spec in enumerate(sweep.specs)
+        }
+        self.keys = tuple(self.specs)
+        self.formats: dict[str, list[Key]] = {}
+        for key, candidate in self.specs.items():
+            self.formats.setdefault(sweep.label(candidate), []).append(key)
         self.grids: Grids = {}
         self.ranges: Ranges = {}
         self.errors: dict[Key, float] = {}
@@ -166,6 +177,7 @@ class _Work:
         self.rows: dict[Key, dict[Place, SampleRows]] = {key: {} for key in self.keys}
         self.reference: dict[Place, SampleRows] = {}
         self.states: dict[Key | None, Mapping[str, Array]] = {}
+        self.base_state: Mapping[str, Array] | None = None
         self.resumed: set[Key] = set()
         self.known: dict[tuple[Key, int], Estimate] = {}
         self.places: list[Place] = []
@@ -203,10 +215,9 @@ class _Work:
             return
         for column in columns:
             missing = [key for key in column if key not in self.errors]
-            for name, spec in missing:
+            for key in missing:
                 yield Progress(len(self.errors), len(self.keys), "Weight errors")
-                candidate = self.sweep.candidate(name, spec)
-                self.errors[name, spec] = self._weight_error(self.executor.network.layers[name], candidate)
+                self.errors[key] = self._weight_error(self.executor.network.layers[key[0]], self.specs[key])
             if missing:
                 yield SensitivityReady(self.sweep, self._candidates(missing))
 
@@ -220,23 +231,23 @@ class _Work:
         """Find all other cheap guesses, once it is clear that there is something to measure; yield the table again."""
         network = self.executor.network
         changes = []
-        for name, spec in self.keys:
-            candidate = self.sweep.candidate(name, spec)
+        for key, candidate in self.specs.items():
             seen = {}
             if candidate.activations is not None:
-                seen = quantizers_for(network, self.sweep.config(name, spec), self.activations, self.ranges)
-            changes.append(Change((name, spec), network.layers[name], candidate, seen))
+                seen = quantizers_for(network, self._config(key), self.activations, self.ranges)
+            changes.append(Change(key, network.layers[key[0]], candidate, seen))
         self.guessed = yield from guess(
             network, self.dataset, changes, self.grids, threads=self.executor.threads, measured=self.total
         )
         if self.store is not None:
-            found = self.guessed.values.items()
-            self.store.put_guesses((key[0], self.sweep.candidate(*key), values) for key, values in found)
+            self.store.put_guesses((key[0], self.specs[key], self.guessed.values[key]) for key in self.keys)
         yield self.table(complete=False)
 
     def _recalled_guesses(self) -> Proxies:
         """Return the guesses of an earlier run; none unless they are known for every candidate."""
-        known = {} if self.store is None else {k: self.store.guesses(k[0], self.sweep.candidate(*k)) for k in self.keys}
+        known: dict[Hashable, Mapping[str, float]] = {}
+        if self.store is not None:
+            known = {key: self.store.guesses(key[0], candidate) for key, candidate in self.specs.items()}
         return Proxies(known if all(known.values()) else {})
 
     # --- second and third: the network ---------------------------------------------------------------------------
@@ -310,7 +321,7 @@ class _Work:
         if self.store is None:
             return
         for key in active:
-            known = self.store.rows(key[0], self.sweep.candidate(*key))
+            known = self.store.rows(key[0], self.specs[key])
             if place not in known or place in self.rows[key]:
                 continue
             if not self.dataset.carried or sum(samples for _, samples in known) >= self.total:
@@ -330,12 +341,12 @@ class _Work:
             self.forward_seconds = (time.perf_counter() - started) * self.total / batch.samples
         outputs = float_outputs
         if not self.base_is_float:
-            outputs = self.executor.run(carry(batch, self.states.get(_REFERENCE)), self.base, keep=False)
-            self.states[_REFERENCE] = self._carried(outputs)
+            outputs = self.executor.run(carry(batch, self.base_state), self.base, keep=False)
+            self.base_state = self._carried(outputs)
         prepared = _Prepared(batch, float_outputs)
         if prepared.place not in self.reference:
             self.tally.add(batch, float_outputs, outputs)
-            self._keep(_REFERENCE, self.reference, {prepared.place: self.tally.take(self.sweep.metric)})
+            self._keep(*_REFERENCE, self.reference, {prepared.place: self.tally.take(self.sweep.metric)})
         return prepared
 
     def _measure_portion(self, portion: Sequence[_Prepared], active: Sequence[Key]) -> Iterator[Event]:
@@ -348,6 +359,8 @@ class _Work:
         samples = sum(each.batch.samples for each in portion)
         label = f"Measuring {len(active)} candidates on {samples} samples"
         rows = samples * len(active) / max(1, self.executor.segment_count)
+        waiting: list[Key] = []
+        told = started
         for name, keys in by_layer.items():
             layer = self.executor.network.layers[name]
             cut = frozenset({layer.weight, *layer.users})
@@ -362,7 +375,12 @@ class _Work:
                 self.peak_cache = max(self.peak_cache, self.executor.cached_bytes)
             finally:
                 self.executor.close_cut(cut)
-            yield SensitivityReady(self.sweep, self._candidates([key for key in self.keys if key[0] == name]))
+            waiting += keys
+            if time.perf_counter() - told > _SECONDS_BETWEEN_NEWS:
+                yield SensitivityReady(self.sweep, self._candidates(waiting))
+                waiting, told = [], time.perf_counter()
+        if waiting:
+            yield SensitivityReady(self.sweep, self._candidates(waiting))
 
     def _measure_candidate(
         self, key: Key, simulation: Simulation, portion: Sequence[_Prepared], cut: frozenset[str], rows: float
@@ -379,13 +397,13 @@ class _Work:
             self.tally.add(batch, prepared.float_outputs, outputs)
             found[prepared.place] = self.tally.take(self.sweep.metric)
         if found:
-            self._keep((key[0], self.sweep.candidate(*key)), self.rows[key], found)
+            self._keep(key[0], self.specs[key], self.rows[key], found)
 
     def _simulation(self, key: Key, samples: int) -> Simulation:
         """Return the network with one layer changed; what changes is exchanged where that is cheaper."""
         network = self.executor.network
         simulation = build_simulation(
-            network, self.sweep.config(*key), self.activations, ranges=self.ranges, grids=self.grids
+            network, self._config(key), self.activations, ranges=self.ranges, grids=self.grids
         )
         weights = simulation.weights
         if self.executor.exchangeable(network.layers[key[0]].weight, samples):
@@ -405,10 +423,15 @@ class _Work:
     def _carried(self, outputs: Mapping[str, Array]) -> Mapping[str, Array]:
         return {name: outputs[name] for name in set(self.dataset.carried.values())}
 
-    def _keep(self, key: Key, rows: dict[Place, SampleRows], found: Mapping[Place, SampleRows]) -> None:
+    def _config(self, key: Key) -> QuantConfig:
+        return self.sweep.config(key[0], self.sweep.specs[key[1]])
+
+    def _keep(
+        self, layer: str, spec: LayerSpec, rows: dict[Place, SampleRows], found: Mapping[Place, SampleRows]
+    ) -> None:
         rows.update(found)
         if self.store is not None:
-            self.store.put(*key, found)
+            self.store.put(layer, spec, found)
 
     # --- what is known -------------------------------------------------------------------------------------------
 
@@ -426,14 +449,7 @@ class _Work:
     @property
     def columns(self) -> list[list[Key]]:
         """The candidates of each format, the finest one first."""
-        bits = {key: -(key[1].weights.bits if key[1].weights else 32) for key in self.keys}
-        return sorted(self._columns().values(), key=lambda column: bits[column[0]])
-
-    def _columns(self) -> dict[str, list[Key]]:
-        columns: dict[str, list[Key]] = {}
-        for key in self.keys:
-            columns.setdefault(self.sweep.label(self.sweep.candidate(*key)), []).append(key)
-        return columns
+        return sorted(self.formats.values(), key=lambda column: -bits_of(self.sweep.specs[column[0][1]].weights))
 
     def _worth_more(self, target: int) -> list[Key]:
         """Return those candidates that should be measured on `target` samples: where ranks gain most for the cost.
@@ -444,7 +460,7 @@ class _Work:
         spent = sum(self.shares[key[0]] * count for key, count in samples.items())
         left = BUDGET * self.total * len(self.keys) - spent
         costs = {key: self.shares[key[0]] * (target - count) for key, count in samples.items() if count < target}
-        columns = [(keys, self._rank_errors(keys)) for keys in self._columns().values()]
+        columns = [(keys, self._rank_errors(keys)) for keys in self.formats.values()]
         names = {key: key[0] for key in self.keys}
         chosen = worth_more(columns, names, costs, left if target >= self.total else left / 2)
         return [key for key in self.keys if key in chosen]
@@ -485,13 +501,13 @@ class _Work:
         """Return what is known of `keys`."""
         estimates = {
             (name, label): estimate
-            for label, column in self._columns().items()
+            for label, column in self.formats.items()
             for name, estimate in self._estimates(column)
         }
         return tuple(self._candidate(key, estimates) for key in keys)
 
     def _candidate(self, key: Key, estimates: Mapping[tuple[str, str], Estimate]) -> Candidate:
-        spec = self.sweep.candidate(*key)
+        spec = self.specs[key]
         layer = self.executor.network.layers[key[0]]
         label = self.sweep.label(spec)
         known = (layer.name, label) in estimates
@@ -521,7 +537,7 @@ class _Work:
         candidates = self._candidates(self.keys)
         sign = 1 if self._higher_is_better else -1
         values = np.array([sign * each.value for each in candidates])
-        columns = [np.array([each.format == label for each in candidates]) for label in self._columns()]
+        columns = [np.array([each.format == label for each in candidates]) for label in self.formats]
         correlations, layer_correlations = {}, {}
         for proxy in PROXIES:
             guesses = np.array([each.proxies[proxy] for each in candidates])
@@ -537,7 +553,7 @@ class _Work:
             higher_is_better=self._higher_is_better,
             reference=known or Score(math.nan, math.nan, 0),
             candidates=candidates,
-            orders={label: self._order(keys) for label, keys in self._columns().items()},
+            orders={label: self._order(keys) for label, keys in self.formats.items()},
             weight_error_correlation=correlations[WEIGHT_SQNR],
             total_samples=self.total,
             float_forward_seconds=self.forward_seconds,

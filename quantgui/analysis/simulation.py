@@ -21,7 +21,6 @@ from quantgui.analysis.weight_grids import bias_values, trained_layer, weight_gr
 from quantgui.errors import DataError
 from quantgui.network.network import Network
 from quantgui.network.simulation import Override, Simulation, TensorQuantizer
-from quantgui.network.surgery import subgraphs
 from quantgui.numerics.affine import (
     Encoded,
     activation_qparams,
@@ -45,7 +44,6 @@ from quantgui.spec.quantizer import QuantizerSpec, at_input, at_output
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
 _WITH_ACTIVATIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_FUSED = ("Relu", "Clip")
 _INT32 = np.iinfo(np.int32)
 _LARGEST_CODE = 0.999 * _INT32.max
 """Leaves room for the rounding of float32 scales."""
@@ -332,7 +330,7 @@ class ActivationPlace:
 
 def activation_places(network: Network) -> Iterator[ActivationPlace]:
     """Yield where `LayerSpec.activations` of each layer quantizes."""
-    graph = _Wiring.of(network)
+    graph = network.wiring
     for layer in network.summary.layers:
         for user in layer.users if layer.quantizes_activations else ():
             node = graph.nodes[user]
@@ -344,55 +342,6 @@ def activation_places(network: Network) -> Iterator[ActivationPlace]:
             if node.op_type in _CONVOLUTIONS:
                 stored = layer.output_tensor if first else graph.fused_output(node)
             yield ActivationPlace(layer, user, read, stored)
-
-
-@dataclass(frozen=True, eq=False)
-class _Wiring:
-    """Nodes by name, all bodies included, and the nodes that use each tensor."""
-
-    nodes: dict[str, onnx.NodeProto]
-    consumers: dict[str, list[onnx.NodeProto]]
-    producers: dict[str, onnx.NodeProto]
-    outputs: frozenset[str]
-
-    @staticmethod
-    def of(network: Network) -> _Wiring:
-        nodes: dict[str, onnx.NodeProto] = {}
-        consumers: dict[str, list[onnx.NodeProto]] = {}
-        producers: dict[str, onnx.NodeProto] = {}
-        outputs: set[str] = set()
-        for graph in _graphs(network.skeleton.graph):
-            outputs.update(value.name for value in graph.output)
-            for node in graph.node:
-                nodes[node.name] = node
-                producers.update(dict.fromkeys(node.output, node))
-                for tensor in dict.fromkeys(node.input):
-                    consumers.setdefault(tensor, []).append(node)
-        return _Wiring(nodes, consumers, producers, frozenset(outputs))
-
-    def data_input(self, node: onnx.NodeProto, weight: str) -> str:
-        """Return the input of a layer's node that is not its weight, nor the weight transposed."""
-        first = node.input[0]
-        producer = self.producers.get(first)
-        is_weight = first == weight or (
-            producer is not None and producer.op_type == "Transpose" and producer.input[0] == weight
-        )
-        return str(node.input[1] if is_weight else first)
-
-    def fused_output(self, node: onnx.NodeProto) -> str:
-        """Return the output of a convolution, behind the Relu or Clip that alone reads it."""
-        tensor = node.output[0]
-        readers = self.consumers.get(tensor, [])
-        if len(readers) == 1 and readers[0].op_type in _FUSED and tensor not in self.outputs:
-            return str(readers[0].output[0])
-        return str(tensor)
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for body in subgraphs(node):
-            yield from _graphs(body)
 
 
 # --- biases ------------------------------------------------------------------------------------------------------
@@ -441,7 +390,7 @@ def plan_biases(
     """
     if not quantizers:
         return {}
-    graph = _Wiring.of(network)
+    graph = network.wiring
     plans: dict[str, list[BiasPlan]] = {}
     for layer in network.summary.layers:
         spec = weight_spec(layer, config)

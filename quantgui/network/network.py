@@ -19,6 +19,7 @@ import onnx
 
 from quantgui.network.files import let_go
 from quantgui.network.trained import TrainedState, TrainedStates
+from quantgui.network.wiring import Wiring
 from quantgui.results import Array, LayerInfo, NetworkSummary
 
 INLINE_BYTES = 1024
@@ -72,6 +73,11 @@ class Network:
         """
         states = self.states if self.whole is None else self.whole.states
         return states.get(state, self.fingerprint)
+
+    @cached_property
+    def wiring(self) -> Wiring:
+        """Which nodes make and read each tensor."""
+        return Wiring.of(self.skeleton.graph)
 
     def weight(self, layer: LayerInfo) -> Array:
         """Return the layer's values in the shape `layer.shape`; a view, not to be written to."""

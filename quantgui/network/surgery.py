@@ -118,6 +118,14 @@ def subgraphs(node: NodeProto) -> Iterator[onnx.GraphProto]:
             yield from attribute.graphs
 
 
+def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield `graph` and its nested bodies."""
+    yield graph
+    for node in graph.node:
+        for body in subgraphs(node):
+            yield from all_graphs(body)
+
+
 def all_names(graph: onnx.GraphProto) -> Iterator[str]:
     """Yield all names of tensors and nodes of `graph` and of its nested bodies."""
     for value in (*graph.input, *graph.output, *graph.initializer):

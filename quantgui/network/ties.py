@@ -8,7 +8,6 @@ from typing import Final
 import onnx
 
 from quantgui.network.network import Network
-from quantgui.network.surgery import subgraphs
 
 _JOINS: Final = frozenset({"Add", "Concat", "Max", "Mean", "Min", "Sub", "Sum"})
 """Add, Concat, and what runtimes treat alike."""
@@ -29,8 +28,7 @@ def tied_layers(network: Network) -> tuple[tuple[str, ...], ...]:
     added or multiplied, and through another Add or Concat; not through a normalization, a pooling or a product of two
     activations.
     """
-    nodes = [node for graph in _graphs(network.skeleton.graph) for node in graph.node]
-    makers = {tensor: node for node in nodes for tensor in node.output if tensor}
+    nodes, makers = network.wiring.nodes.values(), network.wiring.producers
     layers = {user: layer.name for layer in network.summary.layers for user in layer.users}
     found: dict[str, dict[str, None]] = {}
     for node in nodes:
@@ -69,10 +67,3 @@ def _feeding(
 
 def _joins(node: onnx.NodeProto, constants: Mapping[str, object]) -> bool:
     return node.op_type in _JOINS and sum(bool(name) and name not in constants for name in node.input) > 1
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for body in subgraphs(node):
-            yield from _graphs(body)
