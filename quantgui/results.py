@@ -363,6 +363,8 @@ class ActivationReady:
     sample_minima: Array
     """Smallest value in each sample, shape (S,)."""
     sample_maxima: Array
+    squares: Mapping[int, Array] = field(default_factory=dict)
+    """Mean square at each index of an axis, float32, for the axes that products with weights sum over."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

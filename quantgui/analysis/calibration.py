@@ -26,6 +26,8 @@ _PARTIAL_SECONDS = 2.0
 _THREADS = 2
 _AHEAD = 4
 """Tensors that may wait for a thread."""
+_SQUARED_AT_ONCE = 1 << 18
+"""Values whose squares are added up in float32."""
 
 
 class Streamer(Protocol):
@@ -49,10 +51,19 @@ def calibrate(
     *,
     samples: int | None = None,
     batch_size: int | None = None,
+    axes: Mapping[str, Collection[int]] | None = None,
 ) -> Iterator[Event]:
     """Yield Progress, now and then the ActivationReady so far of every tensor, and at the end Calibrated.
 
     A tensor that no sample reaches (in a branch that is never taken) ends with empty statistics.
+
+    Args:
+        executor: runs the network.
+        dataset: the data.
+        tensors: names of the tensors.
+        samples: how many samples to use, None for all.
+        batch_size: samples per batch, None for what suits the network.
+        axes: for some of the tensors the axes along which mean squares are kept.
 
     Raises:
         DataError: the data holds no sample.
@@ -62,6 +73,7 @@ def calibrate(
     started = reported = told = time.perf_counter()
     partial_after = 0.0
     seen: dict[str, _Seen] = {name: _Seen() for name in tensors}
+    kept = {} if axes is None else axes
     done = 0
     states: Mapping[str, Array] | None = None
     yield Progress(0, total, "Calibrating")
@@ -74,7 +86,7 @@ def calibrate(
                 if name in carried:
                     arrived[name] = values
                 if name in seen and values.size:
-                    waiting.append((name, threads.submit(_summarize, batch.split(values))))
+                    waiting.append((name, threads.submit(_summarize, batch, values, kept.get(name, ()))))
                 _take(waiting, seen, _AHEAD)
                 if time.perf_counter() - reported > _REPORT_SECONDS:
                     reported = time.perf_counter()
@@ -102,12 +114,40 @@ class _Summary:
     statistics: TensorStatistics
     minima: Array
     maxima: Array
+    squares: Mapping[int, tuple[Array, int]]
+    """By axis: sum of squares at each index, and how many values it is of."""
 
 
-def _summarize(values: Array) -> _Summary:
-    """Return what is known of the values of one batch, shape (S, ...)."""
-    rows = values.reshape(len(values), -1)
-    return _Summary(collect(values), rows.min(1).astype(np.float32), rows.max(1).astype(np.float32))
+def _summarize(batch: Batch, values: Array, axes: Collection[int]) -> _Summary:
+    """Return what is known of the values of one batch."""
+    samples = batch.split(values)
+    rows = samples.reshape(len(samples), -1)
+    squares = {axis: squares_along(values if axis == 0 else _unpadded(batch, values), axis) for axis in axes}
+    return _Summary(collect(samples), rows.min(1).astype(np.float32), rows.max(1).astype(np.float32), squares)
+
+
+def _unpadded(batch: Batch, values: Array) -> Array:
+    samples = batch.split(values)
+    return samples if samples.ndim == values.ndim else values
+
+
+def squares_along(values: Array, axis: int) -> tuple[Array, int]:
+    """Return the sum of squares at each index of an axis, float64, and how many values each is of.
+
+    >>> squares_along(np.array([[1.0, 2.0], [3.0, 0.0]]), -1)
+    (array([10.,  4.]), 2)
+    """
+    values = np.asarray(values, np.float32)
+    axis = max(axis, -values.ndim) % max(values.ndim, 1)
+    before, length = values.shape[:axis], values.shape[axis]
+    box = values.reshape(int(np.prod(before)), length, -1)
+    total = np.zeros(length)
+    step = max(1, _SQUARED_AT_ONCE // max(box[:1].size, 1))
+    for start in range(0, len(box), step):
+        part = box[start : start + step]
+        letters = "ncp,ncp->nc" if part.shape[2] > 1 else "ncp,ncp->c"
+        total += np.einsum(letters, part, part).reshape(-1, length).sum(0, dtype=np.float64)
+    return total, box.size // max(length, 1)
 
 
 def _take(waiting: deque[tuple[str, Future[_Summary]]], seen: Mapping[str, _Seen], most: int) -> None:
@@ -124,15 +164,20 @@ class _Seen:
     statistics: TensorStatistics = field(default_factory=lambda: collect(np.empty(0, np.float32)))
     minima: list[Array] = field(default_factory=list)
     maxima: list[Array] = field(default_factory=list)
+    squares: dict[int, tuple[Array, int]] = field(default_factory=dict)
 
     def add(self, summary: _Summary) -> None:
         """Add what is known of one more batch."""
         self.statistics = merge(self.statistics, summary.statistics)
         self.minima.append(summary.minima)
         self.maxima.append(summary.maxima)
+        for axis, (total, count) in summary.squares.items():
+            before, counted = self.squares.get(axis, (0.0, 0))
+            self.squares[axis] = before + total, counted + count
 
     def ready(self, name: str, samples: int) -> ActivationReady:
-        return ActivationReady(name, self.statistics, samples, _joined(self.minima), _joined(self.maxima))
+        squares = {axis: (total / count).astype(np.float32) for axis, (total, count) in self.squares.items() if count}
+        return ActivationReady(name, self.statistics, samples, _joined(self.minima), _joined(self.maxima), squares)
 
 
 def _joined(parts: list[Array]) -> Array:

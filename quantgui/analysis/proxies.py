@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from quantgui.analysis.importance import Activations
 from quantgui.analysis.layer_alone import LayerAlone, LayerNode, input_moments, layer_nodes, with_part
 from quantgui.analysis.simulation import Grids, fake_quantized, seen_quantizer, through
+from quantgui.analysis.weight_grids import NO_ACTIVATIONS
 from quantgui.errors import NetworkError
 from quantgui.network.batch import Batch, carry
 from quantgui.network.differentiation import differentiable
@@ -85,6 +87,7 @@ def guess(
     dataset: ProxyData,
     candidates: Sequence[Change],
     grids: Grids,
+    activations: Activations = NO_ACTIVATIONS,
     *,
     threads: int = 2,
     measured: int | None = None,
@@ -96,6 +99,7 @@ def guess(
         dataset: the first samples of it are used.
         candidates: what to guess, those of a layer one after the other.
         grids: scales and zero points of weights, looked up and kept.
+        activations: statistics that ranges of weights may depend on.
         threads: threads within an operator.
         measured: samples on which the candidates will be measured, where they are few; less is differentiated then.
 
@@ -104,7 +108,7 @@ def guess(
     """
     differentiated = GRADIENT_SAMPLES if measured is None else max(1, measured // _MEASURED_PER_GUESSED)
     started = time.perf_counter()
-    work = _Guess(network, dataset, candidates, grids, threads, min(GRADIENT_SAMPLES, differentiated))
+    work = _Guess(network, dataset, candidates, grids, activations, threads, min(GRADIENT_SAMPLES, differentiated))
     try:
         yield from work.layers_alone()
         yield from work.gradients()
@@ -136,6 +140,7 @@ class _Guess:
     dataset: ProxyData
     candidates: Sequence[Change]
     grids: Grids
+    activations: Activations
     threads: int
     differentiated: int
 
@@ -155,7 +160,7 @@ class _Guess:
         weight = self.network.weight(candidate.layer)
         if candidate.spec.weights is None:
             return weight
-        return fake_quantized(self.network, candidate.layer, candidate.spec.weights, self.grids)
+        return fake_quantized(self.network, candidate.layer, candidate.spec.weights, self.grids, self.activations)
 
     # --- each layer alone ----------------------------------------------------------------------------------------
 

@@ -225,7 +225,9 @@ class _Work:
         if spec.weights is None or layer.read_only or not layer.finite:
             return math.inf
         network = self.executor.network
-        return sqnr_db(network.weight(layer), fake_quantized(network, layer, spec.weights, self.grids))
+        return sqnr_db(
+            network.weight(layer), fake_quantized(network, layer, spec.weights, self.grids, self.activations)
+        )
 
     def guesses(self) -> Iterator[Event]:
         """Find all other cheap guesses, once it is clear that there is something to measure; yield the table again."""
@@ -237,7 +239,13 @@ class _Work:
                 seen = quantizers_for(network, self._config(key), self.activations, self.ranges)
             changes.append(Change(key, network.layers[key[0]], candidate, seen))
         self.guessed = yield from guess(
-            network, self.dataset, changes, self.grids, threads=self.executor.threads, measured=self.total
+            network,
+            self.dataset,
+            changes,
+            self.grids,
+            self.activations,
+            threads=self.executor.threads,
+            measured=self.total,
         )
         if self.store is not None:
             self.store.put_guesses((key[0], self.specs[key], self.guessed.values[key]) for key in self.keys)

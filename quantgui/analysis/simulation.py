@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
+from quantgui.analysis.importance import Activations, importance_key, input_tensors
 from quantgui.analysis.tensorrt import in_front_of_operators
-from quantgui.analysis.weight_grids import bias_values, trained_layer, weight_grid, weight_values
+from quantgui.analysis.weight_grids import NO_ACTIVATIONS, bias_values, trained_layer, weight_grid, weight_values
 from quantgui.errors import DataError
 from quantgui.network.network import Network
 from quantgui.network.simulation import Override, Simulation, TensorQuantizer
@@ -70,10 +71,10 @@ def build_simulation(
 
     For whoever tries many configurations that differ in few layers, `ranges` keeps the grids of activations (of these
     `activations`, so it must be forgotten with them), `loaded` the quantized weights, and `grids` no more of them than
-    their scales and zero points. With `profile` it is that of a file exported so.
+    their scales and zero points (of these `activations` too). With `profile` it is that of a file exported so.
 
     Raises:
-        DataError: `config` quantizes an activation that `activations` does not hold.
+        DataError: `config` needs statistics of an activation that `activations` does not hold.
         NetworkError, SpecError: `config` names trained weights that cannot be had, or do not fit.
     """
     quantizers = quantizers_for(network, config, activations, ranges)
@@ -82,15 +83,16 @@ def build_simulation(
         quantizers, biases = in_front_of_operators(network, config, quantizers), {}
     by_layer = {plan.layer: plan for plan in biases.values()}
     overrides = {
-        name: _weight_override(network, name, parts, by_layer, grids)
+        name: _weight_override(network, name, parts, by_layer, grids, activations)
         for name, parts in _quantized_weights(network, config).items()
     }
     for name, plan in biases.items():
-        overrides[name] = Override(plan, functools.partial(_bias_values, network, plan))
+        key = (plan, importance_key(network, plan.layer, plan.spec, activations))
+        overrides[name] = Override(key, functools.partial(_bias_values, network, plan, activations))
     for name, (layer, spec) in trained_biases(network, config).items():
         if name not in biases:
-            key = ("trained", name, layer.name, spec.range_estimator)
-            overrides[name] = Override(key, functools.partial(bias_values, network, name, layer, spec))
+            trained = ("trained", name, layer.name, spec.range_estimator)
+            overrides[name] = Override(trained, functools.partial(bias_values, network, name, layer, spec))
     if loaded is not None:
         overrides = {name: _remembered(override, loaded) for name, override in overrides.items()}
     return Simulation(overrides, quantizers)
@@ -113,22 +115,34 @@ def weight_spec(layer: LayerInfo, config: QuantConfig) -> QuantizerSpec | None:
     return None if layer.read_only or not layer.finite else config.spec_for(layer.name).weights
 
 
-def encode_layer(network: Network, layer: LayerInfo, spec: QuantizerSpec, bias: BiasPlan | None = None) -> Encoded:
+def encode_layer(
+    network: Network,
+    layer: LayerInfo,
+    spec: QuantizerSpec,
+    bias: BiasPlan | None = None,
+    activations: Activations = NO_ACTIVATIONS,
+) -> Encoded:
     """Return the integer codes, scales and zero points of a layer's weight under an integer `spec`.
 
     `bias` is the plan of the layer's bias if it has one (`plan_biases`): see `layer_qparams`.
     """
-    qparams = layer_qparams(network, layer, spec, bias)
+    qparams = layer_qparams(network, layer, spec, bias, activations)
     return encode(weight_values(network, layer, spec), spec, layer.channel_axis, qparams)
 
 
-def layer_qparams(network: Network, layer: LayerInfo, spec: QuantizerSpec, bias: BiasPlan | None = None) -> QParams:
+def layer_qparams(
+    network: Network,
+    layer: LayerInfo,
+    spec: QuantizerSpec,
+    bias: BiasPlan | None = None,
+    activations: Activations = NO_ACTIVATIONS,
+) -> QParams:
     """Return scales and zero points of a layer's weight, with scales large enough for int32 to hold its bias.
 
     Channels that training has left with hardly any weight have scales so small that ``bias / (input scale * scale)``
     leaves int32. A larger scale costs them nothing: their weights add less than a step of the output.
     """
-    qparams = weight_grid(network, layer, spec)
+    qparams = weight_grid(network, layer, spec, activations)
     if bias is None:
         return qparams
     least = np.zeros(1)
@@ -147,6 +161,7 @@ def quantized_weight(
     parts: Mapping[LayerInfo, QuantizerSpec],
     biases: Mapping[LayerInfo, BiasPlan] | None = None,
     grids: Grids | None = None,
+    activations: Activations = NO_ACTIVATIONS,
 ) -> Array:
     """Return the fake-quantized values of the initializer `name`, in its own shape and type.
 
@@ -158,9 +173,9 @@ def quantized_weight(
     if first.rows is None:
         plan = (biases or {}).get(first)
         if plan is None:
-            out = fake_quantized(network, first, first_spec, {} if grids is None else grids)
+            out = fake_quantized(network, first, first_spec, {} if grids is None else grids, activations)
         else:
-            qparams = layer_qparams(network, first, first_spec, plan)
+            qparams = layer_qparams(network, first, first_spec, plan, activations)
             weight = weight_values(network, first, first_spec)
             out, _ = fake_quantize_with(weight, first_spec, qparams, first.channel_axis)
         return out.astype(values.dtype, copy=False)
@@ -169,22 +184,28 @@ def quantized_weight(
     for layer, spec in parts.items():
         start, stop = layer.rows or (0, len(matrix))
         part = matrix[start:stop].reshape(layer.shape)
-        fake_quantized(network, layer, spec, {} if grids is None else grids, out=part)
+        fake_quantized(network, layer, spec, {} if grids is None else grids, activations, out=part)
     return out.astype(values.dtype, copy=False)
 
 
 def fake_quantized(
-    network: Network, layer: LayerInfo, spec: QuantizerSpec, grids: Grids, *, out: Array | None = None
+    network: Network,
+    layer: LayerInfo,
+    spec: QuantizerSpec,
+    grids: Grids,
+    activations: Activations = NO_ACTIVATIONS,
+    *,
+    out: Array | None = None,
 ) -> Array:
     """Return a layer's weight under `spec`, float32, on the grid that `grids` holds, or that it holds from then on.
 
-    `out` is filled and returned if given.
+    `grids` are of these `activations`, as far as ranges depend on data. `out` is filled and returned if given.
     """
     weight = weight_values(network, layer, spec)
     if isinstance(spec.format, FloatFormat):
         return fake_quantize(weight, spec, layer.channel_axis, out=out)[0]
     if (layer.name, spec) not in grids:
-        grids[layer.name, spec] = weight_grid(network, layer, spec)
+        grids[layer.name, spec] = weight_grid(network, layer, spec, activations)
     return fake_quantize_with(weight, spec, grids[layer.name, spec], layer.channel_axis, out=out)[0]
 
 
@@ -203,11 +224,13 @@ def _weight_override(
     parts: dict[LayerInfo, QuantizerSpec],
     biases: Mapping[LayerInfo, BiasPlan],
     grids: Grids | None,
+    activations: Activations,
 ) -> Override:
     plans = {layer: biases[layer] for layer in parts if layer in biases}
     limits = tuple(plan.of_layer for plan in plans.values())
-    key = (name, tuple((layer.rows, spec) for layer, spec in parts.items()), limits)
-    return Override(key, functools.partial(quantized_weight, network, name, parts, plans, grids))
+    of_data = tuple(importance_key(network, layer, spec, activations) for layer, spec in parts.items())
+    key = (name, tuple((layer.rows, spec) for layer, spec in parts.items()), limits, of_data)
+    return Override(key, functools.partial(quantized_weight, network, name, parts, plans, grids, activations))
 
 
 # --- activations -------------------------------------------------------------------------------------------------
@@ -224,6 +247,11 @@ def activation_tensors(network: Network, config: QuantConfig | None = None) -> d
         if config is None or any(spec.has_scale for spec in specs):
             tensors[tensor] = tuple(specs) if config else ()
     return tensors
+
+
+def calibrated_tensors(network: Network, config: QuantConfig) -> dict[str, tuple[QuantizerSpec, ...]]:
+    """Return the tensors whose statistics `config` needs, be it for ranges of activations or of weights."""
+    return input_tensors(network, config) | activation_tensors(network, config)
 
 
 def quantizers_for(
@@ -412,9 +440,9 @@ def plan_biases(
     return {plan.bias: replace(plan, of_layer=tuple(of_layer[plan.layer.name])) for plan in agreed}
 
 
-def encode_bias(network: Network, plan: BiasPlan) -> BiasEncoding:
+def encode_bias(network: Network, plan: BiasPlan, activations: Activations = NO_ACTIVATIONS) -> BiasEncoding:
     """Return the int32 codes of a bias, clipped to the ends of int32."""
-    weight = layer_qparams(network, plan.layer, plan.spec, plan)
+    weight = layer_qparams(network, plan.layer, plan.spec, plan, activations)
     scale = np.float32(plan.input_scale) * weight.scale
     scale = np.maximum(np.tile(scale, plan.groups) if scale.size > 1 else scale, np.float32(SMALLEST_SCALE))
     values = bias_values(network, plan.bias, plan.layer, plan.spec)
@@ -457,8 +485,8 @@ def _fits_integer_kernel(fmt: Format) -> bool:
     return isinstance(fmt, IntFormat) and fmt.storage_bits <= 8
 
 
-def _bias_values(network: Network, plan: BiasPlan) -> Array:
-    return decode_bias(encode_bias(network, plan)).astype(network.constants[plan.bias].dtype, copy=False)
+def _bias_values(network: Network, plan: BiasPlan, activations: Activations) -> Array:
+    return decode_bias(encode_bias(network, plan, activations)).astype(network.constants[plan.bias].dtype, copy=False)
 
 
 def _bias_plan(

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from quantgui.analysis.weight_grids import trained_layer, weight_grid, weight_values
+from quantgui.analysis.importance import Activations, importance, input_reads, needs_data
+from quantgui.analysis.weight_grids import NO_ACTIVATIONS, trained_layer, weight_grid
 from quantgui.network.network import Network
 from quantgui.numerics.affine import WeightMeasurement, fake_quantize, measure_weight
 from quantgui.numerics.error_curve import has_curve, weight_curve
@@ -41,6 +42,7 @@ def view_weight(
     statistics: StatisticsCache | None = None,
     *,
     curve: bool = False,
+    activations: Activations = NO_ACTIVATIONS,
 ) -> Iterator[Event]:
     """Yield the WeightViewReady of one layer under `spec`, and with `curve` another with the curve of its error.
 
@@ -53,6 +55,11 @@ def view_weight(
         spec: the weight's spec, None for float.
         statistics: where statistics are looked up and kept.
         curve: whether to compute the curve of the error too, which takes longer than all else.
+        activations: statistics of what multiplies the weight, where its range depends on them.
+
+    Raises:
+        DataError: the range depends on data that `activations` does not hold.
+        NetworkError, SpecError: as `weight_grids.weight_grid`.
     """
     info = network.layers[layer]
     if statistics is None:
@@ -64,7 +71,7 @@ def view_weight(
     whole, channels = statistics[layer]
     applied = spec if _is_editable(info) else None
     weight = _finite_weight(network, info)
-    measured = _measured(network, info, applied)
+    measured = _measured(network, info, applied, activations)
     low, high = whole.minimum, whole.maximum
     qparams, levels = measured.qparams, np.zeros(0)
     if applied is not None and qparams.scale.size:
@@ -90,32 +97,51 @@ def view_weight(
     yield WeightViewReady(view)
     if not curve or applied is None or not has_curve(applied):
         return
-    for found in weight_curve(weight, applied, info.channel_axis):
+    counts = _known_importance(network, info, applied, activations)
+    for found in weight_curve(weight, applied, info.channel_axis, importance=counts):
         if found is None:
             yield Progress(1, 2, f"Error of {layer} by clipping limit")
         else:
             yield WeightViewReady(replace(view, curve=found))
 
 
-def weight_errors(network: Network, specs: Mapping[str, QuantizerSpec | None]) -> Iterator[Event]:
-    """Yield one WeightErrorReady per layer of `specs`, in their order."""
+def weight_errors(
+    network: Network, specs: Mapping[str, QuantizerSpec | None], activations: Activations = NO_ACTIVATIONS
+) -> Iterator[Event]:
+    """Yield one WeightErrorReady per layer of `specs`, in their order; `activations` as in `view_weight`.
+
+    Raises:
+        DataError, NetworkError, SpecError: as `view_weight`.
+    """
     for layer, spec in specs.items():
         info = network.layers[layer]
         applied = spec if _is_editable(info) else None
-        if applied is not None and trained_layer(network, info, applied) is not None:
-            error = _measured(network, info, applied).error
+        if applied is not None and (needs_data(applied) or trained_layer(network, info, applied) is not None):
+            error = _measured(network, info, applied, activations).error
         else:
             _, error = fake_quantize(_finite_weight(network, info), applied, info.channel_axis)
         yield WeightErrorReady(layer, spec, error)
 
 
-def _measured(network: Network, layer: LayerInfo, spec: QuantizerSpec | None) -> WeightMeasurement:
+def _measured(
+    network: Network, layer: LayerInfo, spec: QuantizerSpec | None, activations: Activations
+) -> WeightMeasurement:
     """Return error and histograms of a weight under `spec`; the error of trained weights is that against float ones."""
     weight = _finite_weight(network, layer)
-    if spec is None or trained_layer(network, layer, spec) is None:
+    trained = None if spec is None else trained_layer(network, layer, spec)
+    if spec is None or (trained is None and not needs_data(spec)):
         return measure_weight(weight, spec, layer.channel_axis)
-    values, given = weight_values(network, layer, spec), weight_grid(network, layer, spec)
+    values, given = None if trained is None else trained.weight, weight_grid(network, layer, spec, activations)
     return measure_weight(weight, spec, layer.channel_axis, values=values, given=given)
+
+
+def _known_importance(
+    network: Network, layer: LayerInfo, spec: QuantizerSpec, activations: Activations
+) -> Array | None:
+    """Return how much errors of a weight's elements count, where that is known without asking for data."""
+    reads = list(input_reads(network, layer))
+    known = bool(reads) and all(activations[r.tensor].squares if r.tensor in activations else {} for r in reads)
+    return importance(network, layer, activations) if known or needs_data(spec) else None
 
 
 def weight_statistics(network: Network, layer: LayerInfo) -> tuple[TensorStatistics, ChannelStatistics]:

@@ -1,12 +1,16 @@
 """What a specification quantizes of a layer, and on which grid: its weight as it is, or as training has left it.
 
+Some ranges depend on data too (`importance`): they take the statistics of activations.
+
 Nothing else asks for the ranges of weights, so that what is simulated, shown, measured and exported is the same.
 """
 
 from __future__ import annotations
 
 from dataclasses import fields
+from types import MappingProxyType
 
+from quantgui.analysis.importance import Activations, importance, needs_data
 from quantgui.errors import NetworkError, SpecError
 from quantgui.network.network import Network
 from quantgui.network.trained import TrainedLayer, untrained
@@ -16,6 +20,8 @@ from quantgui.numerics.scales import rounded_scales
 from quantgui.results import Array, LayerInfo
 from quantgui.spec.granularity import group_count
 from quantgui.spec.quantizer import QuantizerSpec, Trained
+
+NO_ACTIVATIONS: Activations = MappingProxyType({})
 
 
 def weight_values(network: Network, layer: LayerInfo, spec: QuantizerSpec) -> Array:
@@ -29,19 +35,23 @@ def weight_values(network: Network, layer: LayerInfo, spec: QuantizerSpec) -> Ar
     return network.weight(layer) if trained is None else trained.weight
 
 
-def weight_grid(network: Network, layer: LayerInfo, spec: QuantizerSpec) -> QParams:
+def weight_grid(
+    network: Network, layer: LayerInfo, spec: QuantizerSpec, activations: Activations = NO_ACTIVATIONS
+) -> QParams:
     """Return the scales and zero points, or the codebooks, of a layer's weight, (G,), channel by channel.
 
     Raises:
-        SpecError: the format has no grid, or what `weight_values` raises.
+        SpecError: the format has no grid, or what `weight_values` or `importance` raises.
         NetworkError: the trained weights that it names cannot be had.
+        DataError: its range depends on data, which `activations` does not hold.
     """
     trained = trained_layer(network, layer, spec)
     if trained is not None:
         # Scales that training has left as they are stored do not change.
         scale = rounded_scales(trained.qparams.scale, spec.scale_format)
         return QParams(scale, trained.qparams.zero_point)
-    return weight_qparams(network.weight(layer), spec, layer.channel_axis)
+    counts = importance(network, layer, activations) if needs_data(spec) else None
+    return weight_qparams(network.weight(layer), spec, layer.channel_axis, importance=counts)
 
 
 # --- training ----------------------------------------------------------------------------------------------------

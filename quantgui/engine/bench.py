@@ -18,11 +18,12 @@ from quantgui.analysis.advice import advise, guarded_config
 from quantgui.analysis.calibration import calibrate
 from quantgui.analysis.data_checks import examine_data
 from quantgui.analysis.evaluation import evaluate
+from quantgui.analysis.importance import input_tensors, needs_data, summed_axes
 from quantgui.analysis.metric_function import Metric, load_metric
 from quantgui.analysis.mixed_precision import check_limit, find_mix, sweep_for
 from quantgui.analysis.noise import trace_noise, view_sample
 from quantgui.analysis.sensitivity import measure_sensitivity
-from quantgui.analysis.simulation import activation_tensors, wanted_ranges
+from quantgui.analysis.simulation import activation_tensors, calibrated_tensors, wanted_ranges
 from quantgui.analysis.sweep_store import open_sweep, question_key
 from quantgui.analysis.tensor_error import StatisticsCache, view_weight, weight_errors
 from quantgui.engine.requests import (
@@ -54,7 +55,7 @@ from quantgui.export.dialects.reading import read_text, unmatched, write_text
 from quantgui.export.dialects.table import find_dialect, read_dialect
 from quantgui.export.files import refuse_source
 from quantgui.export.latency import Seconds, measure_latencies
-from quantgui.export.metadata import exported_ranges
+from quantgui.export.metadata import exported_ranges, exported_squares
 from quantgui.export.qdq import export_qdq
 from quantgui.export.quantized_file import is_network, read_quantized
 from quantgui.export.report import gather_report, write_report
@@ -241,15 +242,23 @@ class Bench:
     # --- looking -------------------------------------------------------------------------------------------------
 
     def _view_weight(self, layer: str, spec: QuantizerSpec | None, *, curve: bool = False) -> Iterator[Event]:
-        network = self._opened().network
-        statistics = self._opened().statistics
-        yield from view_weight(network, _known(network, layer), spec, statistics, curve=curve)
+        opened, data = self._opened(), self._data
+        network, statistics = opened.network, opened.statistics
+        yield from _prepare_inputs(opened, data, {_known(network, layer): spec})
+        activations = {} if data is None else data.activations
+        yield from view_weight(network, layer, spec, statistics, curve=curve, activations=activations)
         while len(statistics) > _STATISTICS_KEPT:
             del statistics[next(iter(statistics))]
 
     def _weight_errors(self, specs: Mapping[str, QuantizerSpec | None]) -> Iterator[Event]:
-        network = self._opened().network
-        yield from weight_errors(network, {_known(network, name): spec for name, spec in specs.items()})
+        opened, data = self._opened(), self._data
+        known = {_known(opened.network, name): spec for name, spec in specs.items()}
+        # Those that need data last: it takes time, and may not be there.
+        plain = {name: spec for name, spec in known.items() if not needs_data(spec)}
+        yield from weight_errors(opened.network, plain)
+        others = {name: spec for name, spec in known.items() if name not in plain}
+        yield from _prepare_inputs(opened, data, others)
+        yield from weight_errors(opened.network, others, {} if data is None else data.activations)
 
     # --- quality -------------------------------------------------------------------------------------------------
 
@@ -309,7 +318,7 @@ class Bench:
         tensors: dict[str, None] = {}
         for spec in sweep.specs:
             everywhere = sweep.base.with_overrides({layer: sweep.candidate(layer, spec) for layer in layers})
-            tensors |= dict.fromkeys(activation_tensors(opened.network, everywhere))
+            tensors |= dict.fromkeys(calibrated_tensors(opened.network, everywhere))
         for event in _calibrate_missing(opened, data, tensors):
             if isinstance(event, Progress):
                 yield event
@@ -373,6 +382,11 @@ class Bench:
                     f"The configuration quantizes {len(tensors)} activation tensors, whose ranges come from data: open "
                     "data (on the command line --data), or choose one that quantizes weights only."
                 )
+            if inputs := input_tensors(opened.network, config):
+                raise DataError(
+                    f"Ranges of weights in the configuration are input-weighted and need data ({len(inputs)} tensors): "
+                    "open data (on the command line --data), or choose another range estimator."
+                )
             exporting = export_qdq(opened.network, config, {}, path, profile=profile)
         else:
             yield from _prepare(opened, data, config)
@@ -383,7 +397,8 @@ class Bench:
     def _verify(self, config: QuantConfig, path: str, samples: int | None) -> Iterator[Event]:
         opened, data, metric = self._opened(), self._with_data(), self._metric
         unknown = wanted_ranges(opened.network, config) - exported_ranges(Path(path)).keys()
-        for event in _calibrate_missing(opened, data, {tensor for tensor, _ in unknown}):
+        inputs = input_tensors(opened.network, config).keys() - exported_squares(Path(path)).keys()
+        for event in _calibrate_missing(opened, data, {tensor for tensor, _ in unknown} | inputs):
             if isinstance(event, Progress):
                 yield event
         yield from verify(
@@ -403,8 +418,8 @@ class Bench:
         opened, data = self._opened(), self._data
         dialect = find_dialect(request.dialect)
         info = dialect.info
-        if info.needs_ranges and data is None and activation_tensors(opened.network, request.config):
-            raise DataError(f"A file for {info.title} holds ranges of activations, which come from data: open some.")
+        if info.needs_ranges and data is None and calibrated_tensors(opened.network, request.config):
+            raise DataError(f"A file for {info.title} holds ranges, some of which come from data: open some.")
         if info.needs_ranges and data is not None:
             yield from _prepare(opened, data, request.config)
         yield Progress(0, 0, f"Writing {info.title}")
@@ -450,6 +465,9 @@ class Bench:
                     evaluation = event.evaluation
                 elif isinstance(event, Progress):
                     yield event
+        yield from _prepare_inputs(
+            opened, data, {name: config.spec_for(name).weights for name in opened.network.layers}
+        )
         source, notes = ("", ()) if data is None else (data.dataset.summary.source, data.dataset.summary.notes)
         report = yield from gather_report(
             opened.network,
@@ -459,6 +477,7 @@ class Bench:
             sensitivity=request.sensitivity,
             mix=request.mix,
             notes=notes,
+            activations={} if data is None else data.activations,
         )
         yield ReportWritten(request.path, write_report(report, Path(request.path)))
 
@@ -477,9 +496,20 @@ class Bench:
 
 def _prepare(opened: _OpenNetwork, data: _OpenData, config: QuantConfig) -> Iterator[Event]:
     """Calibrate what `config` needs; only the progress is of interest to those who asked for something else."""
-    for event in _calibrate_missing(opened, data, activation_tensors(opened.network, config)):
+    for event in _calibrate_missing(opened, data, calibrated_tensors(opened.network, config)):
         if isinstance(event, Progress):
             yield event
+
+
+def _prepare_inputs(
+    opened: _OpenNetwork, data: _OpenData | None, specs: Mapping[str, QuantizerSpec | None]
+) -> Iterator[Event]:
+    """Calibrate what the ranges of weights under `specs` depend on, if data is open."""
+    config = QuantConfig().with_overrides({name: LayerSpec(spec) for name, spec in specs.items()})
+    if data is not None:
+        for event in _calibrate_missing(opened, data, input_tensors(opened.network, config)):
+            if isinstance(event, Progress):
+                yield event
 
 
 def _prepare_all(opened: _OpenNetwork, data: _OpenData, wanted: Mapping[str, Sequence[LayerSpec]]) -> Iterator[Event]:
@@ -494,7 +524,8 @@ def _calibrate_missing(opened: _OpenNetwork, data: _OpenData, tensors: Collectio
     missing = [name for name in tensors if name not in data.activations]
     if not missing:
         return
-    for event in calibrate(opened.executor, data.calibration, missing, samples=data.samples):
+    axes = summed_axes(opened.network)
+    for event in calibrate(opened.executor, data.calibration, missing, samples=data.samples, axes=axes):
         if isinstance(event, Calibrated):
             data.activations.update(event.activations)
         else:

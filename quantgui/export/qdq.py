@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from quantgui.analysis.importance import Activations, used_squares
 from quantgui.analysis.simulation import (
     BiasPlan,
     Ranges,
@@ -27,7 +28,7 @@ from quantgui.analysis.simulation import (
     weight_spec,
 )
 from quantgui.analysis.tensorrt import in_front_of_operators
-from quantgui.analysis.weight_grids import bias_values, trained_layer, weight_values
+from quantgui.analysis.weight_grids import bias_values, trained_layer, weight_grid, weight_values
 from quantgui.errors import DataError, ExportError, NetworkError
 from quantgui.export.files import refuse_source, write_network
 from quantgui.export.lookup import needs_lookup
@@ -45,7 +46,6 @@ from quantgui.network.segments import tensor_types
 from quantgui.network.session import create_session, runtime_errors
 from quantgui.network.simulation import TensorQuantizer
 from quantgui.network.surgery import Float8Operators, all_names, insert_quantizers, opset_of, subgraphs
-from quantgui.numerics.affine import weight_qparams
 from quantgui.numerics.minifloat import to_bfloat16, to_float16
 from quantgui.numerics.qparams import QParams
 from quantgui.numerics.scales import DoubleScales
@@ -74,7 +74,7 @@ def export_qdq(
 
     Raises:
         ExportError: the formats need operators that this network cannot have, or the file cannot be written.
-        DataError: `config` quantizes an activation that `activations` does not hold.
+        DataError: `config` needs statistics of an activation that `activations` does not hold.
         NetworkError, SpecError: `config` names trained weights that cannot be had, or do not fit.
     """
     path = Path(path)
@@ -97,14 +97,14 @@ def export_qdq(
         yield Progress(done, total, "Quantizing weights")
         (first, *_), spec = weights[name], weight_spec(weights[name][0], config)
         if profile == "matmulnbits" and spec is not None and takes(network, first, config):
-            part = _part(network, first, spec, fused.biases)
+            part = _part(network, first, spec, fused.biases, activations)
             stored[name], blocked[name] = store_blocks(name, part, spec, names)
         else:
             standard = profile == "tensorrt"
-            stored[name] = _store(network, name, weights[name], config, names, fused, standard=standard)
+            stored[name] = _store(network, name, weights[name], config, names, fused, activations, standard=standard)
     for name, plan in biases.items():
         yield Progress(len(stored), total, "Quantizing biases")
-        stored[name] = _store_bias(network, plan, names)
+        stored[name] = _store_bias(network, plan, names, activations)
     for name, (layer, own) in trained_biases(network, config).items():
         if name not in biases:
             stored[name] = StoredWeight((), (initializer(name, bias_values(network, name, layer, own)),), 1)
@@ -122,7 +122,7 @@ def export_qdq(
     insert_stored(model, stored)
     replace_products(model, blocked)
     _declare_outputs(model, network)
-    sign(model, config, ranges, profile)
+    sign(model, config, ranges, profile, used_squares(network, config, activations))
     yield Progress(total - 1, total, "Writing the file")
     size = write_network(path, model, data, probe=probe, fused=profile != "tensorrt")
     notes = export_notes(network, config, activations, opset_of(model))
@@ -161,6 +161,7 @@ def _store(
     config: QuantConfig,
     names: _Names,
     fused: _Fusions,
+    activations: Activations,
     *,
     standard: bool,
 ) -> StoredWeight:
@@ -171,7 +172,7 @@ def _store(
         start, stop = layer.rows or (0, 0)
         if row < start:
             parts.append(Part(None, _rows(values, row, start), 0))
-        parts.append(_part(network, layer, weight_spec(layer, config), fused.biases))
+        parts.append(_part(network, layer, weight_spec(layer, config), fused.biases, activations))
         row = stop
     if row and row < values.size // values.shape[-1]:
         parts.append(Part(None, _rows(values, row, None), 0))
@@ -183,7 +184,13 @@ def _rows(values: Array, start: int, stop: int | None) -> Array:
     return values.reshape(-1, values.shape[-1])[start:stop]
 
 
-def _part(network: Network, layer: LayerInfo, spec: QuantizerSpec | None, biases: Mapping[str, BiasPlan]) -> Part:
+def _part(
+    network: Network,
+    layer: LayerInfo,
+    spec: QuantizerSpec | None,
+    biases: Mapping[str, BiasPlan],
+    activations: Activations,
+) -> Part:
     if spec is None:
         return Part(None, network.weight(layer), layer.channel_axis)
     values = weight_values(network, layer, spec)
@@ -192,25 +199,27 @@ def _part(network: Network, layer: LayerInfo, spec: QuantizerSpec | None, biases
             return Part(spec, to_float16(values), layer.channel_axis)
         return Part(spec, to_bfloat16(values).view(_BFLOAT16), layer.channel_axis)
     plan = next((plan for plan in biases.values() if plan.layer == layer), None)
-    encoded = encode_layer(network, layer, spec, plan)
+    encoded = encode_layer(network, layer, spec, plan, activations)
     grid, qparams = encoded.scale_shape, encoded.qparams
     if qparams.levels is not None:
         return Part(spec, encoded.codes, layer.channel_axis, levels=qparams.levels.reshape(*grid, -1))
     scale, zero_point = (x.reshape(grid) for x in (qparams.scale, qparams.zero_point))
     trained = trained_layer(network, layer, spec) is not None
-    double = _double_scales(values, spec, layer, qparams) if spec.double_quantization and not trained else None
+    double = None
+    if spec.double_quantization and not trained:
+        exact = weight_grid(network, layer, replace(spec, double_quantization=False), activations)
+        double = _double_scales(exact, qparams)
     return Part(spec, encoded.codes, layer.channel_axis, scale, zero_point, double_scales=double)
 
 
-def _double_scales(values: Array, spec: QuantizerSpec, layer: LayerInfo, qparams: QParams) -> DoubleScales | None:
+def _double_scales(exact: QParams, qparams: QParams) -> DoubleScales | None:
     """Return what scales that are quantized themselves are made of; None where that cannot be told any more."""
-    exact = weight_qparams(values, replace(spec, double_quantization=False), layer.channel_axis)
     scales = DoubleScales.of(exact.scale)
     return scales if np.array_equal(scales.values(), qparams.scale) else None
 
 
-def _store_bias(network: Network, plan: BiasPlan, names: _Names) -> StoredWeight:
-    encoding = encode_bias(network, plan)
+def _store_bias(network: Network, plan: BiasPlan, names: _Names, activations: Activations) -> StoredWeight:
+    encoding = encode_bias(network, plan, activations)
     single = encoding.scale.size == 1
     scale = encoding.scale.reshape(() if single else -1)
     codes = initializer(names(f"{plan.bias}_quantized"), encoding.codes)

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from quantgui import __version__
+from quantgui.analysis.importance import Activations
 from quantgui.analysis.simulation import weight_spec
 from quantgui.analysis.tensor_error import view_weight, weight_errors
+from quantgui.analysis.weight_grids import NO_ACTIVATIONS
 from quantgui.errors import ExportError, SpecError
 from quantgui.export.svg import Point, frontier_plot, histogram_plot
 from quantgui.network.network import Network
@@ -109,18 +111,19 @@ def gather_report(
     sensitivity: Sensitivity | None = None,
     mix: MixReady | None = None,
     notes: tuple[str, ...] = (),
+    activations: Activations = NO_ACTIVATIONS,
 ) -> Generator[Progress, None, Report]:
     """Return what is known already with the errors of all weights, the worst of them in full, and every target."""
     layers = network.summary.layers
     specs = {layer.name: spec for layer in layers if (spec := weight_spec(layer, config)) is not None}
     errors: dict[str, TensorError] = {}
-    for event in weight_errors(network, specs):
+    for event in weight_errors(network, specs, activations):
         if isinstance(event, WeightErrorReady):
             errors[event.layer] = event.error
         yield Progress(len(errors), len(specs), "Weight errors")
     views: list[WeightView] = []
     for name in worst_layers(errors):
-        seen = view_weight(network, name, specs[name])
+        seen = view_weight(network, name, specs[name], activations=activations)
         views += [event.view for event in seen if isinstance(event, WeightViewReady)]
         yield Progress(len(views), WORST_LAYERS, "Histograms")
     violations = {target.title: target.violations(layers, config) for target in TARGETS if target.runs}

@@ -17,11 +17,12 @@ import numpy as np
 import onnxruntime
 
 from quantgui.analysis.evaluation import Samples, Tally
+from quantgui.analysis.importance import with_squares
 from quantgui.analysis.metric_function import Metric
 from quantgui.analysis.simulation import build_simulation, through, weight_spec
 from quantgui.export.deployed import DeployedFile, open_deployed
 from quantgui.export.kernels import kernels_of
-from quantgui.export.metadata import CONFIG_KEY, exported_profile, exported_ranges
+from quantgui.export.metadata import CONFIG_KEY, exported_profile, exported_ranges, exported_squares
 from quantgui.export.reasons import PLAIN, THREADS, Comparison, named, reasons
 from quantgui.network.batch import Batch, carry
 from quantgui.network.executor import Executor
@@ -71,7 +72,7 @@ def verify(
         executor: runs it.
         dataset: what both are run on.
         config: what the file should be.
-        activations: statistics of those activations that `config` quantizes and the file records no grid of.
+        activations: statistics of those activations that `config` needs and the file records nothing of.
         metric: the user's own metric, or None.
         path: the exported file.
         samples: how many samples to run, None for all.
@@ -84,6 +85,7 @@ def verify(
     started = time.perf_counter()
     file = open_deployed(Path(path), network)
     ranges, profile = exported_ranges(Path(path)), exported_profile(Path(path))
+    activations = with_squares(activations, exported_squares(Path(path)))
     simulation = build_simulation(network, config, activations, ranges=ranges, profile=profile)
     session = file.session(threads=THREADS)
     total = dataset.summary.samples if samples is None else min(samples, dataset.summary.samples)

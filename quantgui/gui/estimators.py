@@ -9,6 +9,7 @@ from quantgui.spec.quantizer import (
     Entropy,
     FixedRange,
     HalfQuadratic,
+    InputWeightedError,
     LeastSquaredError,
     MinMax,
     MovingAverage,
@@ -32,6 +33,8 @@ def estimator_name(estimator: RangeEstimator) -> str:
             return words.format(lower=f"{lower:g}", upper=f"{upper:g}")
         case LeastSquaredError():
             return translate("estimators", "Least squared error")
+        case InputWeightedError():
+            return translate("estimators", "Input-weighted error")
         case Entropy():
             return translate("estimators", "Entropy")
         case MovingAverage(momentum):
@@ -58,6 +61,8 @@ def estimator_label(estimator: RangeEstimator) -> str:
             return translate("estimators", "2-sided")
         case LeastSquaredError():
             return translate("estimators", "MSE")
+        case InputWeightedError():
+            return translate("estimators", "input")
         case Entropy():
             return translate("estimators", "KL")
         case MovingAverage():

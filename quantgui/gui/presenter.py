@@ -198,6 +198,7 @@ class Presenter(QObject):
         self._panels.inspector.advice.show_advice(None)
         self._panels.status.show_quality(None, current=False)
         self._show_activations()
+        self._show_inspector()
 
     def _on_config_changed(self, changed: frozenset[str]) -> None:
         self._show_sizes()
@@ -309,7 +310,8 @@ class Presenter(QObject):
         similar = len(session.similar_layers(layers[0].name)) if layers else 0
         view = session.current_view
         specs = [session.spec_for(layer.name) for layer in layers]
-        self._panels.inspector.show_layers(layers, specs, similar=similar, view=view)
+        has_data = session.data is not None
+        self._panels.inspector.show_layers(layers, specs, similar=similar, view=view, has_data=has_data)
         if view is None and len(layers) == 1:
             self._panels.inspector.show_error(session.weight_error(layers[0].name))
 

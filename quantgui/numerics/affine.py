@@ -101,8 +101,10 @@ def code_dtype(fmt: IntFormat) -> type[np.signedinteger | np.unsignedinteger]:
 # --- weights -------------------------------------------------------------------------------------------------------
 
 
-def weight_qparams(x: Array, spec: QuantizerSpec, channel_axis: int) -> QParams:
+def weight_qparams(x: Array, spec: QuantizerSpec, channel_axis: int, *, importance: Array | None = None) -> QParams:
     """Return the scales and zero points, or the codebooks, of a weight, (G,), channel by channel.
+
+    `importance` is that of `weight_ranges`.
 
     Raises:
         SpecError: the format has no grid, or the weight holds NaN.
@@ -113,7 +115,7 @@ def weight_qparams(x: Array, spec: QuantizerSpec, channel_axis: int) -> QParams:
         case FloatFormat() as fmt:
             raise SpecError(f"{fmt} has no scale and no codes; choose an integer format.")
         case fmt:
-            return _grids(weight_ranges(x, spec, channel_axis), spec, fmt)
+            return _grids(weight_ranges(x, spec, channel_axis, importance=importance), spec, fmt)
 
 
 def choose_weight_grid(low: Array, high: Array, spec: QuantizerSpec) -> QParams:

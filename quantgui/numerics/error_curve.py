@@ -27,6 +27,7 @@ from quantgui.spec.granularity import PerBlock, PerTensor
 from quantgui.spec.quantizer import (
     Entropy,
     HalfQuadratic,
+    InputWeightedError,
     LeastSquaredError,
     MinMax,
     MovingAverage,
@@ -143,12 +144,17 @@ def with_own(estimators: Sequence[RangeEstimator], spec: QuantizerSpec) -> tuple
 # --- weights with many ranges ------------------------------------------------------------------------------------
 
 
-def weight_curve(x: Array, spec: QuantizerSpec, channel_axis: int) -> Iterator[ErrorCurve | None]:
+def weight_curve(
+    x: Array, spec: QuantizerSpec, channel_axis: int, *, importance: Array | None = None
+) -> Iterator[ErrorCurve | None]:
     """Yield None after each step, and at the end the curve of a weight whose groups have ranges of their own.
 
-    Large weights are known by `MOST_VALUES` of their values: some whole channels, evenly spaced.
+    Large weights are known by `MOST_VALUES` of their values: some whole channels, evenly spaced. The estimator that
+    weighs errors by the `importance` of elements, (K,) or (C, K), is left out where that is not known.
     """
-    matrix, used = _some_channels(as_matrix(x, channel_axis), spec)
+    matrix, rows = _some_channels(as_matrix(x, channel_axis), spec)
+    used = len(matrix) / max(x.shape[channel_axis], 1)
+    counts = importance[rows] if importance is not None and importance.ndim > 1 else importance
     lows, highs = weight_ranges(matrix, replace(spec, range_estimator=MinMax()), 0)
     absmax = max(float(-lows.min(initial=0.0)), float(highs.max(initial=0.0)))
     if absmax == 0.0:
@@ -175,7 +181,11 @@ def weight_curve(x: Array, spec: QuantizerSpec, channel_axis: int) -> Iterator[E
     for estimator in with_own(_WEIGHT_ESTIMATORS, spec):
         if isinstance(estimator, HalfQuadratic) and (spec.symmetric or not isinstance(spec.format, IntFormat)):
             continue
-        low, high = weight_ranges(matrix, replace(spec, range_estimator=estimator), 0)
+        weighs = isinstance(estimator, InputWeightedError)
+        if weighs and counts is None:
+            continue
+        own = replace(spec, range_estimator=estimator)
+        low, high = weight_ranges(matrix, own, 0, importance=counts if weighs else None)
         widest = int(np.argmax(np.maximum(-low, high)))
         ends = float(low.flat[widest]), float(high.flat[widest])
         picks.append(Pick(estimator, *_limits(ends, spec), sqnr(low, high)))
@@ -183,7 +193,7 @@ def weight_curve(x: Array, spec: QuantizerSpec, channel_axis: int) -> Iterator[E
     yield ErrorCurve(shares * absmax, np.array(found), tuple(picks), used)
 
 
-_WEIGHT_ESTIMATORS: tuple[RangeEstimator, ...] = (*_FROM_STATISTICS, HalfQuadratic())
+_WEIGHT_ESTIMATORS: tuple[RangeEstimator, ...] = (*_FROM_STATISTICS, InputWeightedError(), HalfQuadratic())
 
 
 def _limits(ends: tuple[float, float], spec: QuantizerSpec) -> tuple[float, float]:
@@ -191,18 +201,18 @@ def _limits(ends: tuple[float, float], spec: QuantizerSpec) -> tuple[float, floa
     return (-max(-low, high), max(-low, high)) if spec.symmetric else (low, high)
 
 
-def _some_channels(matrix: Array, spec: QuantizerSpec) -> tuple[Array, float]:
-    """Return the channels that are measured, and their share; blocks of several channels stay whole."""
+def _some_channels(matrix: Array, spec: QuantizerSpec) -> tuple[Array, Array]:
+    """Return the channels that are measured, and their places; blocks of several channels stay whole."""
     channels, elements = matrix.shape
     together = spec.granularity.rows if isinstance(spec.granularity, PerBlock) else 1
     blocks = -(-channels // together)
     most = max(MOST_VALUES // max(elements * together, 1), 1)
     if blocks <= most or isinstance(spec.granularity, PerTensor):
-        return np.ascontiguousarray(matrix, np.float32), 1.0
+        return np.ascontiguousarray(matrix, np.float32), np.arange(channels)
     first = np.linspace(0, blocks - 1, most).round().astype(np.intp) * together
     rows = (first[:, None] + np.arange(together)).ravel()
     rows = rows[rows < channels]
-    return np.ascontiguousarray(matrix[rows], np.float32), len(rows) / channels
+    return np.ascontiguousarray(matrix[rows], np.float32), rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,7 @@ from quantgui.spec.quantizer import (
     Entropy,
     FixedRange,
     HalfQuadratic,
+    InputWeightedError,
     LeastSquaredError,
     MinMax,
     MovingAverage,
@@ -82,9 +83,9 @@ def estimate_ranges(matrix: Array, spec: QuantizerSpec) -> Ranges:
 def weight_ranges(x: Array, spec: QuantizerSpec, channel_axis: int, *, importance: Array | None = None) -> Ranges:
     """Return (low, high) of a weight of any shape, each float64 (rows, columns) of its grid, (1, 1) per tensor.
 
-    `importance`, (K,), is how much the squared error of each of a channel's elements counts where the least squared
-    error is looked for; the mean square of the input that it is multiplied by makes that the error of the output, as
-    far as inputs are not correlated.
+    `importance`, (K,), or (C, K) where channels differ in it, is how much the squared error of each of a channel's
+    elements counts where the least squared error is looked for; the mean square of the input that it is multiplied by
+    makes that the error of the output, as far as inputs are not correlated.
 
     Raises:
         SpecError: the estimator averages over samples, which a weight has not.
@@ -103,11 +104,13 @@ def weight_ranges(x: Array, spec: QuantizerSpec, channel_axis: int, *, importanc
             raise SpecError("Weights have no samples to average over; choose another range estimator for them.")
         case Trained():
             raise ValueError("Trained weights bring their scales with them.")
+        case InputWeightedError() if importance is None:
+            raise ValueError("Errors can be weighted only by the inputs' mean squares.")
         case _ if x.size == 0:
             return np.zeros(shape), np.zeros(shape)
         case Entropy():
             return _weight_entropy(box, spec, fmt, shape)
-        case Percentile() | TwoSidedPercentile() | LeastSquaredError() | HalfQuadratic():
+        case Percentile() | TwoSidedPercentile() | LeastSquaredError() | InputWeightedError() | HalfQuadratic():
             pass
     is_large = isinstance(spec.granularity, PerTensor) and x.size > LARGE_GROUP
     if is_large and importance is None and not isinstance(spec.range_estimator, HalfQuadratic):
@@ -146,6 +149,8 @@ def estimate_range_from_statistics(
             return _average_extrema(extrema, momentum)
         case HalfQuadratic():
             raise SpecError("Half-quadratic quantization is for weights; choose another range estimator.")
+        case InputWeightedError():
+            raise SpecError("Input-weighted error is for weights; choose another range estimator.")
         case Trained():
             raise ValueError("Trained weights bring their scales with them.")
         case _ if statistics.count == 0 or low == high:
@@ -196,9 +201,12 @@ def _scaled_format(spec: QuantizerSpec) -> _Scaled:
 
 
 def _spread_importance(importance: Array, shape: tuple[int, ...]) -> Array:
-    """Return the importance (K,) of the elements of each channel as a box (A, C, B), a view."""
+    """Return the importance, (K,) or (C, K), of the elements of each channel as a box (A, C, B), a view."""
     before, channels, behind = shape
-    weights = np.asarray(importance, np.float32).reshape(before, 1, behind)
+    weights = np.asarray(importance, np.float32)
+    if weights.ndim > 1:
+        return weights.reshape(channels, before, behind).transpose(1, 0, 2)
+    weights = weights.reshape(before, 1, behind)
     return np.broadcast_to(weights, (before, channels, behind))
 
 
@@ -289,7 +297,13 @@ class _Values:
         largest = np.maximum(np.maximum(-low, high), SMALLEST_SCALE)
         exponent = np.clip(np.frexp(largest)[1], -120, 120)
         scaled = np.ldexp(values, np.expand_dims(-exponent, axis))
-        rms = np.sqrt(_sum_of_squares(scaled, axis) / max(rows.shape[1], 1)) * np.ldexp(1.0, exponent)
+        rms = np.sqrt(_sum_of_squares(scaled, axis) / max(rows.shape[1], 1))
+        if weights is not None:
+            # Where small values count most, more is worth clipping.
+            total = np.maximum(weights.sum(axis, dtype=np.float64), SMALLEST_SCALE)
+            weighted = np.sqrt((scaled * scaled * weights).sum(axis, dtype=np.float64) / total)
+            rms = np.minimum(rms, weighted)
+        rms = rms * np.ldexp(1.0, exponent)
         return _Values(values, axis, low, high, rms, fmt, weights)
 
     def error(self, scale: Array, low: Array | float, high: Array | float) -> Array:

@@ -11,7 +11,7 @@ from quantgui.session.project import Project
 from quantgui.session.recent import RecentFile
 from quantgui.spec.config import QuantConfig, UnknownName, unknown_names
 from quantgui.spec.pytorch_source import DEFAULT_OPTIONS, PytorchOptions
-from quantgui.spec.quantizer import FLOAT, LayerSpec
+from quantgui.spec.quantizer import FLOAT, InputWeightedError, LayerSpec
 from quantgui.spec.size import network_bytes
 from quantgui.spec.targets import TARGETS, Target
 
@@ -111,6 +111,11 @@ class Document:
         """Return all layers that can be changed and have the operator of the layer `name`."""
         op = self.layers[name].op
         return tuple(x for x in self.layers.values() if x.op == op and self.is_editable(x.name))
+
+    def layers_by_data(self) -> frozenset[str]:
+        """Return the layers whose weights are quantized otherwise with other data."""
+        specs = ((name, self.spec_for(name).weights) for name in self.layers)
+        return frozenset(n for n, s in specs if s is not None and isinstance(s.range_estimator, InputWeightedError))
 
     def violation(self, name: str) -> str:
         """Return why the target cannot run a layer as it is configured; empty where it can."""

@@ -266,7 +266,7 @@ class ReadableSession(QObject):
             case Calibrated(activations):
                 for activation in activations.values():
                     store.put_activation(activation)
-                store.calibrated = True
+                store.mark_calibrated()
                 for tensor in activations:
                     self.activation_ready.emit(tensor)
             case EvaluationReady(config, evaluation):

@@ -22,7 +22,7 @@ from quantgui.results import (
     updated_sensitivity,
 )
 from quantgui.spec.config import QuantConfig
-from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
+from quantgui.spec.quantizer import InputWeightedError, LayerSpec, QuantizerSpec
 
 VIEWS_KEPT = 64
 """Views hold a fine histogram (up to 0.5 MB); the least recently shown ones are computed again."""
@@ -107,6 +107,16 @@ class ResultStore:
     def activation(self, tensor: str) -> ActivationReady | None:
         """Return the statistics of an activation tensor, or None while unknown."""
         return self._activations.get(tensor)
+
+    def mark_calibrated(self) -> None:
+        """Note that a whole calibration pass over the open data has ended.
+
+        Curves of weights that do not show yet what their inputs choose are worth another look.
+        """
+        self.calibrated = True
+        for key, view in self._views.items():
+            if view.curve is not None and not _picks_by_data(view):
+                self._views[key] = replace(view, curve=None)
 
     @property
     def activations(self) -> Mapping[str, ActivationReady]:
@@ -213,5 +223,19 @@ class ResultStore:
         self.forget_quality()
         self._activations.clear()
         self._noises.clear()
+        for name, spec in [each for each in self._errors if _depends_on_data(each[1])]:
+            del self._errors[name, spec]
+        for key, view in list(self._views.items()):
+            if _depends_on_data(view.spec) or _picks_by_data(view):
+                del self._views[key]
         self.report = None
         self.calibrated = False
+
+
+def _depends_on_data(spec: QuantizerSpec | None) -> bool:
+    return spec is not None and isinstance(spec.range_estimator, InputWeightedError)
+
+
+def _picks_by_data(view: WeightView) -> bool:
+    picks = () if view.curve is None else view.curve.picks
+    return any(isinstance(each.estimator, InputWeightedError) for each in picks)

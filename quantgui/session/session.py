@@ -73,6 +73,8 @@ SETTLE_MS = 250
 _OF_METRIC = ("evaluate", "advise", "verify", "comparison", "sensitivity", "mix")
 _OF_DATA = (*_OF_METRIC, "calibrate", "noise", "sample", "calibration sample", "data check")
 """Topics whose answers have no meaning any more with another metric, or with other data."""
+_OF_WEIGHTS = ("look", "table")
+"""Topics whose answers may depend on data, where ranges of weights do."""
 
 
 class Session(ReadableSession):
@@ -442,11 +444,13 @@ class Session(ReadableSession):
         self._remember()
 
     def _on_data_opened(self, summary: DataSummary) -> None:
-        self._conversation.drop(_OF_DATA)
+        self._conversation.drop((*_OF_DATA, *_OF_WEIGHTS))
         self._conversation.forgive()
         self._edit(data=summary)
         self.store.forget_data()
         self.data_opened.emit(summary)
+        if changed := self._document.layers_by_data():
+            self.config_changed.emit(changed)
         self._remember()
 
     def _on_metric_set(self, function: str) -> None:

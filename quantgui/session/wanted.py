@@ -18,7 +18,7 @@ from quantgui.numerics.error_curve import has_curve
 from quantgui.results import DataReport, LayerInfo, NetworkSummary
 from quantgui.session.results_store import ResultStore
 from quantgui.spec.config import QuantConfig
-from quantgui.spec.quantizer import LayerSpec
+from quantgui.spec.quantizer import InputWeightedError, LayerSpec, QuantizerSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +71,16 @@ def _table(situation: Situation, store: ResultStore) -> Wanted | None:
     missing = {}
     for layer in situation.summary.layers:
         spec = situation.config.spec_for(layer.name).weights
-        editable = layer.finite and not layer.read_only
+        editable = layer.finite and not layer.read_only and not _waits_for_data(layer, spec, situation)
         if editable and spec is not None and store.error(layer.name, spec) is None:
             missing[layer.name] = spec
     return Wanted("table", WeightErrors(missing), Priority.TABLE) if missing else None
+
+
+def _waits_for_data(layer: LayerInfo, spec: QuantizerSpec | None, situation: Situation) -> bool:
+    """Return whether the range of a weight depends on data that is not there, or that no data tells."""
+    by_input = spec is not None and isinstance(spec.range_estimator, InputWeightedError)
+    return by_input and not (situation.has_data and layer.quantizes_activations)
 
 
 def _quantizes_activations(spec: LayerSpec) -> bool:

@@ -52,6 +52,18 @@ class LeastSquaredError:
 
 
 @dataclass(frozen=True, slots=True)
+class InputWeightedError:
+    """Range = the one whose quantization changes the layer's output least, searched in each group; weights only.
+
+    The squared error of each value counts as much as the mean square of the input it is multiplied by, which comes
+    from calibration data: that is the error of the output where inputs are not correlated. A layer's squared output
+    error is ``dw H dw`` with H the second moments of its inputs; this is its diagonal.
+    Sources: E. Frantar et al., "GPTQ", 2022, equation 1; B. Hassibi and D. Stork, "Second order derivatives for
+    network pruning: optimal brain surgeon", 1992; llama.cpp's "importance matrix" weighs errors so.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Entropy:
     """Range = the one whose quantized histogram has the least KL divergence from the float histogram.
 
@@ -126,6 +138,7 @@ RangeEstimator = (
     | Percentile
     | TwoSidedPercentile
     | LeastSquaredError
+    | InputWeightedError
     | Entropy
     | FixedRange
     | MovingAverage
@@ -255,6 +268,8 @@ class LayerSpec:
             raise SpecError(f"Activations cannot be {self.activations.format}; it is a format for weights.")
         if isinstance(self.activations.range_estimator, HalfQuadratic):
             raise SpecError("Half-quadratic quantization is for weights; choose another range estimator.")
+        if isinstance(self.activations.range_estimator, InputWeightedError):
+            raise SpecError("Input-weighted error is for weights; choose another range estimator.")
         if isinstance(self.activations.range_estimator, Trained):
             raise SpecError("Trained ranges of activations are fixed ranges; choose another range estimator.")
 
@@ -297,6 +312,7 @@ __all__ = [
     "FixedRange",
     "FloatFormat",
     "HalfQuadratic",
+    "InputWeightedError",
     "LayerSpec",
     "LeastSquaredError",
     "MinMax",

@@ -26,6 +26,7 @@ from quantgui.spec.quantizer import (
     Entropy,
     FixedRange,
     HalfQuadratic,
+    InputWeightedError,
     LayerSpec,
     LeastSquaredError,
     MinMax,
@@ -294,6 +295,8 @@ def _range_to_json(estimator: RangeEstimator) -> Any:
             return "min-max"
         case LeastSquaredError():
             return "least-squared-error"
+        case InputWeightedError():
+            return "input-weighted-error"
         case Entropy():
             return "entropy"
         case Percentile(percentile):
@@ -314,14 +317,22 @@ def _range_to_json(estimator: RangeEstimator) -> Any:
             assert_never(estimator)
 
 
+_NAMED_RANGES: Mapping[str, RangeEstimator] = MappingProxyType(
+    {
+        "min-max": MinMax(),
+        "least-squared-error": LeastSquaredError(),
+        "input-weighted-error": InputWeightedError(),
+        "entropy": Entropy(),
+        "sample-mean": SampleMean(),
+        "half-quadratic": HalfQuadratic(),
+    }
+)
+
+
 def _range_from_json(value: object) -> RangeEstimator:
     match value:
-        case "min-max":
-            return MinMax()
-        case "least-squared-error":
-            return LeastSquaredError()
-        case "entropy":
-            return Entropy()
+        case str() if value in _NAMED_RANGES:
+            return _NAMED_RANGES[value]
         case {"percentile": int() | float() as percentile, **rest} if not rest:
             return Percentile(_number(percentile))
         case {"lower_percentile": int() | float() as lower, "upper_percentile": int() | float() as upper, **rest} if (
@@ -330,10 +341,6 @@ def _range_from_json(value: object) -> RangeEstimator:
             return TwoSidedPercentile(_number(lower), _number(upper))
         case {"moving_average": int() | float() as momentum, **rest} if not rest:
             return MovingAverage(_number(momentum))
-        case "sample-mean":
-            return SampleMean()
-        case "half-quadratic":
-            return HalfQuadratic()
         case {"trained": str() as state, **rest} if not rest:
             return Trained(state)
         case {"low": int() | float() as low, "high": int() | float() as high, **rest} if not rest:
@@ -347,7 +354,7 @@ def _range_from_json(value: object) -> RangeEstimator:
             return FixedRange(_number(low), _number(high), (_number(least), _number(most)))
         case _:
             raise SpecError(
-                "range must be 'min-max', 'least-squared-error', 'entropy', 'sample-mean', 'half-quadratic', "
+                f"range must be {', '.join(map(repr, _NAMED_RANGES))}, "
                 "{'percentile': P}, {'lower_percentile': P, 'upper_percentile': Q}, {'moving_average': M}, "
                 f"{{'trained': STATE}} or {{'low': A, 'high': B}}, got {value!r}."
             )

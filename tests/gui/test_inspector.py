@@ -15,7 +15,17 @@ from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import FloatFormat, IntFormat
 from quantgui.spec.granularity import PerChannel, PerGroup, PerTensor
 from quantgui.spec.presets import PRESETS, activation_spec, weight_spec
-from quantgui.spec.quantizer import FLOAT, Entropy, FixedRange, LayerSpec, Percentile
+from quantgui.spec.quantizer import (
+    FLOAT,
+    Entropy,
+    FixedRange,
+    InputWeightedError,
+    LayerSpec,
+    LeastSquaredError,
+    MinMax,
+    Percentile,
+    Trained,
+)
 
 CONV1, CONV2, FROZEN, TABLE, _, FC = LAYERS
 W4 = LayerSpec(weight_spec(4))
@@ -121,6 +131,59 @@ def test_that_range_estimators_bring_their_parameters(panel, qtbot) -> None:
     choose(qtbot, panel.range.kind, "Fixed")
     fixed = last(panel)["conv1"].weights.range_estimator
     assert fixed == FixedRange(view.low, view.high)
+
+
+def test_that_trained_ranges_are_shown_and_left_but_never_chosen(panel, qtbot) -> None:
+    def offered() -> list[str]:
+        return [panel.range.kind.itemText(i) for i in range(panel.range.kind.count())]
+
+    trained = LayerSpec(replace(weight_spec(4), range_estimator=Trained("0123456789abcdef")))
+    panel.show_layers([CONV1], [W4A8])
+    assert "Trained" not in offered()
+    for layers, specs in (([CONV1], [trained]), ([CONV1, FC], [trained, replace(trained, activations=None)])):
+        panel.show_layers(layers, specs)
+        assert panel.range.kind.currentText() == "Trained"
+        choose(qtbot, panel.range.kind, "Trained")
+        assert panel.edits == []
+    panel.show_layers([CONV1, FC], [trained, W4A8])
+    assert "Trained" not in offered()
+    assert panel.range.kind.currentIndex() == -1
+    panel.show_layers([CONV1], [trained])
+    choose(qtbot, panel.range.kind, "Min–max")
+    assert last(panel)["conv1"].weights.range_estimator == MinMax()
+
+
+def test_that_another_width_of_trained_weights_says_what_becomes_of_their_range(panel, qtbot) -> None:
+    trained = LayerSpec(replace(weight_spec(4), range_estimator=Trained("0123456789abcdef")))
+    panel.show_layers([CONV1], [trained])
+    qtbot.mouseClick(panel.bits.button(IntFormat(8)), Qt.MouseButton.LeftButton)
+    assert last(panel)["conv1"].weights == weight_spec(8)
+    panel.show_layers([CONV1], [trained])
+    choose(qtbot, panel.granularity, "Per tensor")
+    assert last(panel)["conv1"].weights.range_estimator == LeastSquaredError()
+    assert panel.edits[-1][1] == "Set granularity in conv1; now least squared error"
+
+
+def test_that_the_input_weighted_range_is_greyed_with_the_reason_until_it_can_be_had(panel, qtbot) -> None:
+    kind = panel.range.kind
+
+    def state() -> tuple[bool, str]:
+        place = kind.findText("Input-weighted error")
+        return kind.model().item(place).isEnabled(), kind.itemData(place, Qt.ItemDataRole.ToolTipRole)
+
+    panel.show_layers([CONV1], [W4A8])
+    assert not state()[0]
+    assert state()[1].endswith("Open data first.")
+    panel.show_layers([CONV1, replace(FC, op="LSTM", quantizes_activations=False)], [W4A8, W4A8], has_data=True)
+    assert not state()[0]
+    assert "(LSTM) is not seen from outside" in state()[1]
+    panel.show_layers([CONV1], [W4A8], has_data=True)
+    assert state()[0]
+    choose(qtbot, kind, "Input-weighted error")
+    assert last(panel)["conv1"].weights.range_estimator == InputWeightedError()
+    assert "Input-weighted error" not in [
+        panel.activation_range.kind.itemText(i) for i in range(panel.activation_range.kind.count())
+    ]
 
 
 def test_that_looking_at_a_fixed_range_does_not_round_it(panel, qtbot) -> None:

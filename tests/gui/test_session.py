@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from gui_examples import W8_TENSOR, activation, weight_view, weights
 from sessions import (
@@ -37,11 +38,14 @@ from quantgui.engine.requests import (
     WeightErrors,
 )
 from quantgui.errors import SpecError
+from quantgui.paths import trained_folder
 from quantgui.results import (
     Advice,
     AdviceReady,
     Calibrated,
+    ErrorCurve,
     NetworkOpened,
+    Pick,
     Progress,
     TensorError,
     WeightErrorReady,
@@ -54,7 +58,7 @@ from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import IntFormat
 from quantgui.spec.mix import Mix
 from quantgui.spec.presets import find_preset, preset_config, weight_spec
-from quantgui.spec.quantizer import FLOAT, FixedRange, LayerSpec
+from quantgui.spec.quantizer import FLOAT, FixedRange, InputWeightedError, LayerSpec, LeastSquaredError, Trained
 from quantgui.spec.size import weight_bytes
 from quantgui.spec.sweep import Sweep
 
@@ -256,6 +260,75 @@ def test_that_results_on_old_data_are_not_taken_for_those_on_the_new(measured) -
     engine.say(JobEvent(old, "evaluate", evaluated(session.config, 0.5, 100)))
     assert session.evaluation is None
     assert session.tried == ()
+
+
+AWARE = LayerSpec(weight_spec(4, range_estimator=InputWeightedError()))
+
+
+def test_that_ranges_that_follow_the_data_are_asked_for_again_with_other_data(measured) -> None:
+    session, engine = measured
+    session.set_specs({"conv1": AWARE, "conv2": W4}, "Weigh errors by inputs")
+    engine.answer(engine.newest(ViewWeight), view("conv1", AWARE.weights))
+    table = engine.newest(WeightErrors)
+    assert set(engine.requests[table].specs) >= {"conv2"}
+    error = TensorError(20.0, 0.1, 0.2, 0.0)
+    engine.say(JobStarted(table, "table"))
+    for name, spec in (("conv1", AWARE), ("conv2", W4)):
+        engine.say(JobEvent(table, "table", WeightErrorReady(name, spec.weights, error)))
+    assert session.weight_error("conv1") is not None
+    changes = []
+    session.config_changed.connect(changes.append)
+    open_data(session, engine, "others.npz")
+    assert session.weight_error("conv1") is None
+    assert session.weight_error("conv2") == error
+    assert session.current_view is None
+    assert frozenset({"conv1"}) in changes
+    assert engine.requests[engine.newest(ViewWeight)] == ViewWeight("conv1", AWARE.weights)
+    assert "conv1" in engine.requests[engine.newest(WeightErrors)].specs
+    # What was found with the old data is not listened to any more.
+    engine.say(JobEvent(table, "table", WeightErrorReady("conv1", AWARE.weights, error)))
+    assert session.weight_error("conv1") is None
+
+
+def test_that_without_data_the_table_leaves_out_what_needs_it(opened) -> None:
+    session, engine = opened
+    session.set_specs({"conv1": AWARE, "conv2": W4}, "Weigh errors by inputs")
+    assert set(engine.requests[engine.newest(WeightErrors)].specs) == {"conv2"}
+
+
+def test_that_a_curve_is_looked_at_again_once_it_can_show_what_inputs_choose(measured) -> None:
+    session, engine = measured
+    session.set_specs({"conv1": W4}, "Set 4 bits")
+    plain = view("conv1", W4.weights).view
+    curve = ErrorCurve(np.ones(1), np.ones(1), (Pick(LeastSquaredError(), -1.0, 1.0, 20.0),))
+    engine.answer(engine.newest(ViewWeight), WeightViewReady(replace(plain, curve=curve)))
+    asked = engine.newest(ViewWeight)
+    session.calibrate()
+    engine.answer(engine.newest(Calibrate), Calibrated({}, 8, 0.1))
+    again = engine.newest(ViewWeight)
+    assert again > asked
+    seen = replace(curve, picks=(*curve.picks, Pick(InputWeightedError(), -0.9, 0.9, 19.0)))
+    engine.answer(again, WeightViewReady(replace(plain, curve=seen)))
+    session.calibrate()
+    engine.answer(engine.newest(Calibrate), Calibrated({}, 8, 0.1))
+    assert engine.newest(ViewWeight) == again
+
+
+def test_that_a_saved_configuration_takes_trained_weights_with_it(opened, tmp_path) -> None:
+    session, _ = opened
+    state = "ab" * 32
+    trained_folder().mkdir(parents=True)
+    (trained_folder() / f"{state}.safetensors").write_bytes(b"weights")
+    spec = LayerSpec(replace(weight_spec(4), range_estimator=Trained(state)))
+    session.set_specs({"conv1": spec}, "Train")
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    session.save_config(folder / "config.json")
+    assert (folder / f"{state}.safetensors").read_bytes() == b"weights"
+    (trained_folder() / f"{state}.safetensors").unlink()
+    session.load_config(folder / "config.json")
+    assert session.spec_for("conv1") == spec
+    assert (trained_folder() / f"{state}.safetensors").read_bytes() == b"weights"
 
 
 def test_that_a_new_metric_forgets_quality_but_keeps_weights(measured) -> None:

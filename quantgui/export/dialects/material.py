@@ -151,7 +151,7 @@ def gather(
     """Return the quantized tensors of `network` under `config`; without scales unless `grids`.
 
     Raises:
-        DataError: `grids`, and `config` quantizes an activation that `activations` does not hold.
+        DataError: `grids`, and `config` needs statistics of an activation that `activations` does not hold.
     """
     ranges: Ranges = {}
     quantizers = quantizers_for(network, config, activations, ranges) if grids else {}
@@ -164,7 +164,7 @@ def gather(
         if not grids or not isinstance(spec.format, IntFormat):
             parameters.append(Parameter(layer, spec))
             continue
-        encoded = encode_layer(network, layer, spec, plans.get(layer))
+        encoded = encode_layer(network, layer, spec, plans.get(layer), activations)
         scale, zero_point = (x.reshape(encoded.scale_shape) for x in _both(encoded.qparams))
         parameters.append(Parameter(layer, spec, scale, zero_point))
     found = []

@@ -65,6 +65,7 @@ from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGrou
 from quantgui.spec.presets import Preset
 from quantgui.spec.quantizer import (
     HalfQuadratic,
+    InputWeightedError,
     LayerSpec,
     LeastSquaredError,
     QuantizerSpec,
@@ -99,6 +100,7 @@ class InspectorPanel(Card):
         super().__init__("", parent)
         self.set_title(self.tr("Inspector"))
         self._layers: tuple[LayerInfo, ...] = ()
+        self._has_data = False
         self._specs: tuple[LayerSpec, ...] = ()
         self._target = TARGETS[0]
         self._empty = StatePage()
@@ -121,9 +123,13 @@ class InspectorPanel(Card):
         *,
         similar: int = 0,
         view: WeightView | None = None,
+        has_data: bool = False,
     ) -> None:
-        """Show the specs of the selected layers; `similar` counts all layers of the first one's operator."""
-        self._layers, self._specs = tuple(layers), tuple(specs)
+        """Show the specs of the selected layers.
+
+        `similar` counts all layers of the first one's operator; `has_data` tells whether data is open.
+        """
+        self._layers, self._specs, self._has_data = tuple(layers), tuple(specs), has_data
         self._pages.show_page(self._content if layers else self._empty)
         if not layers:
             self.set_note("")
@@ -464,8 +470,7 @@ class InspectorPanel(Card):
         if ranged:
             limits = None if view is None else (view.low, view.high)
             self.range.show_range({spec.range_estimator for spec in ranged}, limits)
-            no_zero_point = self.tr("Only integers have a zero point to be moved.")
-            self.range.kind.show_refusals({} if integers else {HalfQuadratic: no_zero_point})
+            self.range.kind.show_refusals(self._range_reasons(has_integers=bool(integers)))
         if not integers:
             return
         self.symmetry.show_value(_common({spec.symmetric for spec in integers}))
@@ -480,6 +485,19 @@ class InspectorPanel(Card):
             if symmetric
             else self.tr("Only symmetric grids have a choice of scale.")
         )
+
+    def _range_reasons(self, *, has_integers: bool) -> dict[object, str]:
+        """Return why range estimators of weights cannot be chosen."""
+        reasons: dict[object, str] = {}
+        if not has_integers:
+            reasons[HalfQuadratic] = self.tr("Only integers have a zero point to be moved.")
+        unseen = next((layer for layer in self._layers if not layer.quantizes_activations), None)
+        if unseen is not None:
+            words = self.tr("What multiplies the weight of {layer} ({op}) is not seen from outside.")
+            reasons[InputWeightedError] = words.format(layer=unseen.name, op=unseen.op)
+        elif not self._has_data:
+            reasons[InputWeightedError] = self.tr("Open data first.")
+        return reasons
 
     def _scale_reasons(self, specs: Sequence[QuantizerSpec]) -> dict[object, str]:
         if all(isinstance(spec.format, CodebookFormat) for spec in specs):

@@ -15,6 +15,7 @@ from quantgui.spec.quantizer import (
     Entropy,
     FixedRange,
     HalfQuadratic,
+    InputWeightedError,
     LeastSquaredError,
     MinMax,
     MovingAverage,
@@ -92,6 +93,11 @@ class RangeEditor(QWidget):
             ),
         )
         of_weights = (
+            (
+                InputWeightedError,
+                self.tr("Input-weighted error"),
+                self.tr("Squared error of the layer's output, by how strong each input is; needs data."),
+            ),
             (
                 HalfQuadratic,
                 self.tr("Half-quadratic"),
