@@ -107,7 +107,11 @@ class ProgressLine:
 
 
 def json_text(value: Mapping[str, Any]) -> str:
-    """Return `value` as JSON; infinite numbers and NaN, which JSON does not have, become null."""
+    """Return `value` as JSON, which has no infinite numbers and no NaN.
+
+    What is endless, such as the output SQNR of equal outputs, becomes the string ``"inf"`` or ``"-inf"``; what is not
+    known (NaN) becomes null.
+    """
     return json.dumps(_finite(value), indent=2, allow_nan=False)
 
 
@@ -124,7 +128,9 @@ def _finite(value: Any) -> Any:
     if isinstance(value, bool | int | str) or value is None:
         return value
     number = float(value)
-    return number if math.isfinite(number) else None
+    if math.isinf(number):
+        return "inf" if number > 0 else "-inf"
+    return None if math.isnan(number) else number
 
 
 # --- text ---------------------------------------------------------------------------------------------------------

@@ -118,8 +118,11 @@ def table_of(
     )
 
 
-def finite(value: float | None, sweep: Sweep, samples: int) -> float:
-    """Return a number of a JSON file; null is one that is not finite: the output SQNR of equal outputs is endless."""
+def finite(value: float | str | None, sweep: Sweep, samples: int) -> float:
+    """Return a number of a JSON file, ``"inf"`` and ``"-inf"`` among them; null is one that is not known.
+
+    Older files have null for what is endless too: the output SQNR of equal outputs.
+    """
     if value is not None:
         return float(value)
     return math.inf if samples and sweep.metric == METRICS[0] else math.nan

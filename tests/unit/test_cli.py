@@ -128,12 +128,12 @@ def test_that_an_interrupt_ends_with_its_own_code(opened, monkeypatch: pytest.Mo
     assert main([]) == 130
 
 
-def test_that_json_has_no_infinite_numbers() -> None:
+def test_that_json_tells_what_is_endless_from_what_is_not_known() -> None:
     value = {"a": math.inf, "b": [math.nan, 1.5, True, None], "c": {"d": -math.inf}, "e": ("x", 2)}
     assert json.loads(json_text(value)) == {
-        "a": None,
+        "a": "inf",
         "b": [None, 1.5, True, None],
-        "c": {"d": None},
+        "c": {"d": "-inf"},
         "e": ["x", 2],
     }
 

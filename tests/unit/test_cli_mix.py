@@ -201,3 +201,33 @@ def test_that_the_text_tells_the_mix_and_the_frontier(capsys: pytest.CaptureFixt
     assert "smaller, output SQNR" in text
     assert "chosen" in text
     assert "predicted and measured differ by" in text
+
+
+def names_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    assert main(["inspect", DIGITS, "--json"]) == 0
+    return [layer["name"] for layer in json.loads(capsys.readouterr().out)["layers"]]
+
+
+def test_that_a_group_of_one_layer_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    name = names_of(capsys)[0]
+    for group in ([name], [name, name]):
+        assert "names only" in sentence([*COMMAND, "--size", "0.3", "--group", *group], capsys)
+
+
+def test_that_a_target_that_runs_none_of_the_formats_is_named_with_its_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = sentence([*COMMAND, "--size", "0.3", "--target", "qnn", "--bits", "8"], capsys)
+    assert "None of the formats that are tried is left for 'qnn'" in told
+    assert "does not run float32 activations beside int8 weights" in told
+    assert "--what both" in told
+
+
+def test_that_layers_for_which_only_float_is_left_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    names = names_of(capsys)
+    words = [*COMMAND, "--size", "0.95", "--bits", "8", "--no-refine"]
+    assert main([*words, "--exclude", f"{names[0]}=8", "--json"]) == 0
+    told = capsys.readouterr()
+    assert f"Nothing but float is left for '{names[0]}'" in told.err
+    everything = [word for name in names for word in ("--exclude", f"{name}=8")]
+    assert "leaves no layer a format but float" in sentence([*words, *everything], capsys)

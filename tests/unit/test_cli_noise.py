@@ -22,7 +22,7 @@ def test_that_the_answer_names_the_noise_of_every_layer_and_the_samples_it_hurts
     layers = json.loads(capsys.readouterr().out)["layers"]
     assert [layer["name"] for layer in answer["layers"]] == [layer["name"] for layer in layers]
     assert answer["samples"] == 16
-    assert answer["layers"][0]["inherited_sqnr_db"] is None  # nothing comes in
+    assert answer["layers"][0]["inherited_sqnr_db"] == "inf"  # nothing comes in
     assert np.array([layer["damage"] for layer in answer["layers"]]).shape == (len(layers), 16)
     assert main(["evaluate", *COMMAND[1:], "--json"]) == 0
     agreement = json.loads(capsys.readouterr().out)["scores"]["agreement"]["value"]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from quantgui.cli.main import main
+from quantgui.cli.sensitivity_file import finite
 from quantgui.engine.bench import Bench
 from quantgui.interrupts import EXIT_INTERRUPTED
 from quantgui.paths import sample_models, state_folder
 from quantgui.results import SensitivityReady
+from quantgui.spec.sweep import Sweep
 
 DIGITS = str(sample_models() / "digits" / "digits.onnx")
 DATA = str(sample_models() / "digits" / "digits.calibration.npz")
@@ -103,3 +106,18 @@ def test_that_the_text_ranks_the_layers(capsys: pytest.CaptureFixture[str]) -> N
     assert "most sensitive first in int8" in text
     for guess in ("weight error", "input-weighted error", "own output error", "gradient"):
         assert -1 <= float(text.splitlines()[-1].split(f"{guess} ")[1].split()[0]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("told", "metric", "samples", "value"),
+    [
+        ("inf", "output_sqnr_db", 8, math.inf),
+        ("-inf", "output_sqnr_db", 8, -math.inf),
+        (21.5, "kl", 8, 21.5),
+        (None, "kl", 8, math.nan),
+        (None, "output_sqnr_db", 0, math.nan),
+        (None, "output_sqnr_db", 8, math.inf),  # what older files have for it
+    ],
+)
+def test_that_what_is_endless_and_what_is_not_known_come_back(told, metric: str, samples: int, value: float) -> None:
+    assert finite(told, Sweep(metric=metric), samples) == pytest.approx(value, nan_ok=True)
