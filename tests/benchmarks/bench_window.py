@@ -16,6 +16,7 @@ FRAME = 0.016
 _GAPS = {
     "calibrate and evaluate": f"the engine calibrates and evaluates {NETWORK}, {SAMPLES} pictures",
     "export": f"it exports {NETWORK}",
+    "sensitivity": f"a sweep of {NETWORK} begins, its first tables fill the tab",
     "open": f"it opens {NETWORK}, the window fills with it",
     "click": "a click that changes all layers by a preset, with the first picture of it",
 }

@@ -27,6 +27,8 @@ from tests.gui_examples import W4_TENSOR, in_viewport, layer, weight_view
 IDLE_SECONDS = 3.0
 MOST_SECONDS = 60.0
 STEPS = 60
+TABLES = 6
+"""News of a sweep that are looked at: the first fills the tab, the others change it."""
 
 
 class CountingEngine(EngineClient):
@@ -72,6 +74,7 @@ def main() -> None:
     found.spans["click"] = spanned(lambda: click(session, ticks))
     found.spans["calibrate and evaluate"] = spanned(lambda: settle(session))
     found.spans["export"] = spanned(lambda: export(session, folder / "exported.onnx"))
+    found.spans["sensitivity"] = spanned(lambda: measure_sensitivity(window))
     found.gaps = ticks.gaps
     apply(session, "W4A8")
     settle(session)
@@ -155,6 +158,18 @@ def export(session: Session, path: Path) -> None:
     """Export the current configuration."""
     session.export(str(path))
     wait(lambda: session.last_export is not None and idle(session))
+
+
+def measure_sensitivity(window: MainWindow) -> None:
+    """Begin a sweep as F6 does, and look at its first tables; the tab that was seen comes back afterwards."""
+    session, before = window.session, window.tabs.currentWidget()
+    news: list[float] = []
+    session.sensitivity_ready.connect(lambda _: news.append(time.monotonic()))
+    window.actions_by_id["sensitivity"].trigger()
+    wait(lambda: len(news) >= TABLES or (bool(news) and not session.jobs.is_active("sensitivity")))
+    session.cancel("sensitivity")
+    wait(lambda: idle(session))
+    window.tabs.setCurrentWidget(before)
 
 
 def undo(window: MainWindow, found: Found) -> None:
