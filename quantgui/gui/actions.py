@@ -186,7 +186,7 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "preferences",
         QT_TR_NOOP("&Preferences…"),
         FILE,
-        QT_TR_NOOP("Choose the look of the window."),
+        QT_TR_NOOP("Choose the look of the window and its language."),
         "Ctrl+,",
         "settings",
     ),

@@ -14,16 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from PySide6.QtCore import QLocale, QSettings, QTimer, QTranslator
+from PySide6.QtCore import QSettings, QTimer
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication
 
 from quantgui.engine.client import EngineClient
 from quantgui.gui.dialogs.error import ErrorDialog
 from quantgui.gui.icons import icon
+from quantgui.gui.languages import SYSTEM, install_language
 from quantgui.gui.main_window import MainWindow
 from quantgui.gui.theme import apply_theme, current
-from quantgui.paths import resources, state_folder
+from quantgui.paths import state_folder
 from quantgui.session.session import Session
 from quantgui.spec.pytorch_source import DEFAULT_OPTIONS, PytorchOptions
 
@@ -89,8 +90,8 @@ def run_app(
     QApplication.setApplicationName("quantgui")
     QApplication.setOrganizationName("quantgui")
     app = QApplication(argv if argv is not None else sys.argv[:1])
-    install_translation(app, QLocale())
     settings = make_settings(settings_path)
+    install_language(app, str(settings.value("language", SYSTEM)))
     scheme = settings.value("scheme", "system", type=str)
     apply_theme(app, scheme if scheme in ("light", "dark") else "system")
     app.setWindowIcon(icon("layers", current().accent))
@@ -131,15 +132,6 @@ def make_settings(path: Path | None) -> QSettings:
     if path is not None:
         return QSettings(str(path), QSettings.Format.IniFormat)
     return QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "quantgui", "quantgui")
-
-
-def install_translation(app: QApplication, locale: QLocale, folder: Path | None = None) -> QTranslator | None:
-    """Load ``quantgui_LANGUAGE.qm`` from the folder of translations and return it; None where `locale` has none."""
-    translator = QTranslator(app)
-    if not translator.load(locale, "quantgui", "_", str(folder or resources() / "translations")):
-        return None
-    app.installTranslator(translator)
-    return translator
 
 
 def start_log(folder: Path) -> None:

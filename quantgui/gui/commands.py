@@ -25,6 +25,7 @@ from quantgui.gui.dialogs.palette import Entry, SearchDialog
 from quantgui.gui.dialogs.preferences import PreferencesDialog
 from quantgui.gui.dialogs.settings_files import ImportDialog, WriteSettingsDialog
 from quantgui.gui.dialogs.verification import VerificationDialog
+from quantgui.gui.languages import code_in_use, languages
 from quantgui.gui.presenters.network_comparison import NetworkComparisonPresenter
 from quantgui.gui.presenters.pytorch import PytorchPresenter
 from quantgui.gui.theme import theme_events
@@ -66,6 +67,7 @@ class Commands(QObject):
 
     Signals:
         scheme_chosen: ``system``, ``light`` or ``dark``.
+        language_chosen: ``system``, or the code of a language, from the next start on.
         tab_chosen: number of the tab to be shown.
         layout_reset: the panels go back to where they were at first.
         quit_requested: the user wants to leave.
@@ -74,6 +76,7 @@ class Commands(QObject):
     """
 
     scheme_chosen = Signal(str)
+    language_chosen = Signal(str)
     tab_chosen = Signal(int)
     layout_reset = Signal()
     quit_requested = Signal()
@@ -470,7 +473,10 @@ class Commands(QObject):
     def preferences(self) -> None:
         """Show the preferences."""
         if self.preferences_dialog is None:
-            self.preferences_dialog = PreferencesDialog(theme_events().scheme, self._window)
+            known = languages()
+            language = code_in_use(self._window.language, known)
+            self.preferences_dialog = PreferencesDialog(theme_events().scheme, known, language, self._window)
+            self.preferences_dialog.language_chosen.connect(self.language_chosen)
             self.preferences_dialog.scheme_chosen.connect(self.scheme_chosen)
         _present(self.preferences_dialog)
 

@@ -47,6 +47,7 @@ from quantgui.gui.commands import Answer, Commands
 from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.dock import SideWidths, make_dock
 from quantgui.gui.icons import icon, set_icon
+from quantgui.gui.languages import SYSTEM
 from quantgui.gui.panels.notice import NoticeBar
 from quantgui.gui.panels.welcome import WelcomePage
 from quantgui.gui.preset_groups import preset_groups, preset_refusal
@@ -407,6 +408,7 @@ class MainWindow(QMainWindow):
         self.welcome.sample_chosen.connect(commands.open_sample)
         self.welcome.recent_chosen.connect(commands.open_recent)
         commands.scheme_chosen.connect(self.set_scheme)
+        commands.language_chosen.connect(self.set_language)
         commands.tab_chosen.connect(self._show_tab)
         commands.layout_reset.connect(self.reset_layout)
         commands.quit_requested.connect(self.close)
@@ -460,6 +462,15 @@ class MainWindow(QMainWindow):
         if isinstance(app, QApplication) and scheme in ("system", "light", "dark"):
             self._settings.setValue("scheme", scheme)
             apply_theme(app, scheme)  # type: ignore[arg-type]
+
+    @property
+    def language(self) -> str:
+        """The language that the user has chosen for the next start: its code, or ``system``."""
+        return str(self._settings.value("language", SYSTEM))
+
+    def set_language(self, code: str) -> None:
+        """Remember a language for the next start."""
+        self._settings.setValue("language", code)
 
     def reset_layout(self) -> None:
         """Put all panels back to where they were at first."""

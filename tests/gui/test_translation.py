@@ -11,9 +11,13 @@ import pytest
 from PySide6.QtCore import QLocale
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
+from sessions import make_session
 
 from quantgui.gui.actions import ACTIONS, MENUS
-from quantgui.gui.app import install_translation
+from quantgui.gui.app import make_settings
+from quantgui.gui.dialogs.preferences import PreferencesDialog
+from quantgui.gui.languages import Language, code_in_use, install_language, install_translation, languages
+from quantgui.gui.main_window import MainWindow
 from quantgui.gui.panels.jobs import JobsPanel
 
 ROOT = Path(__file__).parents[2]
@@ -117,3 +121,68 @@ def test_that_texts_are_extracted_translated_and_shown(qtbot: QtBot, qapp: QAppl
     texts = {spec.id: spec.words(spec.text) for spec in ACTIONS}
     assert (texts["undo"], texts["bits_4"]) == ("&Rückgängig", "Gewichte mit &4 Bit")
     qapp.removeTranslator(translator)
+
+
+@pytest.fixture
+def german(tmp_path: Path) -> Path:
+    """Translate a few texts of the window into a folder, and return it."""
+    folder = tmp_path / "translations"
+    folder.mkdir()
+    gui = ROOT / "quantgui" / "gui"
+    extracted([gui / "actions.py", gui / "main_window.py", gui / "panels" / "layers.py"], folder / "quantgui_de.ts")
+    words = {"&File": "&Datei", "&Open network…": "Netz &öffnen …", "Weights": "Gewichte", "Layers": "Schichten"}
+    translated(folder / "quantgui_de.ts", words)
+    source, compiled = folder / "quantgui_de.ts", folder / "quantgui_de.qm"
+    subprocess.run([TOOLS / "pyside6-lrelease", source, "-qm", compiled], check=True, capture_output=True, timeout=60)
+    return folder
+
+
+@pytest.mark.qt_log_ignore("This plugin does not support")
+def test_that_a_language_chosen_in_the_preferences_is_spoken_after_the_next_start(
+    qtbot: QtBot, qapp: QApplication, tmp_path: Path, german: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quantgui.gui.languages.translations", lambda: german)
+
+    def started() -> MainWindow:
+        settings = make_settings(tmp_path / "settings.ini")
+        installed = install_language(qapp, str(settings.value("language", "en")))
+        window = MainWindow(make_session(tmp_path / "state")[0], settings)
+        qtbot.addWidget(window, before_close_func=lambda w: w.session.close())
+        window.installed = installed
+        return window
+
+    first = started()
+    assert first.actions_by_id["open"].text() == "&Open network…"
+    first.actions_by_id["preferences"].trigger()
+    dialog = first.commands.preferences_dialog
+    dialog.language.setCurrentText("Deutsch")
+    dialog.language.activated.emit(dialog.language.currentIndex())
+    assert "start it again" in dialog.note.text()
+    # Nothing half translated meanwhile.
+    assert first.actions_by_id["open"].text() == "&Open network…"
+    dialog.close()
+    second = started()
+    try:
+        assert second.language == "de"
+        assert second.actions_by_id["open"].text() == "Netz &öffnen …"
+        assert second.menuBar().actions()[0].text() == "&Datei"
+        assert second.tabs.tabText(0) == "Gewichte"
+        assert second.docks["layers"].windowTitle() == "Schichten"
+    finally:
+        for translator in second.installed:
+            qapp.removeTranslator(translator)
+
+
+def test_that_languages_are_those_with_a_file_and_one_that_has_gone_is_forgotten(qtbot: QtBot, tmp_path: Path) -> None:
+    assert languages(tmp_path) == (Language("en", "English"),)
+    for code in ("kn", "pt_BR"):
+        (tmp_path / f"quantgui_{code}.qm").write_bytes(b"")
+    known = languages(tmp_path)
+    assert [each.code for each in known] == ["en", "kn", "pt_BR"]
+    assert all(each.name for each in known)
+    assert code_in_use("kn", known) == "kn"
+    assert code_in_use("fr", known) == "system"
+    dialog = PreferencesDialog("dark", known, "kn")
+    qtbot.addWidget(dialog)
+    assert dialog.language.currentData() == "kn"
+    assert dialog.language.count() == 4
