@@ -20,7 +20,7 @@ from quantgui.spec.pytorch_source import (
 from quantgui.spec.targets import TARGETS
 
 DATA_HELP: Final = ".npz or .npy file, folder of images, or random:N"
-_METRIC, _METRIC_HELP = "FILE.py:FUNCTION", "your metric(outputs, labels) -> score per sample"
+METRIC, METRIC_HELP = "FILE.py:FUNCTION", "your metric(outputs, labels) -> score per sample"
 
 
 NETWORK_HELP: Final = "an ONNX file, a .pt2 file of torch.export, or module:factory (FILE.py:factory) of PyTorch code"
@@ -84,8 +84,8 @@ def add_data_arguments(
     parser: argparse.ArgumentParser,
     *,
     required: bool,
-    metric: str = _METRIC,
-    metric_help: str = _METRIC_HELP,
+    metric: str = METRIC,
+    metric_help: str = METRIC_HELP,
     size: str = "--size",
 ) -> None:
     """Add the data, the metric, and how pictures are read."""

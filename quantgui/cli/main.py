@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Final, NoReturn, TextIO
 
 from quantgui import __version__
-from quantgui.cli.arguments import DATA_HELP, NETWORK_HELP, add_pytorch_arguments, pytorch_options
+from quantgui.cli.arguments import (
+    DATA_HELP,
+    METRIC,
+    METRIC_HELP,
+    NETWORK_HELP,
+    add_pytorch_arguments,
+    pytorch_options,
+)
 from quantgui.cli.commands import COMMANDS
 from quantgui.cli.work import Work
 from quantgui.engine.scheduler import describe
@@ -99,6 +106,9 @@ def _window_parser() -> argparse.ArgumentParser:
     parser.add_argument("network", metavar="NETWORK", nargs="?", help=NETWORK_HELP)
     add_pytorch_arguments(parser)
     parser.add_argument("--data", metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--metric", metavar=METRIC, help=METRIC_HELP)
+    parser.add_argument("--config", metavar="C.json", help="the configuration to begin with")
+    parser.add_argument("--answer", metavar="C.json", help="write the configuration here when the window is closed")
     parser.add_argument("--version", action="version", version=f"quantgui {__version__}")
     return parser
 
@@ -123,9 +133,11 @@ def _open_window(arguments: argparse.Namespace) -> int:
             "'verify', or set DISPLAY."
         )
     with leave_at_interrupt():
-        from quantgui.gui.app import run_app
+        from quantgui.gui.app import Beginning, run_app
 
-    return run_app(arguments.network, arguments.data, pytorch=pytorch_options(arguments))
+    answer = Path(arguments.answer) if arguments.answer else None
+    beginning = Beginning(arguments.metric or "", arguments.config or "", answer)
+    return run_app(arguments.network, arguments.data, pytorch=pytorch_options(arguments), beginning=beginning)
 
 
 def _run_command(arguments: argparse.Namespace) -> int:

@@ -11,8 +11,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 from PySide6.QtCore import QSettings, QTimer
 from PySide6.QtGui import QGuiApplication
@@ -25,8 +27,10 @@ from quantgui.gui.languages import SYSTEM, install_language
 from quantgui.gui.main_window import MainWindow
 from quantgui.gui.theme import apply_theme, current
 from quantgui.paths import state_folder
+from quantgui.session.project import absolute_network
 from quantgui.session.session import Session
 from quantgui.spec.pytorch_source import DEFAULT_OPTIONS, PytorchOptions
+from quantgui.spec.serialization import save_config
 
 _LOG = logging.getLogger("quantgui")
 ERROR_INTERVAL_SECONDS = 5.0
@@ -65,11 +69,31 @@ class ExceptionHook:
         self.dialog.show_error(f"{kind.__name__}: {error}", details)
 
 
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What else the window begins with, and what it leaves behind.
+
+    Attributes:
+        metric: the user's ``FILE.py:function``; empty for the automatic one.
+        config: file of the configuration; empty for everything float.
+        answer: file into which the configuration is written when the window is closed; None for nowhere. Who waits for
+            it has it, so nothing is asked then about saving.
+    """
+
+    metric: str = ""
+    config: str = ""
+    answer: Path | None = None
+
+
+_PLAIN: Final = Beginning()
+
+
 def run_app(
     network: str | None,
     data: str | None,
     *,
     pytorch: PytorchOptions = DEFAULT_OPTIONS,
+    beginning: Beginning = _PLAIN,
     argv: list[str] | None = None,
     settings_path: Path | None = None,
     folder: Path | None = None,
@@ -80,6 +104,7 @@ def run_app(
         network: path of a network, or None for the welcome page.
         data: data source, see `quantgui.engine.requests.OpenData`.
         pytorch: how a PyTorch network is opened.
+        beginning: what else there is at first, and what is written at the end.
         argv: arguments for Qt.
         settings_path: ini file of layout and look, instead of the user's.
         folder: where autosave, recent files and logs lie, instead of the user's state folder.
@@ -101,17 +126,33 @@ def run_app(
     sys.excepthook = hook
     _let_interrupts_through(app)
     window.show()
-    QTimer.singleShot(0, lambda: start(window, network, data, pytorch))
+    QTimer.singleShot(0, lambda: start(window, network, data, pytorch, beginning))
+    window.answers = beginning.answer is not None
     code = app.exec()
     sys.excepthook = sys.__excepthook__
     session.close()
+    if beginning.answer is not None and _is_of(session, network):
+        save_config(session.config, beginning.answer)
     return code
 
 
-def start(window: MainWindow, network: str | None, data: str | None, pytorch: PytorchOptions = DEFAULT_OPTIONS) -> None:
+def _is_of(session: Session, network: str | None) -> bool:
+    """Return whether the network that the window began with is still the open one."""
+    return session.summary is not None and session.summary.path == absolute_network(network or "")
+
+
+def start(
+    window: MainWindow,
+    network: str | None,
+    data: str | None,
+    pytorch: PytorchOptions = DEFAULT_OPTIONS,
+    beginning: Beginning = _PLAIN,
+) -> None:
     """Do what follows the first picture of the window."""
+    if beginning.metric:
+        window.session.set_metric(beginning.metric)
     if network:
-        window.commands.open_path(network, data or "", pytorch=pytorch)
+        window.commands.open_path(network, data or "", pytorch=pytorch, config=beginning.config)
     else:
         window.session.recover()
     QTimer.singleShot(FIRST_PICTURE_MS, window, lambda: _finish(window))

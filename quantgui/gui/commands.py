@@ -40,6 +40,7 @@ from quantgui.spec.formats import IntFormat
 from quantgui.spec.presets import PRESETS, Preset
 from quantgui.spec.pytorch_source import DEFAULT_OPTIONS, PytorchOptions, is_factory, is_weights
 from quantgui.spec.quantizer import bits_of
+from quantgui.spec.serialization import load_config
 
 if TYPE_CHECKING:
     from quantgui.gui.main_window import MainWindow
@@ -173,16 +174,27 @@ class Commands(QObject):
                 self.open_path(path)
 
     def open_path(
-        self, path: str, data: str = "", calibration: str = "", pytorch: PytorchOptions = DEFAULT_OPTIONS
+        self,
+        path: str,
+        data: str = "",
+        calibration: str = "",
+        pytorch: PytorchOptions = DEFAULT_OPTIONS,
+        config: str = "",
     ) -> None:
-        """Open the network at `path`, then `data`, unless the user wants to keep his unsaved work.
+        """Open the network at `path`, then `data`, with the configuration in the file `config` (if any).
 
+        Nothing is opened if the user wants to keep his unsaved work.
         If it is code that he has not agreed to in this session, he is asked first.
         """
         if is_factory(path) and not pytorch.trusted:
             self.pytorch.ask(path, pytorch, data, calibration)
         elif self.may_leave():
-            self._session.open_network(path, data, calibration=calibration, pytorch=pytorch)
+            try:
+                chosen = load_config(Path(config)) if config else None
+            except QuantGuiError as error:
+                self._complain_of_file(str(error))
+                return
+            self._session.open_network(path, data, chosen, calibration=calibration, pytorch=pytorch)
 
     def open_sample(self, sample: Sample) -> None:
         """Open a sample network with its data."""

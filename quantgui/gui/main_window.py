@@ -114,12 +114,16 @@ class MainWindow(QMainWindow):
         session: the open document; it is closed with the window.
         settings: where layout and look are kept.
         chooser: asks for files.
+
+    Attributes:
+        answers: whether someone waits for the configuration that is left behind, so that it need not be saved.
     """
 
     def __init__(self, session: Session, settings: QSettings, chooser: FileChooser | None = None) -> None:
         super().__init__()
         self.setObjectName("main")
         self.session = session
+        self.answers = False
         self._settings = settings
         self.commands = Commands(session, chooser or FileChooser(settings), self)
         self.actions_by_id, self._menus = build_actions(self, self.commands.handlers())
@@ -663,7 +667,7 @@ class MainWindow(QMainWindow):
             super().keyPressEvent(event)
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        if not self.commands.may_leave():
+        if not self.answers and not self.commands.may_leave():
             event.ignore()
             return
         self._settings.setValue("geometry", self.saveGeometry())

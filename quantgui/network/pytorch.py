@@ -164,15 +164,24 @@ def _from_code(reference: str, options: PytorchOptions, folder: Path) -> Generat
     return store(folder, key, form.model.SerializeToString(), about), live
 
 
-def _import_torch() -> Generator[Event, None, None]:
+def require_torch() -> None:
+    """Check that PyTorch can be imported, and let its threads be considerate.
+
+    Raises:
+        NetworkError: a package is missing.
+    """
     for package in ("torch", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise NetworkError(
                 f"PyTorch networks need the package {package}, which is not installed: pip install quantgui[pytorch]."
             )
-    yield Progress(0, 0, "Importing PyTorch")
     # Threads of torch must not spin while they wait, see `network.differentiation`.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def _import_torch() -> Generator[Event, None, None]:
+    require_torch()
+    yield Progress(0, 0, "Importing PyTorch")
     import torch  # noqa: F401 -- what takes long is done here, after the progress is told
 
 

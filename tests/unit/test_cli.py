@@ -32,7 +32,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, str | None
         return 0
 
     window = ModuleType("quantgui.gui.app")
-    window.run_app = run_app
+    window.run_app, window.Beginning = run_app, lambda *_: None
     monkeypatch.setitem(sys.modules, "quantgui.gui.app", window)
     return calls
 
