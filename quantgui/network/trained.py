@@ -8,6 +8,7 @@ Source of the format: github.com/huggingface/safetensors, README, "Format".
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -30,6 +31,8 @@ from quantgui.spec.quantizer import MinMax, QuantizerSpec
 from quantgui.spec.serialization import quantizer_from_json, quantizer_to_json
 from quantgui.spec.trained_files import ENDING
 
+MOST_BYTES: Final = 8 * 2**30
+"""Of all states that are kept for the user; those of saved configurations lie beside these too."""
 _KIND: Final = "quantgui.trained"
 _VERSION: Final = 1
 _LENGTH_BYTES: Final = 8
@@ -80,6 +83,8 @@ def untrained(spec: QuantizerSpec) -> QuantizerSpec:
 def save_state(state: TrainedState, folder: Path) -> str:
     """Write `state` to `folder`, which is made if need be; return its name, the SHA-256 of the file's content.
 
+    Of what is kept in `paths.trained_folder` that which was used longest ago makes room beyond `MOST_BYTES`.
+
     Raises:
         NetworkError: the file cannot be written.
     """
@@ -97,11 +102,29 @@ def save_state(state: TrainedState, folder: Path) -> str:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(folder / f"{digest.hexdigest()}{ENDING}")
+        path = folder / f"{digest.hexdigest()}{ENDING}"
+        temporary.replace(path)
+        if folder == trained_folder():
+            _drop_oldest(folder, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise NetworkError(f"Cannot keep the trained weights in '{folder}': {error.strerror}.") from error
     return digest.hexdigest()
+
+
+def _drop_oldest(folder: Path, newest: Path) -> None:
+    """Delete states, those used longest ago first, until all take no more than `MOST_BYTES`; never `newest`."""
+    known = []
+    for path in folder.glob(f"*{ENDING}"):
+        # Another program may have deleted it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            known.append((status.st_mtime_ns, status.st_size, path))
+    used = sum(size for _, size, _ in known)
+    for _, size, path in sorted(known):
+        if used > MOST_BYTES and path != newest:
+            path.unlink(missing_ok=True)
+            used -= size
 
 
 def _tensors(state: TrainedState) -> Iterator[tuple[str, Array]]:
@@ -154,6 +177,9 @@ def load_state(name: str, folders: Sequence[Path]) -> TrainedState:
             f"'{name}{ENDING}' beside the configuration and open it again."
         )
     try:
+        with contextlib.suppress(OSError):
+            # What is read counts as used.
+            os.utime(path)
         with path.open("rb") as file:
             content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as error:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import IntFormat, MinifloatFormat
 from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
-from quantgui.spec.quantizer import FLOAT, HalfQuadratic, LayerSpec, MinMax, QuantizerSpec
+from quantgui.spec.presets import without_training
+from quantgui.spec.quantizer import FLOAT, HalfQuadratic, LayerSpec, MinMax, QuantizerSpec, Trained
 from quantgui.spec.targets import Target, TargetLayer
 
 _GROUPS = (32, 64, 128)
@@ -79,7 +80,8 @@ def _quantizers(spec: QuantizerSpec | None, only: Granularity | None = None) -> 
         granularity = only or (PerChannel() if isinstance(spec.granularity, PerGroup) else spec.granularity)
         yield QuantizerSpec(MinifloatFormat(4, 3), True, granularity, spec.range_estimator)
         return
-    plain = spec.range_estimator if isinstance(spec.format, IntFormat) else MinMax()
+    # Trained weights hold for what they were trained under alone.
+    plain = without_training(spec).range_estimator if isinstance(spec.format, IntFormat) else MinMax()
     estimator = MinMax() if isinstance(plain, HalfQuadratic) else plain
     bits = spec.bits if isinstance(spec.format, IntFormat) else max(spec.bits, _FEW)
     granularities = [only] if only else [spec.granularity, PerChannel()]
@@ -102,7 +104,8 @@ def _quantizer_words(spec: QuantizerSpec) -> str:
     if not spec.has_scale:
         return str(spec)
     kind = "" if spec.symmetric or not spec.is_integer else "asymmetric "
-    return f"{kind}{spec} {_granularity_words(spec.granularity)}"
+    trained = "trained " if isinstance(spec.range_estimator, Trained) else ""
+    return f"{trained}{kind}{spec} {_granularity_words(spec.granularity)}"
 
 
 def _granularity_words(granularity: Granularity) -> str:

@@ -10,7 +10,7 @@ from quantgui.spec.conversion import convert, sentences
 from quantgui.spec.formats import IntFormat
 from quantgui.spec.granularity import PerChannel, PerGroup, PerTensor
 from quantgui.spec.presets import PRESETS, activation_spec, find_preset, weight_spec
-from quantgui.spec.quantizer import FLOAT, LayerSpec, QuantizerSpec
+from quantgui.spec.quantizer import FLOAT, LayerSpec, QuantizerSpec, Trained
 from quantgui.spec.targets import TARGETS, find_target
 
 CONV = LayerInfo("conv", "Conv", "conv.w", (8, 4, 3, 3), 0, 8, 36, ("conv",), quantizes_activations=True)
@@ -25,6 +25,16 @@ def shape(spec: QuantizerSpec | None) -> tuple[object, ...] | None:
 def converted(target: str, layer: LayerInfo, spec: LayerSpec) -> tuple[LayerSpec, tuple[str, ...]]:
     config, changes = convert(find_target(target), [layer], QuantConfig(spec))
     return config.spec_for(layer.name), sentences(changes)
+
+
+def test_that_trained_weights_are_left_where_a_layer_is_converted_and_said_to_be() -> None:
+    trained = QuantizerSpec(IntFormat(8), False, PerChannel(), Trained("0123456789abcdef"))
+    found, said = converted("tensorrt", CONV, LayerSpec(trained, EIGHT))
+    assert found.weights is not None
+    assert not isinstance(found.weights.range_estimator, Trained)
+    assert "weights trained asymmetric int8 per channel with" in said[0]
+    kept = LayerSpec(QuantizerSpec(IntFormat(8), range_estimator=Trained("0123456789abcdef")), EIGHT)
+    assert converted("tensorrt", CONV, kept)[0] == kept
 
 
 @pytest.mark.parametrize("layer", [CONV, FC], ids=lambda layer: layer.op)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -178,6 +179,24 @@ def test_that_a_state_is_read_once(mlp: Network, tmp_path: Path) -> None:
     first = states.get(name, mlp.fingerprint)
     (tmp_path / f"{name}.safetensors").unlink()
     assert states.get(name, mlp.fingerprint) is first
+
+
+def test_that_states_used_longest_ago_make_room_but_never_in_a_folder_of_the_user(
+    mlp: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = [trained_examples.moved_state(mlp, {"fc0": weight_spec(bits)}) for bits in (2, 3, 4)]
+    names = [save_state(state, trained_folder()) for state in states[:2]]
+    paths = [trained_folder() / f"{name}.safetensors" for name in names]
+    os.utime(paths[0], (1, 1))
+    os.utime(paths[1], (2, 2))
+    # The older file, but what was used just now.
+    load_state(names[0], [trained_folder()])
+    monkeypatch.setattr("quantgui.network.trained.MOST_BYTES", 2 * paths[0].stat().st_size + 100)
+    newest = save_state(states[2], trained_folder())
+    assert {each.stem for each in trained_folder().iterdir()} == {names[0], newest}
+    for state in states:
+        save_state(state, tmp_path / "mine")
+    assert len(list((tmp_path / "mine").iterdir())) == 3
 
 
 # --- what is quantized -------------------------------------------------------------------------------------------

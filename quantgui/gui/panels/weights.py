@@ -313,7 +313,7 @@ class WeightsPanel(QWidget):
         view, drawn = self._view, self._drawn
         if self.error_card.page() != _CURVE or view is None or drawn is None:
             return
-        if view.spec is not None and len(drawn.scales) and self._is_quantized(view):
+        if has_curve(view.spec) and len(drawn.scales) and self._is_quantized(view):
             self.curve.show_limit(max(-drawn.low, drawn.high), drawn.error.sqnr_db)
         else:
             self.curve.hide_limit()
