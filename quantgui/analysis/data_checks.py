@@ -296,8 +296,8 @@ class _Scan:
                 "redundant samples",
                 "hint",
                 f"{_counted(near, self.samples)} of '{self.name}' are nearly the same as an earlier one, such as "
-                f"sample {near[0]}.",
-                "Fewer, more varied samples would give the same ranges in less time.",
+                f"sample {near[0]}; inputs were compared, not what the network makes of them.",
+                "Look at them: where they are alike, fewer, more varied samples give the same ranges in less time.",
                 tensor=self.name,
                 samples=tuple(near[:_LISTED]),
                 numbers={"near": len(near), "samples": self.samples},
