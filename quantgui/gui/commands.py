@@ -490,6 +490,7 @@ class Commands(QObject):
             self.preferences_dialog = PreferencesDialog(theme_events().scheme, known, language, self._window)
             self.preferences_dialog.language_chosen.connect(self.language_chosen)
             self.preferences_dialog.scheme_chosen.connect(self.scheme_chosen)
+        self.preferences_dialog.show_scheme(theme_events().scheme)
         _present(self.preferences_dialog)
 
     def toggle_theme(self) -> None:

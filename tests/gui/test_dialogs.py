@@ -211,6 +211,15 @@ def test_that_writing_for_another_tool_shows_how_far_it_is_and_can_be_stopped(se
     assert "nothing was written" in settings.status.text()
 
 
+def test_that_the_export_dialog_grows_with_what_it_shows(export, qtbot, tmp_path) -> None:
+    export.show_plan(str(tmp_path / "new.onnx"), "A sentence that needs a second line where it is long. " * 3)
+    with qtbot.waitExposed(export):
+        export.show()
+    export.show_progress(Progress(3, 10, "Writing"))
+    qtbot.waitUntil(lambda: export.height() >= export.layout().totalHeightForWidth(export.width()))
+    assert export.summary.height() >= export.summary.heightForWidth(export.summary.width())
+
+
 # --- data --------------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from PySide6.QtWidgets import (
 
 from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.dialogs.image_options import ImageOptionsForm
+from quantgui.gui.widgets.spin import indented
 from quantgui.results import DataSummary, TensorInfo
 
 RANDOM_SAMPLES = 32
@@ -64,7 +65,7 @@ class DataDialog(QDialog):
         self.path.returnPressed.connect(self._on_open)
         self.file_button = self._button(self.tr("File…"), self.tr("Choose an .npz or .npy file."), self._on_file)
         self.folder_button = self._button(self.tr("Folder…"), self.tr("Choose a folder of images."), self._on_folder)
-        self.samples = QSpinBox()
+        self.samples = indented(QSpinBox())
         self.samples.setRange(1, 100_000)
         self.samples.setValue(RANDOM_SAMPLES)
         self.samples.setSuffix(self.tr(" samples"))

@@ -53,6 +53,7 @@ class ExportDialog(QDialog):
         self._chooser = chooser
         self._written = ""
         self._agreed = ""
+        self._state = ""
         self.may_replace: Callable[[Path], bool] = partial(ask_to_replace, self)
         self.summary = QLabel()
         self.summary.setWordWrap(True)
@@ -173,6 +174,10 @@ class ExportDialog(QDialog):
         for widget in (self.path, self.browse, self.profile, self.convert):
             widget.setEnabled(not running)
         self.export_button.setEnabled(not running and bool(self.path.text().strip()))
+        if self._state != state:
+            # What comes and goes must not squeeze what stays.
+            self._state = state
+            self.adjustSize()
 
     def _say(self, text: str, tone: str) -> None:
         self.status.setText(text)

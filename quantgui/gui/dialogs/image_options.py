@@ -13,6 +13,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from quantgui.gui.widgets.spin import indented
 from quantgui.results import ImageOptions
 
 LAYOUTS = ("NCHW", "NHWC")
@@ -37,7 +38,7 @@ class ImageOptionsForm(QWidget):
         self.bgr = QCheckBox(self.tr("BGR order"))
         self.bgr.setAccessibleName(self.tr("Blue, green, red order"))
         self.bgr.setToolTip(self.tr("Blue first, as OpenCV reads pictures."))
-        self.scale = QDoubleSpinBox()
+        self.scale = indented(QDoubleSpinBox())
         self.scale.setRange(0.0001, 65535.0)
         self.scale.setDecimals(4)
         self.scale.setAccessibleName(self.tr("Scale"))
@@ -92,7 +93,7 @@ class ImageOptionsForm(QWidget):
         )
 
     def _count(self, name: str, help_text: str) -> QSpinBox:
-        box = QSpinBox()
+        box = indented(QSpinBox())
         box.setRange(1, 16384)
         box.setAccessibleName(name)
         box.setToolTip(help_text)

@@ -49,7 +49,7 @@ class PreferencesDialog(QDialog):
             ("dark", self.tr("Dark")),
         ):
             self.scheme.addItem(text, value)
-        self.scheme.setCurrentIndex(max(self.scheme.findData(scheme), 0))
+        self.show_scheme(scheme)
         self.scheme.activated.connect(lambda: self.scheme_chosen.emit(str(self.scheme.currentData())))
         self.language = QComboBox()
         self.language.setAccessibleName(self.tr("Language"))
@@ -88,6 +88,10 @@ class PreferencesDialog(QDialog):
         row.addStretch(1)
         row.addWidget(close)
         layout.addLayout(row)
+
+    def show_scheme(self, scheme: str) -> None:
+        """Show the look in use, which can be switched elsewhere too."""
+        self.scheme.setCurrentIndex(max(self.scheme.findData(scheme), 0))
 
     def _on_language(self) -> None:
         self.note.setText(self.tr("Close the program and start it again: then it speaks this language."))

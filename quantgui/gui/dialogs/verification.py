@@ -23,7 +23,7 @@ from PySide6.QtWidgets import (
 from quantgui.gui import numbers
 from quantgui.gui.models.delegates import sqnr_token
 from quantgui.gui.quality import metric_name, score_text
-from quantgui.gui.theme import current
+from quantgui.gui.theme import current, theme_events
 from quantgui.gui.widgets.labels import MetricLabel
 from quantgui.results import Verification
 
@@ -43,7 +43,8 @@ class VerificationDialog(QDialog):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setWindowTitle(self.tr("Verification"))
-        self.resize(620, 520)
+        self._result: Verification | None = None
+        self.resize(740, 560)
         self.heading = QLabel()
         self.heading.setProperty("role", "heading")
         self.heading.setWordWrap(True)
@@ -80,6 +81,10 @@ class VerificationDialog(QDialog):
         self.table.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         self.table.horizontalHeader().setHighlightSections(False)
         self.table.setTabKeyNavigation(False)
+        of_numbers = self.table.horizontalHeaderItem(2)
+        assert of_numbers is not None
+        of_numbers.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        theme_events().changed.connect(self._on_theme_changed)
         self.table.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.table.horizontalHeader().setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
         close = QPushButton(self.tr("Close"))
@@ -104,6 +109,7 @@ class VerificationDialog(QDialog):
 
     def show_verification(self, result: Verification) -> None:
         """Show the comparison."""
+        self._result = result
         name = Path(result.path).name
         same = result.output_sqnr_db >= SAME_DB
         self.heading.setText(
@@ -153,12 +159,17 @@ class VerificationDialog(QDialog):
                     tensor=deviation.tensor, size=numbers.data_size(deviation.stored_bytes)
                 )
             )
+            kernel.setToolTip(deviation.kernel)
             for column, item in enumerate((name, kernel, value)):
                 if deviation.layer == result.first_parting:
                     font = item.font()
                     font.setBold(True)
                     item.setFont(font)
                 self.table.setItem(row, column, item)
+
+    def _on_theme_changed(self, _: object) -> None:
+        if self._result is not None:
+            self._show_layers(self._result)
 
     def _on_activated(self, row: int) -> None:
         item = self.table.item(row, 0)

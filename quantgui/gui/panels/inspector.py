@@ -40,6 +40,7 @@ from quantgui.gui.preset_groups import preset_groups, preset_refusal
 from quantgui.gui.widgets.card import Card, Pages
 from quantgui.gui.widgets.labels import MetricLabel
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
+from quantgui.gui.widgets.spin import indented
 from quantgui.gui.widgets.state_page import StatePage
 from quantgui.gui.widgets.target_choice import TargetChoice
 from quantgui.results import LayerInfo, TensorError, WeightView
@@ -294,7 +295,7 @@ class InspectorPanel(Card):
         return self.tr("Activations of {bits} bits; needs data for calibration.").format(bits=bits)
 
     def _count(self, limits: tuple[int, int], value: int, name: str) -> QSpinBox:
-        spin = QSpinBox()
+        spin = indented(QSpinBox())
         spin.setRange(*limits)
         spin.setValue(value)
         spin.setKeyboardTracking(False)

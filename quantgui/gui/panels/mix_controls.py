@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout,
 from quantgui.gui.mix_words import CostScale
 from quantgui.gui.quality import metric_name
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
+from quantgui.gui.widgets.spin import indented
 from quantgui.gui.widgets.toggles import ToggleButtons
 from quantgui.results import LayerInfo
 from quantgui.session.target_fit import sweep_refusals
@@ -220,7 +221,7 @@ class MixControls(QWidget):
             self.kind.setItemData(self.kind.count() - 1, help_text, Qt.ItemDataRole.ToolTipRole)
         self.kind.setAccessibleName(self.tr("What is limited"))
         self.kind.setToolTip(self.tr("What the mix must keep; of all mixes that do, the best is sought."))
-        self.value = QDoubleSpinBox()
+        self.value = indented(QDoubleSpinBox())
         self.value.setKeyboardTracking(False)
         self.value.setAccessibleName(self.tr("Limit"))
         self.hint = QLabel()
@@ -235,7 +236,7 @@ class MixControls(QWidget):
         self.metrics.setToolTip(
             self.tr("What the layers' damage is measured by. It must be soft: only then do small damages add up.")
         )
-        self.samples = QSpinBox()
+        self.samples = indented(QSpinBox())
         self.samples.setRange(1, 1)
         self.samples.setSuffix(self.tr(" samples"))
         self.samples.setKeyboardTracking(False)

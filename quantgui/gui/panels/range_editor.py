@@ -10,6 +10,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QStandardItemModel
 from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
+from quantgui.gui.widgets.spin import indented
 from quantgui.session.edits import adapted
 from quantgui.spec.quantizer import (
     Entropy,
@@ -189,7 +190,7 @@ class RangeEditor(QWidget):
         return pair
 
     def _spin(self, name: str, low: float, high: float, decimals: int, step: float, suffix: str = "") -> QDoubleSpinBox:
-        spin = QDoubleSpinBox()
+        spin = indented(QDoubleSpinBox())
         spin.setRange(low, high)
         spin.setDecimals(decimals)
         spin.setSingleStep(step)

@@ -25,6 +25,7 @@ from quantgui.gui.icons import set_icon
 from quantgui.gui.quality import metric_name
 from quantgui.gui.texts import translate
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
+from quantgui.gui.widgets.spin import indented
 from quantgui.gui.widgets.toggles import ToggleButtons
 from quantgui.results import LayerInfo
 from quantgui.session.target_fit import weights_refusal
@@ -282,7 +283,7 @@ class SweepControls(QWidget):
         return box
 
     def _make_samples(self) -> QSpinBox:
-        box = QSpinBox()
+        box = indented(QSpinBox())
         box.setRange(1, 1)
         box.setSuffix(self.tr(" samples"))
         box.setKeyboardTracking(False)
