@@ -161,3 +161,35 @@ def test_that_only_a_file_for_tensorrt_is_converted(tmp_path: Path, capsys: pyte
     words = ["export", str(DIGITS), "--preset", "W8", "--convert", "-o", str(tmp_path / "out.onnx")]
     assert main(words) == 2
     assert "--as tensorrt" in capsys.readouterr().err
+
+
+def test_that_a_report_shows_the_frontier_that_a_mix_has_printed(tmp_path: Path, capsys) -> None:
+    few = ["--data", DATA, "--samples", "8"]
+    words = ["mix", DIGITS, *few, "--bits", "4,8", "--size", "0.2", "--no-refine"]
+    answer = run_json([*words, "-o", str(tmp_path / "C.json")], capsys)
+    told = tmp_path / "M.json"
+    told.write_text(json.dumps(answer))
+    report = tmp_path / "report.html"
+    words = ["report", DIGITS, *few, "--config", str(tmp_path / "C.json"), "-o", str(report)]
+    run_json(words, capsys)
+    assert "Size and quality" not in report.read_text()
+    run_json([*words, "--mix", str(told)], capsys)
+    text = report.read_text()
+    assert "Size and quality" in text
+    measured = [point for point in answer["frontier"] if point["measured"] is not None]
+    assert text.count("<circle") >= len([point for point in measured if point["measured"] != "inf"])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "is no JSON file"),
+        ("[]", "is no answer of 'quantgui mix --json'"),
+        ('{"float": {"bytes": 1}, "network": "digits"}', "is of another network"),
+    ],
+)
+def test_that_a_mix_of_something_else_is_a_sentence(text: str, words: str, tmp_path: Path, capsys) -> None:
+    told = tmp_path / "M.json"
+    told.write_text(text)
+    command = ["report", DIGITS, "--preset", "W8", "--mix", str(told), "-o", str(tmp_path / "r.html")]
+    assert words in sentence(command, capsys)
