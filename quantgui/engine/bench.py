@@ -315,7 +315,7 @@ class Bench:
     def _sensitivity(self, sweep: Sweep) -> Iterator[Event]:
         opened, data, metric = self._opened(), self._with_data(), self._metric
         layers = tuple(sweep.swept(opened.network.summary.layers))
-        tensors: dict[str, None] = {}
+        tensors = dict.fromkeys(calibrated_tensors(opened.network, sweep.base))
         for spec in sweep.specs:
             everywhere = sweep.base.with_overrides({layer: sweep.candidate(layer, spec) for layer in layers})
             tensors |= dict.fromkeys(calibrated_tensors(opened.network, everywhere))
@@ -342,6 +342,7 @@ class Bench:
             table = event if isinstance(event, Sensitivity) else table
         if table is None:
             raise DataError("There is nothing to compute: the data holds no samples.")
+        yield from _prepare(opened, data, sweep.base)
         yield from _prepare_all(opened, data, wanted)
         executor, activations = opened.executor, data.activations
         yield from find_mix(executor, data.dataset, mix, table, activations, metric, latencies=data.latencies)

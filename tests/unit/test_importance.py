@@ -22,6 +22,7 @@ from quantgui.engine.bench import Bench
 from quantgui.engine.requests import (
     Evaluate,
     Export,
+    FindMix,
     MeasureSensitivity,
     OpenData,
     OpenNetwork,
@@ -45,6 +46,7 @@ from quantgui.results import (
     Calibrated,
     EvaluationReady,
     Exported,
+    MixReady,
     Sensitivity,
     SettingsWritten,
     Verification,
@@ -54,6 +56,7 @@ from quantgui.results import (
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import IntFormat
 from quantgui.spec.granularity import PerChannel, PerGroup, PerTensor
+from quantgui.spec.mix import Mix
 from quantgui.spec.presets import activation_spec, weight_spec
 from quantgui.spec.quantizer import InputWeightedError, LayerSpec, LeastSquaredError, QuantizerSpec
 from quantgui.spec.sweep import Sweep
@@ -393,6 +396,22 @@ def test_that_with_data_everything_is_answered_and_calibrated_by_itself(bench: B
     assert last(bench, WriteSettings(CONFIG, str(tmp_path / "a.json"), "aimet-1.0"), SettingsWritten)
     sweep = Sweep(specs=(LayerSpec(AWARE4), LayerSpec(weight_spec(8))))
     assert last(bench, MeasureSensitivity(sweep), Sensitivity).complete
+
+
+@pytest.mark.parametrize("layers", [(), ("fc1",)], ids=["all layers", "one layer"])
+def test_that_a_sweep_within_such_a_configuration_calibrates_what_it_needs(
+    bench: Bench, layers: tuple[str, ...]
+) -> None:
+    answer(bench, OpenData("random:16"))
+    sweep = Sweep(specs=(LayerSpec(weight_spec(8)), LayerSpec(weight_spec(4))), base=CONFIG, layers=layers)
+    table = last(bench, MeasureSensitivity(sweep), Sensitivity)
+    assert table.complete
+
+
+def test_that_a_mix_with_such_a_layer_held_fast_calibrates_what_it_needs(bench: Bench) -> None:
+    answer(bench, OpenData("random:16"))
+    sweep = Sweep(specs=(LayerSpec(weight_spec(8)), LayerSpec(AWARE4)))
+    assert last(bench, FindMix(Mix(sweep, pinned={"fc0": LayerSpec(AWARE4)})), MixReady).points
 
 
 def test_that_ranges_follow_the_data_and_a_file_is_verified_with_those_it_was_made_with(
