@@ -269,17 +269,27 @@ def quantizers_for(
         DataError: `activations` does not hold a tensor.
     """
     quantizers = {}
-    for tensor, wish in _wishes(network, config).items():
-        found = []
-        for spec in dict.fromkeys([*([wish.output] if wish.output else []), *wish.inputs]):
-            # The producer's quantizer serves all that ask for nothing else, so it needs no names.
-            consumers = None if spec == wish.output else frozenset(wish.inputs[spec])
-            quantizer = _quantizer(tensor, spec, consumers, activations, {} if ranges is None else ranges)
-            if quantizer is not None:
-                found.append(quantizer)
-        if found:
-            quantizers[tensor] = tuple(found)
+    for tensor, wanted in quantizer_specs(network, config).items():
+        kept = {} if ranges is None else ranges
+        found = [_quantizer(tensor, spec, consumers, activations, kept) for spec, consumers in wanted]
+        if reached := tuple(quantizer for quantizer in found if quantizer is not None):
+            quantizers[tensor] = reached
     return quantizers
+
+
+def quantizer_specs(
+    network: Network, config: QuantConfig
+) -> dict[str, tuple[tuple[QuantizerSpec, frozenset[str] | None], ...]]:
+    """Return the specs of the quantizers of each activation tensor, with the names of their consumers.
+
+    Names are those of `TensorQuantizer.consumers`.
+    """
+    specs = {}
+    for tensor, wish in _wishes(network, config).items():
+        wanted = dict.fromkeys([*([wish.output] if wish.output else []), *wish.inputs])
+        # The producer's quantizer serves all that ask for nothing else, so it needs no names.
+        specs[tensor] = tuple((s, None if s == wish.output else frozenset(wish.inputs[s])) for s in wanted)
+    return specs
 
 
 def wanted_ranges(network: Network, config: QuantConfig) -> frozenset[tuple[str, QuantizerSpec]]:
@@ -438,6 +448,22 @@ def plan_biases(
     for plan in agreed:
         of_layer.setdefault(plan.layer.name, []).append((plan.bias, plan.input_scale))
     return {plan.bias: replace(plan, of_layer=tuple(of_layer[plan.layer.name])) for plan in agreed}
+
+
+def constant_biases(network: Network) -> dict[str, dict[str, str]]:
+    """Return the constant biases of each layer that nothing else uses, with the first node that does, by layer."""
+    graph = network.wiring
+    biases: dict[str, dict[str, str]] = {}
+    for layer in network.summary.layers:
+        nodes = [graph.nodes[user] for user in layer.users if graph.nodes[user].op_type in _WITH_BIAS]
+        own = {node.name for node in nodes}
+        found = biases.setdefault(layer.name, {})
+        for node in nodes:
+            name = node.input[2] if len(node.input) > 2 else ""
+            constant = name in network.constants and network.constants[name].dtype.kind == "f"
+            if constant and name not in graph.outputs and {each.name for each in graph.consumers[name]} <= own:
+                found.setdefault(name, node.name)
+    return biases
 
 
 def encode_bias(network: Network, plan: BiasPlan, activations: Activations = NO_ACTIVATIONS) -> BiasEncoding:

@@ -22,6 +22,7 @@ from quantgui.analysis.importance import input_tensors, needs_data, summed_axes
 from quantgui.analysis.metric_function import Metric, load_metric
 from quantgui.analysis.mixed_precision import check_limit, find_mix, sweep_for
 from quantgui.analysis.noise import trace_noise, view_sample
+from quantgui.analysis.qat import train
 from quantgui.analysis.sensitivity import measure_sensitivity
 from quantgui.analysis.simulation import activation_tensors, calibrated_tensors, wanted_ranges
 from quantgui.analysis.sweep_store import open_sweep, question_key
@@ -41,6 +42,7 @@ from quantgui.engine.requests import (
     Request,
     SetMetric,
     TraceNoise,
+    Train,
     Verify,
     ViewSample,
     ViewWeight,
@@ -92,6 +94,7 @@ from quantgui.spec.mix import Mix
 from quantgui.spec.pytorch_source import PytorchOptions, is_pytorch
 from quantgui.spec.quantizer import LayerSpec, QuantizerSpec
 from quantgui.spec.sweep import Sweep
+from quantgui.spec.training import Training
 
 T = TypeVar("T")
 
@@ -189,6 +192,8 @@ class Bench:
                 return self._trace_noise(config, samples)
             case ViewSample(config, sample, calibration):
                 return self._view_sample(config, sample, calibration=calibration)
+            case Train(config, training):
+                return self._train(config, training)
             case Export():
                 return self._export(request)
             case Verify(config, path, samples):
@@ -367,6 +372,21 @@ class Bench:
         dataset = data.calibration if calibration else data.dataset
         for event in view_sample(opened.executor, dataset, config, data.activations, sample):
             yield replace(event, calibration=calibration) if isinstance(event, SampleReady) else event
+
+    def _train(self, config: QuantConfig, training: Training) -> Iterator[Event]:
+        opened, data, metric = self._opened(), self._with_data(), self._metric
+        yield from _prepare(opened, data, config)
+        yield from train(
+            opened.executor,
+            data.dataset,
+            data.calibration,
+            config,
+            data.activations,
+            training,
+            metric,
+            folder=state_folder() / "training",
+            ranges=f"{data.calibration.summary.fingerprint}:{data.samples}",
+        )
 
     # --- export --------------------------------------------------------------------------------------------------
 

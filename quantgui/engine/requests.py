@@ -234,6 +234,7 @@ Request = (
     | FindMix
     | TraceNoise
     | ViewSample
+    | Train
     | Export
     | Verify
     | WriteSettings

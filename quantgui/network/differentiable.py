@@ -115,8 +115,8 @@ class DifferentiableNetwork:
         graph = network.skeleton.graph
         opsets = {each.domain: each.version for each in network.skeleton.opset_import}
         self.network = network
-        self._initializers = frozenset(tensor.name for tensor in graph.initializer)
-        self._body = _compiled(graph, opsets.get("", 1), self._initializers)
+        self.initializers = frozenset(tensor.name for tensor in graph.initializer)
+        self._body = _compiled(graph, opsets.get("", 1), self.initializers)
         self._constants: dict[str, Tensor] = {}
 
     def constant(self, name: str) -> Tensor:
@@ -148,7 +148,7 @@ class DifferentiableNetwork:
             DataError: an input is missing.
             NetworkError: torch cannot run an operator on these tensors.
         """
-        if unknown := weights.keys() - self._initializers:
+        if unknown := weights.keys() - self.initializers:
             raise ValueError(f"{min(unknown)} is no initializer")
         values: dict[str, Tensor] = {}
         run = _Run(frozenset(fetch), quantize)
@@ -160,7 +160,7 @@ class DifferentiableNetwork:
         constants = _Constants(self, weights)
         self._execute(self._body, ChainMap(values, constants), run)
         outputs = {name: run.seen(name, values[name], None) for name in self._body.outputs}
-        known = {name: constants[name] for name in run.fetch & self._initializers}
+        known = {name: constants[name] for name in run.fetch & self.initializers}
         return {**known, **run.fetched, **outputs}
 
     # --- one graph -----------------------------------------------------------------------------------------------

@@ -13,17 +13,26 @@ if TYPE_CHECKING:
     from quantgui.network.differentiable import DifferentiableNetwork
 
 
-def differentiable(network: Network) -> DifferentiableNetwork:
-    """Return the network in torch.
+def require_torch() -> None:
+    """Make torch ready to be imported.
 
     Raises:
-        NetworkError: PyTorch is not installed, or the network has an operator that is not covered.
+        NetworkError: PyTorch is not installed.
     """
     if importlib.util.find_spec("torch") is None:
         raise NetworkError("PyTorch is not installed; install the package torch to compute gradients.")
     # Threads of torch must not spin while they wait, as those of ONNX Runtime must not: on cores that do something
     # else too, a network takes 4 to 8 times as long if they do. It counts when torch is imported for the first time.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def differentiable(network: Network) -> DifferentiableNetwork:
+    """Return the network in torch.
+
+    Raises:
+        NetworkError: PyTorch is not installed, or the network has an operator that is not covered.
+    """
+    require_torch()
     from quantgui.network.differentiable import DifferentiableNetwork
 
     return DifferentiableNetwork(network)

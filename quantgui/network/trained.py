@@ -261,5 +261,23 @@ class TrainedStates:
             )
         return self._known[name]
 
+    def drop(self, name: str) -> None:
+        """Delete the state called `name`, which nobody has been told of."""
+        self._known.pop(name, None)
+        for folder in self._folders:
+            (folder / f"{name}{ENDING}").unlink(missing_ok=True)
+
+    def keep(self, state: TrainedState) -> str:
+        """Write a state where `get` looks first, and return its name.
+
+        Raises:
+            NetworkError: it cannot be written.
+        """
+        return save_state(state, self._folders[0])
+
+    def holds(self, name: str) -> bool:
+        """Return whether there is a file of the state called `name`."""
+        return any((folder / f"{name}{ENDING}").is_file() for folder in self._folders)
+
 
 __all__ = ["TrainedLayer", "TrainedState", "TrainedStates", "load_state", "save_state", "untrained"]

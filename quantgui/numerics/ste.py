@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from quantgui.results import Array
 from quantgui.spec.formats import IntFormat
 from quantgui.spec.granularity import PerBlock, PerChannel, PerGroup, PerTensor
 from quantgui.spec.quantizer import QuantizerSpec
+
+_PIECE: Final = 1 << 17
+"""Values that are quantized at once: half a MiB."""
 
 
 def round_straight_through(x: Tensor) -> Tensor:
@@ -113,16 +116,23 @@ class _FakeQuantize(torch.autograd.Function):  # type: ignore[misc]  # torch is 
         context: Any, x: Tensor, scale: Tensor, zero_point: Tensor, quant_min: float, quant_max: float, factor: float
     ) -> Tensor:
         zero = zero_point.round()
-        # Integers know no negative zero.
-        levels = (x / scale).round_().clamp_(quant_min - zero, quant_max - zero).add_(0.0)
         context.save_for_backward(x, scale, zero)
         context.ends = quant_min, quant_max, factor
+        if scale.numel() == 1:
+            return _one_grid(x, scale.reshape(()), quant_min - float(zero), quant_max - float(zero))
+        # Integers know no negative zero.
+        levels = (x / scale).round_().clamp_(quant_min - zero, quant_max - zero).add_(0.0)
         return levels.mul_(scale)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, scale, zero = context.saved_tensors
         quant_min, quant_max, factor = context.ends
+        if scale.numel() == 1:
+            low, high = quant_min - float(zero), quant_max - float(zero)
+            of_x, *others = _one_grid_gradients(gradient, x, scale.reshape(()), low, high)
+            of_scale, of_zero = (x.new_full(scale.shape, each * factor) for each in others)
+            return of_x, of_scale, of_zero, None, None, None
         units = x / scale
         rounded = units.round()
         levels = rounded.clamp(quant_min - zero, quant_max - zero)
@@ -137,3 +147,33 @@ class _FakeQuantize(torch.autograd.Function):  # type: ignore[misc]  # torch is 
             outside = torch.where(inside, gradient.new_zeros(()), gradient)
             of_zero = (outside * -scale).sum_to_size(zero.shape).mul_(factor)
         return of_x, of_scale, of_zero, None, None, None
+
+
+def _one_grid(x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
+    """Return `x` on one grid of levels `low` ... `high`, piece by piece: each stays in the cache for all operations."""
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    for part, target in zip(x.view(-1).split(_PIECE), out.view(-1).split(_PIECE), strict=True):
+        torch.div(part, scale, out=target)
+        target.round_().clamp_(low, high).add_(0.0).mul_(scale)
+    return out
+
+
+def _one_grid_gradients(
+    gradient: Tensor, x: Tensor, scale: Tensor, low: float, high: float
+) -> tuple[Tensor, float, float]:
+    """Return the gradients of `x`, of the scale and of the zero point of one grid, without factor."""
+    gradient, x = gradient.contiguous(), x.contiguous()
+    of_x = torch.empty_like(x)
+    slope_sum = outside_sum = 0.0
+    units, rounded, levels = (x.new_empty(min(_PIECE, x.numel())) for _ in range(3))
+    for given, part, target in zip(*(each.view(-1).split(_PIECE) for each in (gradient, x, of_x)), strict=True):
+        unit, whole, level = (each[: part.numel()] for each in (units, rounded, levels))
+        torch.div(part, scale, out=unit)
+        torch.round(unit, out=whole)
+        torch.clamp(whole, low, high, out=level)
+        inside = torch.eq(whole, level, out=whole)
+        torch.mul(given, inside, out=target)
+        slope_sum += float(level.addcmul_(unit, inside, value=-1).dot(given))
+        outside_sum += float(given.sum()) - float(target.sum())
+    return of_x, slope_sum, -outside_sum * float(scale)

@@ -26,6 +26,7 @@ from quantgui.engine.requests import (
     Request,
     SetMetric,
     TraceNoise,
+    Train,
     Verify,
     ViewSample,
     ViewWeight,
@@ -110,6 +111,8 @@ def title_of(request: Request) -> str:  # noqa: C901 -- one case for each reques
             return translate("jobs", "Noise of {name}").format(name=config.name or translate("jobs", "the network"))
         case ViewSample(_, sample):
             return translate("jobs", "Outputs for sample {n}").format(n=sample)
+        case Train(config):
+            return translate("jobs", "Train {name}").format(name=config.name or translate("jobs", "the network"))
         case Export(path=path):
             return translate("jobs", "Export {name}").format(name=Path(path).name)
         case Verify(_, path):
