@@ -32,7 +32,7 @@ def _run(work: Work) -> Answer:
     mix = None if arguments.mix is None else read_mix(Path(arguments.mix), summary)
     data = work.open_data()
     choice = work.choose_config(summary, data)
-    written = work.answer(WriteReport(choice.config, arguments.output, table, mix), ReportWritten)
+    written = work.answer(WriteReport(choice.config, arguments.output, table, mix, arguments.samples), ReportWritten)
     json: Json = {"network": summary.name, "path": written.path, "file_bytes": written.file_bytes}
     json |= sizes(summary, choice.config) | choice.json(data) | {"seconds": work.seconds}
     name = choice.config.name or "the configuration"

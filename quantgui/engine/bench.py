@@ -481,7 +481,7 @@ class Bench:
         refuse_source(Path(request.path), Path(summary.path))
         evaluation = None
         if data is not None:
-            for event in self._evaluate(config, None):
+            for event in self._evaluate(config, request.samples):
                 if isinstance(event, EvaluationReady):
                     evaluation = event.evaluation
                 elif isinstance(event, Progress):

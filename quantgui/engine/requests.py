@@ -212,12 +212,16 @@ class CompareNetwork:
 
 @dataclass(frozen=True, slots=True)
 class WriteReport:
-    """Answered by Progress and ReportWritten: all that is known of `config` as one HTML file at `path`."""
+    """Answered by Progress and ReportWritten: all that is known of `config` as one HTML file at `path`.
+
+    Quality is measured on the first `samples`; None for all.
+    """
 
     config: QuantConfig
     path: str
     sensitivity: Sensitivity | None = None
     mix: MixReady | None = None
+    samples: int | None = None
 
 
 Request = (

@@ -176,6 +176,7 @@ def test_that_a_report_shows_the_frontier_that_a_mix_has_printed(tmp_path: Path,
     run_json([*words, "--mix", str(told)], capsys)
     text = report.read_text()
     assert "Size and quality" in text
+    assert "8 samples, larger is better" in text
     measured = [point for point in answer["frontier"] if point["measured"] is not None]
     assert text.count("<circle") >= len([point for point in measured if point["measured"] != "inf"])
 
