@@ -29,6 +29,8 @@ class Need(Enum):
     NO_EXPORT_RUNNING = auto()
     NO_SWEEP_RUNNING = auto()
     NO_TRACE_RUNNING = auto()
+    NO_TRAINING_RUNNING = auto()
+    TRAINED = auto()
     QUANTIZED = auto()
     PINS = auto()
     JOBS = auto()
@@ -62,8 +64,9 @@ class ActionSpec:
 
 
 FILE, EDIT, LAYERS, QUALITY = QT_TR_NOOP("&File"), QT_TR_NOOP("&Edit"), QT_TR_NOOP("&Layers"), QT_TR_NOOP("&Quality")
-ANALYZE, VIEW, HELP = QT_TR_NOOP("&Analyze"), QT_TR_NOOP("&View"), QT_TR_NOOP("&Help")
-MENUS = (FILE, EDIT, LAYERS, QUALITY, ANALYZE, VIEW, HELP)
+ANALYZE, REPAIR, VIEW = QT_TR_NOOP("&Analyze"), QT_TR_NOOP("&Repair"), QT_TR_NOOP("&View")
+HELP = QT_TR_NOOP("&Help")
+MENUS = (FILE, EDIT, LAYERS, QUALITY, ANALYZE, REPAIR, VIEW, HELP)
 
 _N, _S = (Need.NETWORK,), (Need.NETWORK, Need.SELECTION, Need.EDITABLE)
 
@@ -399,6 +402,24 @@ ACTIONS: tuple[ActionSpec, ...] = (
         needs=(Need.NETWORK, Need.PINS),
     ),
     ActionSpec(
+        "train",
+        QT_TR_NOOP("&Train"),
+        REPAIR,
+        QT_TR_NOOP("Let weights and scales adapt to their formats in small steps; nothing changes until you keep it."),
+        "F9",
+        "graduation-cap",
+        QT_TR_NOOP("Train"),
+        (Need.NETWORK, Need.DATA, Need.NO_TRAINING_RUNNING, Need.QUANTIZED),
+    ),
+    ActionSpec(
+        "keep_training",
+        QT_TR_NOOP("&Keep trained weights"),
+        REPAIR,
+        QT_TR_NOOP("Make the best that training has found the configuration, in one undo step; training stops."),
+        "Shift+F9",
+        needs=(Need.NETWORK, Need.TRAINED),
+    ),
+    ActionSpec(
         "tab_weights",
         QT_TR_NOOP("&Weights tab"),
         VIEW,
@@ -447,6 +468,14 @@ ACTIONS: tuple[ActionSpec, ...] = (
         VIEW,
         QT_TR_NOOP("Show the samples and whether they fit the network."),
         "Alt+7",
+        needs=_N,
+    ),
+    ActionSpec(
+        "tab_training",
+        QT_TR_NOOP("&Training tab"),
+        VIEW,
+        QT_TR_NOOP("Show the training: loss, quality and settings."),
+        "Alt+8",
         needs=_N,
     ),
     ActionSpec(
@@ -525,7 +554,15 @@ def _lack(need: Need, session: Session) -> str:  # noqa: C901 -- one case for ea
         case Need.NO_TRACE_RUNNING:
             return translate("actions", "Noise is being traced.") if session.jobs.is_active("noise") else ""
         case Need.QUANTIZED:
-            return "" if session.quantizes else translate("actions", "Every layer is float, so there is no noise.")
+            return "" if session.quantizes else translate("actions", "Every layer is float: quantize some first.")
+        case Need.NO_TRAINING_RUNNING:
+            return translate("actions", "The network is being trained.") if session.jobs.is_active("training") else ""
+        case Need.TRAINED:
+            training = session.training
+            if training is None or training.trained is None:
+                return translate("actions", "Nothing better has been found by training.")
+            in_use = session.is_in_use(training.trained)
+            return translate("actions", "The trained weights are in use.") if in_use else ""
         case Need.JOBS:
             return (
                 ""

@@ -114,7 +114,8 @@ class Commands(QObject):
         """Return what each action does, by the action's id."""
         bits = {f"bits_{n}": self._setting_bits(n) for n in range(2, 9)}
         tabs = tuple(
-            f"tab_{name}" for name in ("weights", "channels", "activations", "graph", "sensitivity", "noise", "data")
+            f"tab_{name}"
+            for name in ("weights", "channels", "activations", "graph", "sensitivity", "noise", "data", "training")
         )
         return {
             "open": self.open_network,
@@ -148,6 +149,8 @@ class Commands(QObject):
             "sensitivity": self.measure_sensitivity,
             "noise": self.trace_noise,
             "check_data": self.check_data,
+            "train": self.train,
+            "keep_training": self.keep_training,
             "find_mix": self.find_mix,
             "pin_a": lambda: self._pin("A"),
             "pin_b": lambda: self._pin("B"),
@@ -363,6 +366,16 @@ class Commands(QObject):
         """Show the data tab, and check the data with the present configuration."""
         self._window.tabs.setCurrentWidget(self._window.panels.data_check)
         self._window.presenter.data_check.check()
+
+    def train(self) -> None:
+        """Show the training tab, and train as its settings say."""
+        self._window.tabs.setCurrentWidget(self._window.panels.training)
+        self._window.presenter.training.train()
+
+    def keep_training(self) -> None:
+        """Make what training has found the configuration, and say so."""
+        self._session.keep_training()
+        self._window.status.show_notice(self.tr("Trained weights are in use; Undo brings the former ones back"))
 
     # --- export --------------------------------------------------------------------------------------------------
 

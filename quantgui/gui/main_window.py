@@ -74,14 +74,14 @@ _FRAME = QSize(8, 40)
 _LEFT, _RIGHT, _BOTTOM, _JOBS = 496, 316, 272, 300
 _LOW_BOTTOM = 228
 """Height of the lower docks where the window is not high."""
-_WIDE, _NARROW = 1400, 1200
-"""Pixels of width from which the toolbar has all its texts, and below which it has none."""
-_WITHOUT_TEXT = ("undo", "redo", "search")
-"""Whose icons say enough where space is short."""
+_ROOMY, _WIDE, _NARROW = 1580, 1400, 1200
+"""Pixels of width from which the toolbar has all its texts, most, some; below the last it has none."""
+_TEXT_FROM = {"undo": _ROOMY, "redo": _ROOMY, "search": _ROOMY, "open": _WIDE, "data": _WIDE, "flip": _WIDE}
+"""Whose icons say enough where space is short, and from which width their texts are there all the same."""
 _ACTIVATIONS_TAB, _GRAPH_TAB = 2, 3
 _TOOLBAR_LEFT = (
     ("open", "data"),
-    ("presets", "evaluate", "sensitivity", "find_mix", "flip"),
+    ("presets", "evaluate", "sensitivity", "find_mix", "train", "flip"),
     ("export", "verify"),
     ("undo", "redo"),
 )
@@ -238,6 +238,11 @@ class MainWindow(QMainWindow):
             ),
             (panels.noise, self.tr("Noise"), self.tr("Where noise is made, and which samples pay for it (Alt+6).")),
             (panels.data_check, self.tr("Data"), self._data_tip()),
+            (
+                panels.training,
+                self.tr("Training"),
+                self.tr("Let weights and scales adapt to their formats, and see loss and quality on the way (Alt+8)."),
+            ),
         ):
             self._tabs.setTabToolTip(self._tabs.addTab(panel, name), tip)
         self._tabs.setDocumentMode(True)
@@ -279,6 +284,7 @@ class MainWindow(QMainWindow):
         panels.sensitivity.data_requested.connect(self.commands.open_data)
         panels.noise.data_requested.connect(self.commands.open_data)
         panels.data_check.data_requested.connect(self.commands.open_data)
+        panels.training.data_requested.connect(self.commands.open_data)
         self._tabs.currentChanged.connect(self._on_tab_changed)
         self._remember_page("weights", panels.weights)
         self._remember_page("activations", panels.activations)
@@ -357,13 +363,14 @@ class MainWindow(QMainWindow):
         for name, action in self.actions_by_id.items():
             button = self.toolbar.widgetForAction(action)
             if isinstance(button, QToolButton) and name != "theme":
-                room = _WIDE if name in _WITHOUT_TEXT else _NARROW
+                room = _TEXT_FROM.get(name, _NARROW)
                 button.setToolButtonStyle(both if self.width() >= room else icon)
         self.preset_button.setToolButtonStyle(both if self.width() >= _NARROW else icon)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         self._fit_toolbar()
+        self._show_title()
 
     def _make_preset_button(self) -> QToolButton:
         self.presets_menu = QMenu(self)
@@ -433,6 +440,7 @@ class MainWindow(QMainWindow):
             session.config_changed,
             session.selection_changed,
             session.evaluation_ready,
+            session.training_ready,
             session.engine_state_changed,
             session.undo_stack.indexChanged,
             session.pins_changed,
@@ -608,7 +616,9 @@ class MainWindow(QMainWindow):
         config = Path(self.session.config_path).name
         self.setWindowTitle(f"{name}{f' · {config}' if config else ''}[*] – quantgui")
         self.setWindowModified(not self.session.is_saved)
-        self._title.setText(f"{name}  ·  opset {summary.opset}  ·  {numbers.data_size(summary.file_bytes)}")
+        whole = f"{name}  ·  opset {summary.opset}  ·  {numbers.data_size(summary.file_bytes)}"
+        self._title.setText(whole if self.width() >= _ROOMY else name)
+        self._title.set_help("" if self.width() >= _ROOMY else whole)
 
     def _fill_recent(self) -> None:
         self._recent_menu.clear()

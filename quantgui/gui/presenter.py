@@ -18,6 +18,7 @@ from quantgui.gui.panels.layers import LayersPanel
 from quantgui.gui.panels.noise import NoisePanel
 from quantgui.gui.panels.sensitivity import SensitivityPanel
 from quantgui.gui.panels.trade_off import TradeOffPanel
+from quantgui.gui.panels.training import TrainingPanel
 from quantgui.gui.panels.weights import WeightsPanel
 from quantgui.gui.presenters.data_check import DataCheckPresenter
 from quantgui.gui.presenters.graph_colours import GraphColours
@@ -27,6 +28,7 @@ from quantgui.gui.presenters.sensitivity import SensitivityPresenter
 from quantgui.gui.presenters.sight import WhenSeen
 from quantgui.gui.presenters.targets import TargetPresenter
 from quantgui.gui.presenters.trade_off import TradeOffPresenter
+from quantgui.gui.presenters.training import TrainingPresenter
 from quantgui.gui.status_line import StatusLine
 from quantgui.results import EvaluationReady, LayerInfo, NetworkSummary
 from quantgui.session.edits import adapted, fitting, with_weight_format, with_weights
@@ -66,6 +68,8 @@ class Panels(QObject):
         yield
         self.data_check = DataCheckPanel()
         yield
+        self.training = TrainingPanel()
+        yield
         self.inspector = InspectorPanel()
         self.jobs = JobsPanel()
         yield
@@ -90,6 +94,7 @@ class Presenter(QObject):
         self.sensitivity = SensitivityPresenter(session, panels.sensitivity, panels.model, self)
         self.noise = NoisePresenter(session, panels.noise, self)
         self.data_check = DataCheckPresenter(session, panels.data_check, self)
+        self.training = TrainingPresenter(session, panels.training, self)
         self._ranges = RangesPresenter(session, panels.weights, panels.activations, self)
         self.targets = TargetPresenter(session, panels, self)
         self._graph_colours = GraphColours(session, panels.graph, self)

@@ -421,7 +421,7 @@ QGraphicsView { border: none; }
 
 QTabWidget::pane { border: none; }
 QTabBar { background: transparent; qproperty-drawBase: 0; }
-QTabBar::tab { background: transparent; color: $muted; padding: 6px 9px; margin: 0 1px; border: none;
+QTabBar::tab { background: transparent; color: $muted; padding: 6px 7px; margin: 0 1px; border: none;
   border-bottom: 2px solid transparent; }
 QTabBar::tab:hover { color: $text; }
 QTabBar::tab:selected { color: $text; border-bottom-color: $accent; font-weight: 600; }

@@ -35,6 +35,7 @@ from quantgui.engine.requests import (
     Request,
     SetMetric,
     TraceNoise,
+    Train,
     Verify,
     ViewSample,
     WeightErrors,
@@ -55,7 +56,7 @@ _ATTEMPTS = 2
 """A request whose work has ended the engine this often is not sent again by itself."""
 
 _SETS_UP = (OpenNetwork, OpenData, SetMetric)
-_TAKEN_UP_AGAIN = (MeasureSensitivity, FindMix, TraceNoise, ViewSample)
+_TAKEN_UP_AGAIN = (MeasureSensitivity, FindMix, TraceNoise, ViewSample, Train)
 """What the user has asked for once and waits for; nothing else would ask for it again."""
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from PySide6.QtCore import QObject, Signal
 
+from quantgui.engine.requests import Train
 from quantgui.results import (
     ActivationReady,
     AdviceReady,
@@ -238,6 +239,15 @@ class ReadableSession(QObject):
         return self.store.training
 
     @property
+    def asked_training(self) -> Train | None:
+        """What the newest training on the open data was asked for with; None where there was none."""
+        return self.store.asked_training
+
+    def is_in_use(self, config: QuantConfig) -> bool:
+        """Return whether `config` means the same for this network as the current configuration."""
+        return self.store.key(config) == self.store.key(self.config)
+
+    @property
     def data_report(self) -> DataReport | None:
         """What the newest check of the open data found; None while unknown."""
         return self.store.report
@@ -285,9 +295,11 @@ class ReadableSession(QObject):
             case NoiseReady():
                 store.put_noise(result)
                 self.noise_ready.emit(result)
-            case TrainingReady():
-                store.training = result
-                self.training_ready.emit(result)
+            case TrainingReady(config, training):
+                # One that was overtaken may have had something to say still.
+                if store.asked_training == Train(config, training):
+                    store.training = result
+                    self.training_ready.emit(result)
             case DataExamined(report):
                 store.report = report
                 self.data_examined.emit(report)

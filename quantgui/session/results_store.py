@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from quantgui.engine.requests import Train
 from quantgui.results import (
     ActivationReady,
     Advice,
@@ -62,6 +63,8 @@ class ResultStore:
         """The newest search for a mix."""
         self.training: TrainingReady | None = None
         """The newest training."""
+        self.asked_training: Train | None = None
+        """What was asked of it, and would let it go on."""
         self.last_export: Exported | None = None
         """The file written last."""
         self.calibrated = False
@@ -216,7 +219,7 @@ class ResultStore:
         self._advice.clear()
         self._sensitivity = None
         self.mix = None
-        self.training = None
+        self.training = self.asked_training = None
 
     def forget_data(self) -> None:
         """Drop what depends on the open data."""

@@ -33,6 +33,7 @@ from quantgui.engine.requests import (
     Request,
     SetMetric,
     TraceNoise,
+    Train,
     Verify,
     ViewSample,
     WriteReport,
@@ -66,11 +67,12 @@ from quantgui.spec.quantizer import LayerSpec
 from quantgui.spec.serialization import load_config, save_config
 from quantgui.spec.sweep import Sweep
 from quantgui.spec.targets import Target, find_target
+from quantgui.spec.training import Training
 
 SETTLE_MS = 250
 """How long a dragged configuration must rest before it is evaluated."""
 
-_OF_METRIC = ("evaluate", "advise", "verify", "comparison", "sensitivity", "mix")
+_OF_METRIC = ("evaluate", "advise", "verify", "comparison", "sensitivity", "mix", "training")
 _OF_DATA = (*_OF_METRIC, "calibrate", "noise", "sample", "calibration sample", "data check")
 """Topics whose answers have no meaning any more with another metric, or with other data."""
 _OF_WEIGHTS = ("look", "table")
@@ -324,6 +326,37 @@ class Session(ReadableSession):
             # Each under a topic of its own: the noise tab and the data tab must not overtake each other.
             topic = "calibration sample" if calibration else "sample"
             self._ask(topic, ViewSample(self.config, index, calibration), Priority.EVALUATE)
+
+    def train(self, training: Training) -> None:
+        """Train the present configuration; one that has stopped with the same settings goes on from its checkpoint.
+
+        What is found is told by `training_ready`, and changes nothing until `keep_training`.
+        """
+        if self.data is not None:
+            self._ask_training(Train(self.config, training))
+
+    def resume_training(self) -> None:
+        """Let the newest training go on, from the configuration that it began with."""
+        if self.store.asked_training is not None:
+            self._ask_training(self.store.asked_training)
+
+    def keep_training(self) -> None:
+        """Make what training has found best the configuration, in one undo step; a running training stops."""
+        training = self.training
+        if training is None or training.trained is None:
+            return
+        self.cancel("training")
+        name = training.config.name or self.tr("the network")
+        text = self.tr("Keep trained weights: {name}, step {n}").format(name=name, n=training.best)
+        # Named for people: beside the configuration that it came from it stands in lists and plots.
+        self.set_config(replace(training.trained, name=self.tr("{name} trained").format(name=name)), text)
+
+    def _ask_training(self, request: Train) -> None:
+        known = self.store.training
+        if known is not None and (known.complete or Train(known.config, known.training) != request):
+            self.store.training = None
+        self.store.asked_training = request
+        self._ask("training", request, Priority.SWEEP)
 
     def export(self, path: str, profile: ExportProfile = "qdq", convert: bool = False) -> None:  # noqa: FBT001, FBT002
         """Write the quantized network to `path`, for the runtime that `profile` names; `convert` what it refuses."""

@@ -21,8 +21,10 @@ from quantgui.gui.main_window import MainWindow
 from quantgui.gui.theme import apply_theme
 from quantgui.paths import resources
 from quantgui.session.jobs import JobState
+from quantgui.session.samples import read_samples
 from quantgui.session.session import Session
-from quantgui.spec.presets import find_preset, preset_config, weight_spec
+from quantgui.spec.config import QuantConfig
+from quantgui.spec.presets import activation_spec, find_preset, preset_config, weight_spec
 from quantgui.spec.quantizer import LayerSpec
 
 pytestmark = [pytest.mark.screenshots, pytest.mark.network, pytest.mark.timeout(600)]
@@ -96,3 +98,22 @@ def test_that_the_window_shows_a_real_network_at_work(window: MainWindow, qtbot:
     assert (picture.width(), picture.height()) == (1440, 900)
     colours = {picture.pixel(x, y) for x in range(0, 1440, 8) for y in range(0, 900, 8)}
     assert len(colours) > 50
+
+
+def test_that_the_window_shows_a_training(window: MainWindow, qtbot: QtBot) -> None:
+    session, panel = window.session, window.panels.training
+    with qtbot.waitSignal(session.data_opened, timeout=PATIENCE_MS):
+        window.welcome.sample_chosen.emit(read_samples()[0])
+    name = "W2A8"
+    session.set_config(QuantConfig(LayerSpec(weight_spec(2), activation_spec(8)), name=name), name)
+    qtbot.waitUntil(lambda: session.store.is_evaluated(session.config), timeout=PATIENCE_MS)
+    panel.controls.steps.setValue(300)
+    window.commands.train()
+    qtbot.waitUntil(lambda: session.training is not None and session.training.complete, timeout=PATIENCE_MS)
+    window.commands.keep_training()
+    working = (JobState.WAITING, JobState.RUNNING)
+    qtbot.waitUntil(lambda: not any(job.state in working for job in session.jobs), timeout=PATIENCE_MS)
+    window.status.clearMessage()
+    picture = take(window, f"training-{window.property('scheme')}")
+    assert (picture.width(), picture.height()) == (1440, 900)
+    assert panel.quality.headline.text().endswith(" %")

@@ -26,6 +26,7 @@ _FIRST = (
     "quality",
     "sensitivity",
     "mix",
+    "training",
     "targets",
     "trade-off",
     "export",

@@ -5,13 +5,9 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
-    QAbstractItemView,
     QHBoxLayout,
     QLabel,
-    QListView,
-    QListWidget,
     QProgressBar,
     QPushButton,
     QSplitter,
@@ -29,7 +25,9 @@ from quantgui.gui.widgets.state_page import StatePage
 from quantgui.results import TrainingReady
 from quantgui.spec.training import Training
 
-_MOST_NOTES_HEIGHT = 74
+_NOTES_SHOWN = 3
+_SHARES = (10, 13)
+"""Of the width, for loss and quality: the latter has a legend."""
 _LEAST_WORDS = 120
 _BAR_STEPS = 1000
 
@@ -212,18 +210,20 @@ class TrainingPanel(QWidget):
         self._words.setProperty("role", "note")
         self._words.setWordWrap(True)
         self._words.setMinimumWidth(_LEAST_WORDS)
-        self.side, self.keep = QPushButton(), QPushButton()
+        self.side, self.keep = QPushButton(self.tr("Resume")), QPushButton(self.tr("Keep trained weights"))
+        for button in (self.side, self.keep):
+            button.setAccessibleName(button.text())
+            button.setToolTip(button.text())
+            button.hide()
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setRange(0, _BAR_STEPS)
         self.bar.setAccessibleName(self.tr("Steps done"))
-        self.notes = QListWidget()
-        self.notes.setAccessibleName(self.tr("Notes on the training"))
-        self.notes.setToolTip(self.tr("What could not be trained, or what to know of it."))
+        self.notes = QLabel()
+        self.notes.setProperty("role", "note")
         self.notes.setWordWrap(True)
-        self.notes.setResizeMode(QListView.ResizeMode.Adjust)
-        self.notes.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-        self.notes.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.notes.setContentsMargins(3, 0, 3, 0)
+        self.notes.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.notes.hide()
         line = QHBoxLayout()
         line.setContentsMargins(3, 0, 0, 0)
@@ -235,9 +235,9 @@ class TrainingPanel(QWidget):
         self._splitter.setChildrenCollapsible(False)
         self._splitter.addWidget(self.loss)
         self._splitter.addWidget(self.quality)
-        for place in range(2):
-            self._splitter.setStretchFactor(place, 1)
-        self._splitter.setSizes([1000, 1150])
+        for place, share in enumerate(_SHARES):
+            self._splitter.setStretchFactor(place, share)
+        self._splitter.setSizes([100 * share for share in _SHARES])
         self._content = QWidget()
         inner = QVBoxLayout(self._content)
         inner.setContentsMargins(0, 0, 0, 0)
@@ -252,10 +252,6 @@ class TrainingPanel(QWidget):
         outer.setSpacing(6)
         outer.addWidget(self.controls)
         outer.addWidget(self._pages, 1)
-
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        super().resizeEvent(event)
-        self._fit_notes()
 
     # --- inner workings ------------------------------------------------------------------------------------------
 
@@ -367,14 +363,11 @@ class TrainingPanel(QWidget):
         self.loss.show_left(shown=standing.is_active)
 
     def _show_notes(self, notes: tuple[str, ...]) -> None:
-        shown = tuple(self.notes.item(row).text() for row in range(self.notes.count()))
-        if shown != notes:
-            self.notes.clear()
-            self.notes.addItems(notes)
+        """Show the first notes; the tooltip has all, for the plots need the room more."""
+        shown = list(notes[:_NOTES_SHOWN])
+        if len(notes) > _NOTES_SHOWN:
+            shown.append(self.tr("… and {n} more").format(n=len(notes) - _NOTES_SHOWN))
+        self.notes.setText("\n".join(shown))
+        self.notes.setAccessibleName(self.tr("Notes on the training"))
+        self.notes.setToolTip("\n".join(notes))
         self.notes.setVisible(bool(notes))
-        self._fit_notes()
-
-    def _fit_notes(self) -> None:
-        """Give notes the height they need, as long as the plots keep most of it."""
-        height = sum(self.notes.sizeHintForRow(row) for row in range(self.notes.count()))
-        self.notes.setFixedHeight(min(height + 2 * self.notes.frameWidth(), _MOST_NOTES_HEIGHT))

@@ -33,7 +33,7 @@ class LossCard(Card):
                 "Wheel zooms, dragging pans, 0 shows everything."
             )
         )
-        self.steps = MetricLabel(self.tr("steps"), self.tr("Steps done, of those asked for."), small=True)
+        self.steps = MetricLabel(self.tr("steps"), self.tr("Steps done, and how many were asked for."), small=True)
         self.time = MetricLabel(self.tr("time"), self.tr("Time of training and evaluations so far."), small=True)
         self.left = MetricLabel(self.tr("left"), self.tr("Time until the last step, at the present pace."), small=True)
         self.words = _lay_out(self, self.plot, (self.steps, self.time, self.left))
@@ -43,7 +43,7 @@ class LossCard(Card):
         """Show the losses up to the step `last`."""
         self.plot.show_losses(training.loss_steps, training.losses, last, training.best)
         self.steps.show_value(count(training.steps))
-        self.steps.show_caption(self.tr("of {n} steps").format(n=count(training.training.steps)))
+        self.steps.show_caption(self.tr("of {n}").format(n=count(training.training.steps)))
         self.time.show_value(duration(training.seconds))
         self.left.show_value(duration(training.seconds_left))
         self._read(None)

@@ -24,7 +24,9 @@ _REACH = 14.0
 """Pixels around an evaluation within which the pointer means it."""
 _FEW_DECADES = 0.6
 """Below so many powers of ten an axis names round numbers between them."""
-_TICK_PIXELS = 24
+_TICK_PIXELS = 20
+_FACTORS = ((1.0, 2.0, 5.0), (1.0, 3.0))
+"""What powers of ten are multiplied by where there is room for more numbers."""
 
 
 class PowerAxis(NumberAxis):
@@ -39,7 +41,7 @@ class PowerAxis(NumberAxis):
                 for spacing, values in super().tickValues(10.0**low, 10.0**high, size)
             ]
         room = max(1, int(size // _TICK_PIXELS))
-        factors = (1.0, 2.0, 5.0) if 3 * decades <= room else (1.0,)
+        factors = next((each for each in _FACTORS if len(each) * decades <= room), (1.0,))
         step = max(1, math.ceil(decades / room))
         first = math.floor(low)
         powers = range(first - first % step, math.ceil(high) + 1, step)
@@ -245,18 +247,16 @@ class QualityPlot(Plot):
 
 
 def smoothed(values: Array) -> Array:
-    """Return the run of `values`, (L,): a mean that forgets, over a few hundredths of them; no phase of settling in.
+    """Return the run of `values`, (L,): at each place the mean of a few hundredths of them around it.
 
-    >>> smoothed(np.ones(4)).tolist()
-    [1.0, 1.0, 1.0, 1.0]
+    >>> smoothed(np.array([1.0, 3.0, 1.0, 3.0])).tolist()
+    [2.0, 1.6666666666666667, 2.3333333333333335, 2.0]
     """
-    reach = max(3.0, _SMOOTH_SHARE * len(values))
-    keep = 1.0 - 1.0 / reach
-    result = np.empty(len(values))
-    mean = weight = 0.0
-    for place, value in enumerate(values):
-        mean, weight = keep * mean + value, keep * weight + 1.0
-        result[place] = mean / weight
+    reach = max(1, round(_SMOOTH_SHARE * len(values) / 2))
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    places = np.arange(len(values))
+    first, last = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
+    result: Array = (sums[last] - sums[first]) / (last - first)
     return result
 
 

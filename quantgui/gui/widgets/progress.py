@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QGridLayout, QProgressBar, QSizePolicy, QToolButton, QWidget
 
@@ -67,7 +69,7 @@ class ProgressRow(QWidget):
         self._set_bar(round(_STEPS * min(done / total, 1.0)) if total else 0, _STEPS if total else 0)
         # What changes stands first: the end gives way where there is no room.
         parts = [self.tr("{done} / {total}").format(done=f"{done:,}", total=f"{total:,}")] if total else []
-        if seconds_left is not None:
+        if seconds_left is not None and math.isfinite(seconds_left):
             parts.append(self._time_left(seconds_left))
         if detail:
             parts.append(detail)
