@@ -151,7 +151,7 @@ def export(live: Live, exporter: Exporter) -> Generator[Event, None, Form]:
             f"{_MOST_BYTES / 1e9:.1f} GB. Export it with torch.onnx.export and open the .onnx file."
         )
     if exporter == "old":
-        return (yield from _tried(live, "old"))
+        return _with_frozen_note(live, (yield from _tried(live, "old")))
     if exporter == "dynamo" or live.program is not None:
         return _with_frozen_note(live, (yield from _tried(live, "dynamo")))
     try:
@@ -165,12 +165,12 @@ def export(live: Live, exporter: Exporter) -> Generator[Event, None, Form]:
     except NetworkError:
         if first is None:
             raise failure or AssertionError from None
-        return _with_frozen_note(live, first)
+        return _with_frozen_note(live, first, both=True)
     if first is None:
         return _with_note(second, "The new exporter of PyTorch cannot export this network, so the old one did.")
     better = (len(second.frozen), second.difference > TOLERANCE) < (len(first.frozen), first.difference > TOLERANCE)
     if not better:
-        return _with_frozen_note(live, first)
+        return _with_frozen_note(live, first, both=True)
     why = f"freezes {_listed(first.frozen)}" if first.frozen else "computes something else than the module"
     return _with_note(second, f"The new exporter of PyTorch {why}, so the old one was used.")
 
@@ -179,16 +179,19 @@ def _with_note(form: Form, *notes: str) -> Form:
     return Form(form.model, form.exporter, form.frozen, form.difference, (*notes, *form.notes))
 
 
-def _with_frozen_note(live: Live, form: Form) -> Form:
+def _with_frozen_note(live: Live, form: Form, *, both: bool = False) -> Form:
+    """Return `form` with a note on the axes that do not vary; `both` if no exporter does better."""
     if not form.frozen:
         return form
     what = _listed(form.frozen)
     if live.program is not None:
         note = f"The program fixes {what}: save it with dynamic_shapes for sizes that vary."
+    elif both:
+        note = f"No exporter of PyTorch keeps {what} free: the code of the network fixes it. Use that size alone."
     elif form.exporter == "dynamo":
         note = f"The new exporter of PyTorch froze {what}, though it was asked to vary; the old exporter may keep it."
     else:
-        note = f"The exporter of PyTorch froze {what}, though it was asked to vary."
+        note = f"The old exporter of PyTorch froze {what}, though it was asked to vary; the new exporter may keep it."
     return _with_note(form, note)
 
 
