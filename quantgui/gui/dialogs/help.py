@@ -16,6 +16,7 @@ SHORTCUTS = "shortcuts"
 _LINE_PERCENT = 128
 _FIRST = (
     "getting-started",
+    "pytorch",
     "data",
     "layers",
     "inspector",
