@@ -199,7 +199,7 @@ class _Run:
 
     def _evaluate(self, course: Course) -> Iterator[Event]:
         history, states = self.history, self.executor.network.states
-        name = states.keep(course.state())
+        name, is_new = states.keep(course.state())
         config = course.configured(name)
         quality = yield from self._measured(config)
         history.evaluations.append((history.step, quality.whole))
@@ -210,7 +210,7 @@ class _Run:
             history.waited = 0
         else:
             history.waited += 1
-            if history.trained is None or name not in trained_states(history.trained):
+            if is_new:
                 states.drop(name)
         yield self._ready()
 
@@ -244,7 +244,8 @@ class _Run:
         return step > 0 and (step % every == 0 or step == self.training.steps)
 
     def _is_stuck(self) -> bool:
-        return 0 < self.training.patience <= self.history.waited
+        # Piece by piece, nothing needs to get better before the last one.
+        return self.training.scope == "network" and 0 < self.training.patience <= self.history.waited
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 

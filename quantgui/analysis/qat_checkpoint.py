@@ -129,7 +129,7 @@ class Checkpoint:
     def load(self) -> tuple[History, dict[str, Array]] | None:
         """Return what was kept; None where there is nothing, or nothing whole."""
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             history = _history(json.loads(arrays.pop(_ABOUT).tobytes()))
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, SpecError):

@@ -78,7 +78,9 @@ def open_course(
     trainable = TrainableNetwork(executor.network, config, activations, learn_scales=training.learn_scales)
     yield Progress(0, training.steps, "Preparing the training")
     if training.scope == "blocks":
-        raise NetworkError("Blocks are not trained yet.")
+        from quantgui.analysis.qat_blocks import open_blocks
+
+        return (yield from open_blocks(executor, samples, trainable, activations, training))
     if uncovered := uncovered_operators(executor.network):
         names = ", ".join(uncovered[:3]) + (" ..." if len(uncovered) > 3 else "")
         raise NetworkError(

@@ -290,7 +290,7 @@ def _applied(operator: Operator, node: OperatorNode, given: Sequence[Tensor | No
 
 def uncovered_operators(network: Network) -> tuple[str, ...]:
     """Return the operators of the network that `DifferentiableNetwork` does not cover, in alphabetical order."""
-    return tuple(sorted({_label(node) for node in _nodes(network.skeleton.graph) if not _covered(node)}))
+    return tuple(sorted({_label(node) for node in _nodes(network.skeleton.graph) if not is_covered(node)}))
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -300,7 +300,8 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
             yield from _nodes(body)
 
 
-def _covered(node: onnx.NodeProto) -> bool:
+def is_covered(node: onnx.NodeProto) -> bool:
+    """Return whether the operator of a node is covered; bodies are not looked into."""
     return not node.domain and (node.op_type in OPERATORS or node.op_type in CONTROL)
 
 
@@ -332,7 +333,7 @@ def _free(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def _step(node: onnx.NodeProto, opset: int, initializers: Collection[str], last: tuple[str, ...]) -> _Step:
-    if not _covered(node):
+    if not is_covered(node):
         raise NetworkError(
             f"The network cannot be differentiated: the operator {_label(node)} (node '{node.name}') is not covered."
         )

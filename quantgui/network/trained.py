@@ -267,13 +267,15 @@ class TrainedStates:
         for folder in self._folders:
             (folder / f"{name}{ENDING}").unlink(missing_ok=True)
 
-    def keep(self, state: TrainedState) -> str:
-        """Write a state where `get` looks first, and return its name.
+    def keep(self, state: TrainedState) -> tuple[str, bool]:
+        """Write a state where `get` looks first; return its name, and whether it was not there before.
 
         Raises:
             NetworkError: it cannot be written.
         """
-        return save_state(state, self._folders[0])
+        before = {path.name for path in self._folders[0].glob(f"*{ENDING}")}
+        name = save_state(state, self._folders[0])
+        return name, f"{name}{ENDING}" not in before
 
     def holds(self, name: str) -> bool:
         """Return whether there is a file of the state called `name`."""
