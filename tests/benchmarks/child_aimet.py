@@ -1,4 +1,7 @@
-"""What AIMET takes for one candidate of its per-layer sensitivity: ``child_aimet NETWORK SAMPLES``.
+"""What AIMET takes for one candidate of its per-layer sensitivity: ``child_aimet NETWORK SAMPLES [SWEEP ...]``.
+
+SWEEP is ``both`` (weights and activations), ``weights`` or ``adaptive`` (weights, on as many samples as it takes); all
+of them unless named.
 
 It needs aimet-onnx (2.42 was tried), which is no dependency of the project: run it in an environment that has both.
 AIMET's own `analyze_per_layer_sensitivity` evaluates the network with one operator's quantizers enabled, once for every
@@ -28,11 +31,15 @@ from quantgui.network.datasets import open_dataset
 from quantgui.network.executor import Executor
 from quantgui.network.reader import open_network
 from quantgui.results import Sensitivity
-from quantgui.spec.sweep import Sweep, bits_specs
+from quantgui.spec.sweep import Sweep, What, bits_specs
 from tests.benchmarks.child_sensitivity import CACHE_BYTES, Forward, calibrated
 from tests.benchmarks.measuring import tell
 from tests.networks import network_path, write_samples
 
+SWEEPS: dict[str, tuple[What, bool]] = {
+    "both": ("both", True), "weights": ("weights", True), "adaptive": ("weights", False),
+}  # fmt: skip
+"""What is changed of a layer, and whether all samples are run for every candidate."""
 TRIED = 10
 """Operators that AIMET evaluates before it is stopped."""
 
@@ -94,8 +101,9 @@ def main() -> None:
         executor = Executor(network, cache_bytes=CACHE_BYTES, threads=usable_cores())
         activations = calibrated(executor, data)
         ours = {}
-        for what, exact in (("both", True), ("weights", True), ("weights", False)):
-            sweep = Sweep(bits_specs((2, 3, 4, 5, 6, 7, 8)), what=what, exact=exact)  # type: ignore[arg-type]
+        for kind in sys.argv[3:] or SWEEPS:
+            what, exact = SWEEPS[kind]
+            sweep = Sweep(bits_specs((2, 3, 4, 5, 6, 7, 8)), what=what, exact=exact)
 
             def run(sweep: Sweep = sweep) -> Sensitivity:
                 executor = Executor(network, cache_bytes=CACHE_BYTES, threads=usable_cores())
@@ -103,7 +111,7 @@ def main() -> None:
                 assert isinstance(table, Sensitivity)
                 return table
 
-            ours[f"{what}, {'all' if exact else 'adaptive'} samples"] = sweep_seconds(run)
+            ours[kind] = sweep_seconds(run)
             forwards += [forward.run() for _ in range(3)]
     unit = np.median(forwards, axis=0)
     told = {"aimet": np.median(theirs, axis=0), "aimet prepares": preparation, **ours}
