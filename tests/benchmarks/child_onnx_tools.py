@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import subprocess
 import sys
 import warnings
 from collections import Counter
@@ -184,8 +185,28 @@ def run_quark(opened: Taken) -> Told:
     return told
 
 
+def run_quantizer(opened: Taken) -> Told:
+    """ONNX Runtime's own quantizer runs by our program."""
+    told: Told = {}
+    reference = opened.ours()
+    for preset in ("W8A8", "W4A8"):
+        config = opened.config(preset)
+        text, notes = opened.settings(config, "ort")
+        program, path = opened.folder / "quantize.py", opened.folder / "theirs.onnx"
+        program.write_text(text, encoding="utf-8")
+        command = [sys.executable, str(program), str(opened.path.resolve()), str(path), "--data", str(opened.data)]
+        subprocess.run(command, check=True, capture_output=True)
+        answer, ours = run_onnx(str(path), opened.inputs, session__disable_quant_qdq="1"), opened.ours(config)
+        told[preset] = {
+            "theirs to ours": decibels(ours, answer), "ours to float": decibels(reference, ours),
+            "theirs to float": decibels(reference, answer), "notes": list(notes),
+        }  # fmt: skip
+    return told
+
+
 TOOLS: dict[str, Callable[[Taken], Told]] = {
     "openvino": run_openvino, "nncf": run_nncf, "aimet": run_aimet, "quark": run_quark,
+    "ort": run_quantizer,
 }  # fmt: skip
 
 

@@ -23,14 +23,15 @@ from quantgui.spec.quantizer import MinMax, QuantizerSpec
 _TEXT = '''"""Static quantization by ONNX Runtime, tensor by tensor: python {file} MODEL.onnx OUT.onnx --data DATA.npz
 
 DATA.npz holds one array for each input, samples along the first axis. Ranges come from the table; the data only serves
-those of tensors that are not in it, which stay float. Run onnxruntime.quantization.preprocess on MODEL.onnx first if it
-has BatchNorm.
+those of tensors that are not in it, which stay float. What scales and shifts channels after a convolution, such as
+BatchNormalization, is folded into it first, as the table is of weights without.
 """
 
 import argparse
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 TYPES = {{
@@ -44,6 +45,9 @@ TENSORS = {tensors}
 
 # Nodes to quantize; all others stay float.
 NODES = {nodes}
+
+# Node -> its output once all is folded into it that is to be, and the name of its weight.
+FOLDED = {folded}
 
 
 def overrides():
@@ -59,6 +63,57 @@ def overrides():
             entries[0]["axis"] = each["axis"]
         found[name] = entries
     return found
+
+
+def fold(model):
+    """Fold what follows the nodes in FOLDED into their weight and bias."""
+    graph = model.graph
+    values = {{each.name: numpy_helper.to_array(each) for each in graph.initializer}}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            values[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        if node.op_type == "Identity" and node.input[0] in values:
+            values[node.output[0]] = values[node.input[0]]
+    for node in [each for each in graph.node if each.name in FOLDED]:
+        final, name = FOLDED[node.name]
+        kind, weight = values[node.input[1]].dtype, values[node.input[1]].astype(np.float64)
+        options = {{each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}}
+        beta = options.get("beta", 1.0)
+        bias = beta * values[node.input[2]].astype(np.float64).reshape(-1) if len(node.input) > 2 else 0.0
+        while node.output[0] != final:
+            (after,) = [each for each in graph.node if node.output[0] in each.input]
+            if after.op_type == "BatchNormalization":
+                scale, shift, mean, variance = (values[each].astype(np.float64) for each in after.input[1:5])
+                epsilon = next((each.f for each in after.attribute if each.name == "epsilon"), 1e-5)
+                factor = scale / np.sqrt(variance + epsilon)
+                offset = shift - mean * factor
+            elif after.op_type == "Add":
+                (other,) = [each for each in after.input if each != node.output[0]]
+                factor, offset = np.ones(1), values[other].astype(np.float64).reshape(-1)
+            else:
+                raise SystemExit(f"{{after.op_type}} cannot be folded into {{node.name}}: this is another network.")
+            bias = bias * factor + offset
+            if node.op_type == "Conv":
+                weight = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+            elif node.op_type == "ConvTranspose":
+                groups = options.get("group", 1) if factor.size > 1 else 1
+                parts = weight.reshape(groups, -1, *weight.shape[1:])
+                weight = (parts * factor.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))).reshape(weight.shape)
+            else:
+                weight = weight * (factor.reshape(-1, 1) if options.get("transB", 0) else factor)
+            node.output[0] = after.output[0]
+            graph.node.remove(after)
+        for each in [each for each in node.attribute if each.name == "beta"]:
+            node.attribute.remove(each)
+        told = {{name: weight, f"{{name}}_folded_bias": bias * np.ones(np.size(bias))}}
+        for each in [each for each in graph.initializer if each.name in told]:
+            graph.initializer.remove(each)
+        for place, (name, array) in enumerate(told.items(), 1):
+            graph.initializer.append(numpy_helper.from_array(array.astype(kind), name))
+            node.input[place:] = [name]
+    read = {{name for node in graph.node for name in node.input}}
+    for each in [each for each in graph.initializer if each.name not in read]:
+        graph.initializer.remove(each)
 
 
 class Samples(CalibrationDataReader):
@@ -104,11 +159,13 @@ def main():
     parser.add_argument("output")
     parser.add_argument("--data", required=True)
     arguments = parser.parse_args()
-    present = {{node.name for node in onnx.load(arguments.model, load_external_data=False).graph.node}}
-    if missing := [name for name in NODES if name not in present]:
+    model = onnx.load(arguments.model)
+    present = {{node.name for node in model.graph.node}}
+    if missing := [name for name in [*NODES, *FOLDED] if name not in present]:
         raise SystemExit(f"The model has no node called {{missing[0]}}.")
+    fold(model)
     quantize_static(
-        arguments.model,
+        model if FOLDED else arguments.model,
         arguments.output,
         Samples(arguments.data),
         quant_format=QuantFormat.QDQ,
@@ -152,7 +209,11 @@ def write(material: Material) -> Written:
                 "axis": None,
             }
     table = pformat(tensors, width=110, sort_dicts=False, compact=True)
-    text = _TEXT.format(file="quantize.py", tensors=table, nodes=pformat(nodes, width=110))
+    weights = {layer.node: layer.weight for layer in material.summary.layers}
+    folded = {node: (names.now, weights[node]) for node, names in material.folded.items() if node in weights}
+    text = _TEXT.format(
+        file="quantize.py", tensors=table, nodes=pformat(nodes, width=110), folded=pformat(folded, width=110)
+    )
     notes = (
         *left_out(weights_only, "as ONNX Runtime's static quantizer has no layers with float activations"),
         *left_out(unknown, "as ONNX Runtime's static quantizer has no such weights"),
