@@ -144,6 +144,9 @@ def test_that_a_file_of_another_tool_is_compared_and_taken_over_in_one_step(wind
         window.actions_by_id["compare_network"].trigger()
     result, dialog = answer.args[0], presenter.dialog
     assert dialog.isVisible()
+    # What the file says and a configuration does not hold.
+    assert result.notes
+    assert dialog.unknown.toPlainText() == "\n".join((*result.unknown, *result.notes))
     assert dialog.model.rowCount() == len(session.summary.layers)
     # Four bits are worse than eight in every layer that is found in both.
     better = [each.other_sqnr_db - each.own_sqnr_db for each in result.layers if not math.isnan(each.own_sqnr_db)]
@@ -165,6 +168,18 @@ def test_that_a_file_of_another_tool_is_compared_and_taken_over_in_one_step(wind
     assert dialog.take.isEnabled()
     session.close_network()
     assert not dialog.isVisible()
+
+
+def test_that_a_comparison_can_be_stopped_in_the_window(window, qtbot, theirs, monkeypatch) -> None:
+    monkeypatch.setattr(window.commands._chooser, "open_file", lambda *_: str(theirs))
+    qtbot.waitUntil(window.actions_by_id["compare_network"].isEnabled, timeout=PATIENCE)
+    window.actions_by_id["compare_network"].trigger()
+    dialog = window.commands.network_comparison.dialog
+    qtbot.waitUntil(dialog.progress.isVisible, timeout=PATIENCE)
+    dialog.progress.stop.click()
+    qtbot.waitUntil(lambda: "Stopped" in dialog.note.text(), timeout=PATIENCE)
+    assert dialog.model.rowCount() == 0
+    assert dialog.file.isEnabled()
 
 
 def test_that_a_float_network_is_refused_with_a_sentence(window, qtbot, monkeypatch) -> None:

@@ -132,6 +132,7 @@ class NetworkComparisonDialog(QDialog):
     def clear(self) -> None:
         """Show nothing."""
         self.model.show_layers(())
+        self._compared = ""
         self._body.hide()
         self.progress.hide()
         self.note.setText("")
@@ -148,7 +149,7 @@ class NetworkComparisonDialog(QDialog):
         self.again.setEnabled(False)
 
     def show_failure(self, sentence: str) -> None:
-        """Show why there is no comparison."""
+        """Show why there is no comparison; one that was shown before stays."""
         self._end()
         self._say(sentence, "bad")
 
@@ -162,7 +163,8 @@ class NetworkComparisonDialog(QDialog):
         self._end()
         self._body.show()
         name, own, other = Path(result.path).name, result.own_evaluation, result.other_evaluation
-        self.heading.setText(self.tr("Yours and {file}").format(file=name))
+        self._compared = self.tr("Yours and {file}").format(file=name)
+        self.heading.setText(self._compared)
         metric = own.metric
         words = self.tr("{metric} of the float network {score}, {samples} samples; float size {size}")
         self._say(
@@ -211,6 +213,7 @@ class NetworkComparisonDialog(QDialog):
 
     def _end(self) -> None:
         self.progress.hide()
+        self.heading.setText(self._compared or self.windowTitle())
         self._body.setEnabled(True)
         self.file.setEnabled(True)
         self.again.setEnabled(True)
