@@ -55,7 +55,9 @@ def load_module(reference: str) -> tuple[nn.Module, tuple[Any, ...] | None]:
     module = _run_file(Path(source).expanduser().resolve()) if source.endswith(".py") else _import(source)
     factory = getattr(module, name, None)
     if factory is None:
-        raise NetworkError(f"'{source}' defines no '{name}'{_nearest(name, _callables(module))}.")
+        raise NetworkError(
+            f"'{source}' defines no '{name}'{_nearest(name, _callables(module, hidden=name.startswith('_')))}."
+        )
     if isinstance(factory, nn.Module):
         return factory, None
     if not callable(factory):
@@ -254,8 +256,8 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {said[:400]}".rstrip(" :.")
 
 
-def _callables(module: ModuleType) -> list[str]:
-    return [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+def _callables(module: ModuleType, *, hidden: bool) -> list[str]:
+    return [name for name, value in vars(module).items() if callable(value) and name.startswith("_") is hidden]
 
 
 def _file_of(module: ModuleType) -> Path | None:
@@ -370,11 +372,11 @@ def _misfit(
 ) -> str:
     parts = []
     if missing:
-        near = difflib.get_close_matches(missing[0], unexpected or list(state), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(missing[0], unexpected or list(state), n=1, cutoff=0.7)
         hint = f" (the file has '{near[0]}')" if near else ""
         parts.append(f"it lacks '{missing[0]}'{hint}{_more(missing)}")
     if unexpected:
-        near = difflib.get_close_matches(unexpected[0], missing or list(own), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(unexpected[0], missing or list(own), n=1, cutoff=0.7)
         hint = f" (the module has '{near[0]}')" if near else ""
         parts.append(f"it has '{unexpected[0]}', which the module has not{hint}{_more(unexpected)}")
     return ", and ".join(parts)

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._export.serde.serialize import SerializeError
+from torch._export.verifier import SpecViolationError
 
 from quantgui.errors import NetworkError
 from quantgui.network.pytorch_archive import CheckedProgram, checked_program
@@ -16,7 +18,11 @@ from quantgui.network.pytorch_export import Live
 from quantgui.network.pytorch_module import made_inputs, one_line, quiet
 from quantgui.spec.pytorch_source import ExampleInput, PytorchOptions
 
-_READ_ERRORS = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, IndexError, NameError)
+_READ_ERRORS = (
+    RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, NameError, SyntaxError,
+    ArithmeticError, ImportError, MemoryError, SerializeError, SpecViolationError,
+)  # fmt: skip
+"""What torch raises over a program that is damaged; it is not written to be read carefully."""
 
 
 def load_program(path: Path, options: PytorchOptions) -> Live:
@@ -30,7 +36,7 @@ def load_program(path: Path, options: PytorchOptions) -> Live:
         with quiet():
             program = torch.export.load(checked.archive)
             module = program.module()
-    except (*_READ_ERRORS, torch._export.serde.serialize.SerializeError) as error:
+    except _READ_ERRORS as error:
         raise NetworkError(
             f"PyTorch {torch.__version__} cannot read '{path.name}', which may be damaged or of another version: "
             f"{one_line(error)}."

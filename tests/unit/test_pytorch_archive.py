@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
+import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -275,3 +277,24 @@ def test_that_a_program_cut_short_gives_a_sentence(program, tmp_path) -> None:
 def test_that_missing_weights_are_told(program, tmp_path) -> None:
     path = rewritten(program, tmp_path / "gap.pt2", lambda n, c: None if n == "data/weights/weight_0" else c)
     assert "no values" in refusal(path)
+
+
+def test_that_a_program_with_changed_entries_gives_a_sentence_or_a_program(program, tmp_path) -> None:
+    choice = random.Random(5)
+    values = ("x", "lambda", "", None, 0, -1, 1 << 70, 1.5, [], {}, "torch.ops.aten.relu.default", {"as_int": -5})
+
+    def entries(value: Any) -> list[tuple[Any, Any]]:
+        keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+        return [place for key in keys for place in ((value, key), *entries(value[key]))]
+
+    def edit(value: dict[str, Any]) -> None:
+        holder, key = choice.choice(entries(value))
+        if choice.random() < 0.3:
+            del holder[key]
+        else:
+            holder[key] = choice.choice(values)
+
+    for _ in range(40):
+        path = changed_graph(program, tmp_path / "changed.pt2", edit)
+        with contextlib.suppress(NetworkError):
+            load_program(path, PytorchOptions())
