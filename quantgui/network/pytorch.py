@@ -142,7 +142,8 @@ def _from_code(reference: str, options: PytorchOptions, folder: Path) -> Generat
         raise NetworkError(f"There is no file of weights '{options.weights}'.")
     yield from _import_torch()
     from quantgui.network.pytorch_export import compare, export, live_module
-    from quantgui.network.pytorch_module import code_parts, example_inputs, fill, load_module, read_weights
+    from quantgui.network.pytorch_module import code_parts, example_inputs, load_module
+    from quantgui.network.pytorch_weights import fill, read_weights
 
     yield Progress(0, 0, "Running the code of the network")
     module, brought = load_module(reference)

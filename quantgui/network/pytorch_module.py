@@ -1,7 +1,6 @@
-"""The user's own module: made by a function of his code, filled with the weights of a file.
+"""The user's own module, made by a function of his code, and what it takes.
 
-The code is run in this process, which the user has agreed to before (`PytorchOptions.trusted`). Weights are read
-without running anything: .safetensors, or a state dict by ``torch.load(weights_only=True)``.
+The code is run in this process, which the user has agreed to before (`PytorchOptions.trusted`).
 """
 
 from __future__ import annotations
@@ -13,12 +12,10 @@ import importlib.util
 import inspect
 import io
 import logging
-import pickle
 import sys
 import traceback
 import warnings
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -31,13 +28,8 @@ from quantgui.errors import NetworkError
 from quantgui.network.arrays import open_npy, open_npz
 from quantgui.network.converted import hash_of_file
 from quantgui.network.datasets import LABELS
-from quantgui.network.pytorch_archive import is_torchscript, torchscript_sentence
 from quantgui.spec.pytorch_source import ExampleInput, PytorchOptions, split_factory
 
-_NAMED_KEYS: Final = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights", "params")
-"""Under which training scripts keep the state dict in a checkpoint."""
-_PREFIXES: Final = ("module.", "_orig_mod.", "model.")
-"""What DataParallel, torch.compile and trainers put before every name."""
 _EXAMPLES: Final = 2
 """Samples of the data that become example inputs; torch takes a size of 1 for a constant."""
 
@@ -110,10 +102,14 @@ def _import(name: str) -> ModuleType:
         sys.path.remove(folder)
 
 
+def _module_name(path: Path) -> str:
+    return f"quantgui_network_{path.stem}"
+
+
 def _run_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise NetworkError(f"There is no file '{path}'.")
-    spec = importlib.util.spec_from_file_location(f"quantgui_network_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(_module_name(path), path)
     if spec is None or spec.loader is None:
         raise NetworkError(f"'{path.name}' is no Python file.")
     module = importlib.util.module_from_spec(spec)
@@ -206,17 +202,38 @@ def code_parts(reference: str, module: nn.Module) -> Iterator[bytes]:
         if isinstance(values, Tensor):
             yield f"{name} {values.dtype} {tuple(values.shape)}".encode()
             yield values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    for name in sorted(_code_of(reference, module)):
+        yield name.encode()
+        yield hash_of_file(Path(str(sys.modules[name].__file__)))
+
+
+def _code_of(reference: str, module: nn.Module) -> set[str]:
+    """Return the names of the user's modules of Python that the factory and the classes of `module` lead to.
+
+    What a function imports only when it runs is not seen, so an answer that rests on these files has to be checked.
+    """
     source = (split_factory(reference) or ("", ""))[0]
-    folder = Path(source).expanduser().resolve().parent if source.endswith(".py") else None
-    tops = {type(each).__module__.partition(".")[0] for each in module.modules()} | {source.partition(".")[0]}
-    for name, loaded in sorted(sys.modules.items()):
+    path = Path(source).expanduser().resolve() if source.endswith(".py") else None
+    first = source if path is None else _module_name(path)
+    start = {first, *(type(each).__module__ for each in module.modules())}
+    tops = {name.partition(".")[0] for name in start} - {"torch"}
+    found: set[str] = set()
+    waiting = list(start)
+    while waiting:
+        name = waiting.pop()
+        loaded = sys.modules.get(name)
         file = getattr(loaded, "__file__", None)
-        if not file or name.startswith("torch."):
+        if loaded is None or not file or name in found or not Path(file).is_file():
             continue
-        beside = folder is not None and Path(file).is_relative_to(folder) and "site-packages" not in file
-        if (beside or name.partition(".")[0] in tops - {"torch"}) and Path(file).is_file():
-            yield name.encode()
-            yield hash_of_file(Path(file))
+        beside = path is not None and Path(file).is_relative_to(path.parent) and "site-packages" not in file
+        if not beside and name.partition(".")[0] not in tops:
+            continue
+        found.add(name)
+        for value in vars(loaded).values():
+            other = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            if isinstance(other, str):
+                waiting.append(other)
+    return found
 
 
 @contextlib.contextmanager
@@ -268,119 +285,3 @@ def _file_of(module: ModuleType) -> Path | None:
 def _nearest(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
-
-
-# --- weights -----------------------------------------------------------------------------------------------------
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the state dict in the file at `path`; nothing of it is run.
-
-    Raises:
-        NetworkError: it is missing, holds a module or code, or is no file of weights.
-    """
-    if not path.is_file():
-        raise NetworkError(f"There is no file of weights '{path}'.")
-    if path.suffix.lower() == ".safetensors":
-        return _read_safetensors(path)
-    _refuse_torchscript(path)
-    try:
-        with quiet():
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise NetworkError(
-            f"'{path.name}' holds more than weights (a whole module, or objects of your code), which is not opened "
-            "because it may run code: save module.state_dict(), or the network with torch.export.save as .pt2."
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise NetworkError(f"'{path.name}' is damaged, incomplete or no file of weights.") from error
-    return _state_in(loaded, path.name)
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    if importlib.util.find_spec("safetensors") is None:
-        raise NetworkError("The package safetensors is not installed; install it to read .safetensors files.")
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        loaded: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise NetworkError(f"'{path.name}' is damaged, incomplete or no safetensors file.") from error
-    return loaded
-
-
-def _refuse_torchscript(path: Path) -> None:
-    if not zipfile.is_zipfile(path):
-        return
-    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        names = {name.partition("/")[2] for name in archive.namelist()}
-        if is_torchscript(names):
-            raise NetworkError(torchscript_sentence(path.name))
-        if "models/model.json" in names:
-            raise NetworkError(f"'{path.name}' is a whole network (.pt2), not weights alone; open it as the network.")
-
-
-def _state_in(loaded: Any, name: str) -> dict[str, Tensor]:
-    for _ in range(3):
-        if not isinstance(loaded, Mapping):
-            break
-        tensors = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
-        if tensors:
-            return tensors
-        loaded = next((loaded[key] for key in _NAMED_KEYS if isinstance(loaded.get(key), Mapping)), None)
-    raise NetworkError(f"'{name}' holds no weights by name; save module.state_dict().")
-
-
-def fill(module: nn.Module, state: Mapping[str, Tensor], file: str) -> None:
-    """Give `module` the weights of `state`; prefixes that trainers put before every name are taken off.
-
-    Raises:
-        NetworkError: names or shapes do not fit, with the first of them and the nearest name.
-    """
-    own = module.state_dict()
-    state = _without_prefix(state, own)
-    optional = {name for name in own if name.endswith("num_batches_tracked")}
-    missing = [name for name in own if name not in state and name not in optional]
-    unexpected = [name for name in state if name not in own]
-    if missing or unexpected:
-        raise NetworkError(
-            f"The weights of '{file}' do not fit the module: {_misfit(missing, unexpected, state, own)}."
-        )
-    for name, values in state.items():
-        if values.shape != own[name].shape:
-            raise NetworkError(
-                f"The weights of '{file}' do not fit the module: '{name}' has the shape {tuple(values.shape)} in the "
-                f"file and {tuple(own[name].shape)} in the module."
-            )
-    module.load_state_dict(dict(state), strict=False)
-
-
-def _without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    for _ in range(len(_PREFIXES)):
-        if any(name in own for name in state):
-            return state
-        prefix = next((each for each in _PREFIXES if all(name.startswith(each) for name in state)), "")
-        if not prefix:
-            return state
-        state = {name.removeprefix(prefix): values for name, values in state.items()}
-    return state
-
-
-def _misfit(
-    missing: Sequence[str], unexpected: Sequence[str], state: Mapping[str, Tensor], own: Mapping[str, Tensor]
-) -> str:
-    parts = []
-    if missing:
-        near = difflib.get_close_matches(missing[0], unexpected or list(state), n=1, cutoff=0.7)
-        hint = f" (the file has '{near[0]}')" if near else ""
-        parts.append(f"it lacks '{missing[0]}'{hint}{_more(missing)}")
-    if unexpected:
-        near = difflib.get_close_matches(unexpected[0], missing or list(own), n=1, cutoff=0.7)
-        hint = f" (the module has '{near[0]}')" if near else ""
-        parts.append(f"it has '{unexpected[0]}', which the module has not{hint}{_more(unexpected)}")
-    return ", and ".join(parts)
-
-
-def _more(names: Sequence[str]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""

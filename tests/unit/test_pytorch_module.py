@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from quantgui.errors import NetworkError, QuantGuiError, SpecError
 from quantgui.network import converted
 from quantgui.network.pytorch import read_pytorch
-from quantgui.network.pytorch_module import example_inputs, fill, load_module, read_weights
+from quantgui.network.pytorch_module import code_parts, example_inputs, load_module
+from quantgui.network.pytorch_weights import fill, read_weights
 from quantgui.spec.pytorch_source import (
     ExampleInput,
     PytorchOptions,
@@ -207,3 +208,25 @@ def test_that_kept_forms_are_whole_and_bounded(tmp_path) -> None:
     (tmp_path / "two.onnx").write_bytes(b"y")
     assert converted.find(tmp_path, "two") is None
     assert not list(tmp_path.glob(".*"))
+
+
+def test_that_a_change_in_code_or_weights_is_another_network(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "parts_of_net.py").write_text("SIZE = 3\ndef size():\n    return SIZE\n")
+    code = tmp_path / "net_of_parts.py"
+    code.write_text(
+        "from parts_of_net import size\nfrom torch import nn\ndef make():\n    return nn.Linear(2, size())\n"
+    )
+
+    def key() -> str:
+        torch.manual_seed(0)
+        module, _ = load_module(f"{code}:make")
+        return converted.hash_of(code_parts(f"{code}:make", module))
+
+    first = key()
+    assert key() == first
+    (tmp_path / "parts_of_net.py").write_text("SIZE = 3\ndef size():\n    return SIZE  # still\n")
+    second = key()
+    assert second != first
+    code.write_text(code.read_text().replace("Linear(2, size())", "Linear(2, size(), bias=False)"))
+    assert key() not in (first, second)
