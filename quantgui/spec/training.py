@@ -33,7 +33,7 @@ class Training:
 
     steps: int = 1000
     batch_size: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-3
     learn_scales: bool = True
     teacher: Teacher = "float"
     scope: TrainingScope = "network"

@@ -22,6 +22,7 @@ from tests.benchmarks import (
     bench_network,
     bench_numerics,
     bench_peers,
+    bench_qat,
     bench_sensitivity,
     bench_start,
     bench_window,
@@ -37,6 +38,7 @@ BENCHMARKS = (
     bench_sensitivity,
     bench_peers,
     bench_mix,
+    bench_qat,
 )
 _LIBRARIES = ("numpy", "onnxruntime", "torch", "PySide6-Essentials", "pyqtgraph")
 
