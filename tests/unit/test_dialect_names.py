@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import builders
+import numpy as np
 import onnx
 import pytest
 from networks import network_path
@@ -95,7 +96,7 @@ def test_that_a_rule_finds_no_layer_whose_name_only_begins_alike(tmp_path: Path)
 class Tool:
     """Stands in coremltools' place: it says which constants a network holds, and notes what it is asked for."""
 
-    def __init__(self, constants: list[str]) -> None:
+    def __init__(self, constants: Mapping[str, np.ndarray]) -> None:
         self.constants = constants
         self.asked: dict[str, Any] = {}
 
@@ -103,7 +104,9 @@ class Tool:
         module = types.ModuleType("coremltools.optimize.coreml")
         settings = {"OpLinearQuantizerConfig": dict, "OpPalettizerConfig": dict}
         values: dict[str, Any] = {
-            "get_weights_metadata": lambda _, weight_threshold: dict.fromkeys(self.constants, weight_threshold),
+            "get_weights_metadata": lambda _, weight_threshold: {
+                name: types.SimpleNamespace(val=array) for name, array in self.constants.items()
+            },
             "OptimizationConfig": lambda op_name_configs: op_name_configs,
             "linear_quantize_weights": self.compress,
             "palettize_weights": self.compress,
@@ -137,15 +140,29 @@ def test_that_core_ml_finds_weights_as_its_converter_calls_them(
 ) -> None:
     text = find_dialect("coreml").write(with_preset(mnist, "W8", **{"/features/features.3/Conv": FLOAT})).text
     names = ("features_0", "features_3", "classifier_0", "classifier_2")
-    tool = Tool([f"{name}_{kind}{ending}" for name in names for kind in ("weight", "bias")])
+    tool = Tool({f"{name}_{kind}{ending}": np.zeros(3) for name in names for kind in ("weight", "bias")})
     run_program(text, tool, monkeypatch)
     assert list(tool.asked) == [f"{name}_weight{ending}" for name in names if name != "features_3"]
     assert all(settings["weight_threshold"] == 0 for settings in tool.asked.values())
 
 
+def test_that_core_ml_finds_weights_by_their_values_where_folding_took_their_names(
+    normalized: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = [normalized.constants[layer.weight] for layer in normalized.summary.layers]
+    tool = Tool({f"const_{i}_to_fp16": weight.astype(np.float16) for i, weight in enumerate(weights)})
+    run_program(find_dialect("coreml").write(with_preset(normalized, "W8")).text, tool, monkeypatch)
+    assert sorted(tool.asked) == ["const_0_to_fp16", "const_1_to_fp16"]
+    # Two weights that are alike cannot be told apart.
+    tool = Tool(dict.fromkeys(("const_0", "const_1"), weights[0]))
+    with pytest.raises(ValueError, match="are not in the Core ML network"):
+        run_program(find_dialect("coreml").write(with_preset(normalized, "W8")).text, tool, monkeypatch)
+
+
 def test_that_core_ml_is_told_which_weight_is_not_there(mnist: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     text = find_dialect("coreml").write(with_preset(mnist, "W8")).text
-    tool = Tool(["features_0_weight", "features_3_weight", "classifier_0_weight", "classifier_2_kernel"])
+    names = ("features_0_weight", "features_3_weight", "classifier_0_weight", "classifier_2_kernel")
+    tool = Tool(dict.fromkeys(names, np.zeros(3)))
     with pytest.raises(ValueError, match=r"Gemm as classifier_2_weight .*nearest is"):
         run_program(text, tool, monkeypatch)
     assert tool.asked == {}

@@ -22,6 +22,7 @@ _HEAD = '''"""Weights of a Core ML network, layer by layer: apply(mlmodel) retur
 import difflib
 
 import coremltools.optimize.coreml as cto
+import numpy as np
 
 # Layer -> kind of compression and its settings; None leaves the layer as it is.
 '''
@@ -29,20 +30,34 @@ _TAIL = '''
 # Layer -> names that its weight may have in the Core ML network.
 CONSTANTS = {constants}
 
+# Layer -> number of its weights, and some of them evenly spread: what was folded into another weight has lost its name.
+VALUES = {values}
+
 KINDS = {{"linear": cto.OpLinearQuantizerConfig, "palette": cto.OpPalettizerConfig}}
+
+
+def is_weight(array, size, told):
+    """Return whether an array of the Core ML network, float16 perhaps, is the weight that `told` are values of."""
+    flat, told = np.asarray(array, np.float32).reshape(-1), np.array(told, np.float32)
+    if flat.size != size:
+        return False
+    places = np.linspace(0, size - 1, len(told)).astype(int)
+    return bool(np.abs(flat[places] - told).max() <= 2e-3 * np.abs(told).max())
 
 
 def constants(mlmodel):
     """Return the name of each layer's weight in `mlmodel`; a layer that is not found ends the program."""
-    present = {{name.removesuffix("_to_fp16"): name for name in cto.get_weights_metadata(mlmodel, weight_threshold=0)}}
+    arrays = {{name: each.val for name, each in cto.get_weights_metadata(mlmodel, weight_threshold=0).items()}}
+    present = {{name.removesuffix("_to_fp16"): name for name in arrays}}
     found, missing = {{}}, []
     for layer, names in CONSTANTS.items():
-        name = next((present[each] for each in names if each in present), None)
-        if name is None:
+        alike = [present[each] for each in names if each in present]
+        alike = alike or [name for name, array in arrays.items() if is_weight(array, *VALUES[layer])]
+        if len(alike) == 1:
+            found[layer] = alike[0]
+        else:
             near = difflib.get_close_matches(names[0], present, n=1, cutoff=0.0)
             missing.append(f"{{layer}} as {{' or '.join(names)}}" + (f" (the nearest is {{near[0]}})" if near else ""))
-        else:
-            found[layer] = name
     if missing:
         raise ValueError("These layers are not in the Core ML network; correct CONSTANTS: " + "; ".join(missing))
     return found
@@ -91,12 +106,17 @@ def write(material: Material) -> Written:
         *left_out(unknown, "as Core ML has no such compression"),
         *left_out(blocked, "as Core ML's blocks are whole kernels of input channels, and leave no remainder"),
         *left_out(activations, "as their activations need coremltools' own calibration"),
-        "The program looks weights up by the names of PyTorch modules, and says so where it finds none.",
+        "The program looks weights up by the names of PyTorch modules, or by values, and says so where it finds none.",
     )
     if tables:
         notes += (f"{tables} layers: Core ML stores the levels of a palette in the network's own float type.",)
+    sizes = {layer.name: layer.parameters for layer in material.summary.layers}
     constants = {layer.name: _constants(layer) for layer in material.summary.layers if layer.name in layers}
-    tail = _TAIL.format(constants=pformat(constants, width=110, sort_dicts=False))
+    values = {name: (sizes[name], list(material.probes[name])) for name in layers}
+    tail = _TAIL.format(
+        constants=pformat(constants, width=110, sort_dicts=False),
+        values=pformat(values, width=110, sort_dicts=False, compact=True),
+    )
     return Written(f"{_HEAD}LAYERS = {pformat(layers, width=110, sort_dicts=False)}\n{tail}", notes)
 
 

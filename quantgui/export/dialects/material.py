@@ -78,6 +78,8 @@ class Material:
         parameters, activations: what is quantized.
         sensitivity: a table that was measured, if any.
         folded: nodes that another one is folded into, and how their output is called.
+        probes: `PROBES` values of each float weight, evenly spread over it with its channels first, by layer: a tool
+            that calls weights otherwise can find them by these.
     """
 
     summary: NetworkSummary
@@ -86,6 +88,7 @@ class Material:
     activations: tuple[Activation, ...]
     sensitivity: Sensitivity | None = None
     folded: Mapping[str, Folded] = field(default_factory=dict)
+    probes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def float_layers(self) -> tuple[LayerInfo, ...]:
@@ -181,7 +184,17 @@ def gather(
             found.append(
                 Activation(tensor, quantizer.format, symmetric, quantizer.scale, quantizer.zero_point, consumers)
             )
-    return Material(network.summary, config, tuple(parameters), tuple(found), sensitivity, _folded(network))
+    probes = {each.layer.name: _probes(network, each.layer) for each in parameters if not each.is_part}
+    return Material(network.summary, config, tuple(parameters), tuple(found), sensitivity, _folded(network), probes)
+
+
+PROBES = 8
+
+
+def _probes(network: Network, layer: LayerInfo) -> tuple[float, ...]:
+    turned = np.moveaxis(network.constants[layer.weight], layer.channel_axis, 0)
+    places = np.linspace(0, turned.size - 1, PROBES).astype(int)
+    return tuple(numbers(turned[np.unravel_index(places, turned.shape)]))
 
 
 def _folded(network: Network) -> dict[str, Folded]:
