@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 from quantgui.cli.main import main
+from quantgui.engine.bench import Bench
+from quantgui.interrupts import EXIT_INTERRUPTED
 from quantgui.paths import sample_models
+from quantgui.results import TrainingReady
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.presets import activation_spec, weight_spec
 from quantgui.spec.quantizer import LayerSpec, MinMax
@@ -68,6 +71,29 @@ def test_that_mistakes_are_told_in_a_sentence(words, capsys):
     assert "learning rate must be above 0" in capsys.readouterr().err
     assert main([*words, "--steps", "0"]) == 2
     assert "whole number from 1" in capsys.readouterr().err
+
+
+def test_that_an_interrupt_writes_the_best_and_the_same_command_goes_on(words, tmp_path, capsys, monkeypatch):
+    handle = Bench.handle
+
+    def interrupted(bench, request):
+        for event in handle(bench, request):
+            yield event
+            if isinstance(event, TrainingReady) and event.trained is not None:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bench, "handle", interrupted)
+        assert main(words) == EXIT_INTERRUPTED
+    told = capsys.readouterr()
+    assert "the same command goes on from there" in told.err
+    answer = json.loads(told.out)
+    assert answer["interrupted"]
+    assert answer["after"]["value"] > answer["before"]["value"]
+    assert (tmp_path / "trained.onnx").stat().st_size > 0
+    assert load_config(tmp_path / "trained.json") != load_config(tmp_path / "c.json")
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 6
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
