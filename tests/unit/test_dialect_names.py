@@ -55,11 +55,14 @@ def with_preset(network: Network, preset: str, **overrides: LayerSpec) -> Materi
 
 # --- LiteRT ---------------------------------------------------------------------------------------------------------
 
-PREFIX = "networks.Digits/torch.nn.modules.container."
+ROOT, PREFIX = "networks.Digits", "networks.Digits/torch.nn.modules.container."
 CONVERTED = {
     "/features/features.0/Conv": f"{PREFIX}Sequential_features/torch.nn.modules.activation.ReLU_1;;"
     f"{PREFIX}Sequential_features/torch.nn.modules.conv.Conv2d_0;1;",
-    "/classifier/classifier.2/Gemm": f"{PREFIX}Sequential_classifier/torch.nn.modules.linear.Linear_2;1;",
+    # Sequential may be a list, which is not called and so leaves no name.
+    "/features/features.3/Conv": f"{ROOT};;{ROOT}/torch.nn.modules.conv.Conv2d_3;1;",
+    "/classifier/classifier.0/Gemm": f"{PREFIX}Sequential_classifier/torch.nn.modules.linear.Linear_0;1;",
+    "/classifier/classifier.2/Gemm": "serving_default_output_0_output;",
 }
 """Layer -> scope of the operator that litert-torch 0.10 makes of it, as ai-edge-quantizer sees it."""
 
@@ -70,6 +73,7 @@ def test_that_a_recipe_finds_layers_as_a_converter_from_pytorch_calls_them(mnist
     for layer, scope in CONVERTED.items():
         found = [name for name, rule in zip(layers, rules, strict=True) if re.search(rule["regex"], scope)]
         assert found == [layer]
+    assert not any(re.search(rule["regex"], f"{ROOT}/torch.nn.modules.linear.Other_x/Linear_2;") for rule in rules)
 
 
 def test_that_a_rule_finds_no_layer_whose_name_only_begins_alike(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quantgui.errors import ExportError
@@ -30,11 +30,12 @@ def write(material: Material) -> Written:
     """Return the recipe: nothing quantized, then one rule for each layer by the name of its output tensor."""
     rules: list[dict[str, Any]] = [{"regex": ".*", "operation": "*", "algorithm_key": _NONE, "op_config": {}}]
     unknown = []
+    outputs = [info.name for info in material.summary.outputs]
     for layer in material.summary.layers:
         spec = material.spec_of(layer)
         if layer.read_only or (spec.weights is None and spec.activations is None):
             continue
-        rule = _rule(layer, spec)
+        rule = _rule(layer, spec, outputs)
         if rule is None:
             unknown.append(layer.name)
         else:
@@ -46,8 +47,8 @@ def write(material: Material) -> Written:
     return Written(json.dumps(rules, indent=1) + "\n", notes)
 
 
-def _rule(layer: LayerInfo, spec: LayerSpec) -> dict[str, Any] | None:
-    rule: dict[str, Any] = {"regex": _expression(layer), "operation": "*"}
+def _rule(layer: LayerInfo, spec: LayerSpec, outputs: Sequence[str]) -> dict[str, Any] | None:
+    rule: dict[str, Any] = {"regex": _expression(layer, outputs), "operation": "*"}
     weights = spec.weights
     if weights is None:
         return None
@@ -88,15 +89,21 @@ def _rule(layer: LayerInfo, spec: LayerSpec) -> dict[str, Any] | None:
     return rule | {"algorithm_key": _MIN_MAX, "op_config": config}
 
 
-def _expression(layer: LayerInfo) -> str:
+def _expression(layer: LayerInfo, outputs: Sequence[str]) -> str:
     """Return what finds the layer's output tensor as converters call it, and none whose name only begins alike.
 
-    litert-torch writes the path of a module as ``torch.nn...Sequential_features/torch.nn...Conv2d_0;``.
+    litert-torch writes the path of a module as ``Net/torch.nn...Sequential_features/torch.nn...Conv2d_0;``, without
+    modules that are not called themselves, such as lists; what the network returns it calls after its place.
     """
-    names = (layer.output_tensor, layer.name)
-    whole = dict.fromkeys(re.escape(name.strip("/")) for name in names if name.strip("/"))
-    path = "/[^/;]*".join(f"_{re.escape(part)}" for part in module_name(layer).split("."))
-    return f"(^|[/;])({'|'.join(whole)})([/;]|$)|{path};"
+    names = [name.strip("/") for name in (layer.output_tensor, layer.name)]
+    if layer.output_tensor in outputs:
+        names.append(f"serving_default_output_{outputs.index(layer.output_tensor)}_output")
+    whole = dict.fromkeys(re.escape(name) for name in names if name)
+    parts = module_name(layer).split(".")
+    steps = [f"/[^/;]*_{re.escape(part)}" for part in parts]
+    # A list is followed by the place in it.
+    path = [f"({step})?" if after.isdecimal() else step for step, after in zip(steps, [*parts[1:], ""], strict=True)]
+    return f"(^|[/;])({'|'.join(whole)})([/;]|$)|(^|;)[^/;]*{''.join(path)};"
 
 
 _DEFAULTS = {"skip_checks": False, "min_weight_elements": 0}
