@@ -37,7 +37,10 @@ _STALE_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What is needed to open everything again. `config_path` is the user's own file of the configuration, if any."""
+    """What is needed to open everything again. `config_path` is the user's own file of the configuration, if any.
+
+    That code of a PyTorch network is trusted is kept: a recovered session goes on where the user has agreed to it.
+    """
 
     network: str
     config: QuantConfig = field(default_factory=QuantConfig)

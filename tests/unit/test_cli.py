@@ -61,7 +61,7 @@ def test_that_a_command_opens_no_window(opened, capsys: pytest.CaptureFixture[st
     ("words", "sentence"),
     [
         (["evalute", "a.onnx"], "did you mean 'evaluate'?"),
-        (["frobnicate"], "commands are inspect, check, evaluate, sensitivity, mix, noise, export, verify"),
+        (["frobnicate"], "commands are inspect, check, evaluate, sensitivity, mix, noise, qat, export, verify"),
         (["evaluate", DIGITS], "--data"),
         (["evaluate", DIGITS, "--data", DATA, "--preset", "W9"], "There is no preset 'W9'"),
         (["evaluate", DIGITS, "--data", DATA, "--preset", "W8", "--config", "c.json"], "not allowed with"),
