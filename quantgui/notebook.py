@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from quantgui.network.pytorch_export import Form
+    from quantgui.network.pytorch.export import Form
     from quantgui.results import Event
 
 LABELS: Final = "labels"
@@ -90,12 +90,12 @@ def explore(
 def _write_network(
     module: nn.Module, example_inputs: Any, folder: Path, free_axes: Sequence[Sequence[int]], exporter: Exporter
 ) -> tuple[Path, tuple[str, ...]]:
-    from quantgui.network.pytorch import require_torch
+    from quantgui.network.pytorch.opening import require_torch
 
     require_torch()
-    from quantgui.network.pytorch_export import export, live_module
-    from quantgui.network.pytorch_limits import TOLERANCE
-    from quantgui.network.pytorch_module import as_inputs
+    from quantgui.network.pytorch.export import export, live_module
+    from quantgui.network.pytorch.limits import TOLERANCE
+    from quantgui.network.pytorch.module import as_inputs
 
     options = PytorchOptions(free_axes=tuple(tuple(axes) for axes in free_axes), exporter=exporter)
     try:

@@ -66,7 +66,7 @@ from quantgui.export.verify import verify
 from quantgui.network.datasets import Dataset, open_dataset
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network
-from quantgui.network.pytorch import Original, hold_against, read_pytorch
+from quantgui.network.pytorch.opening import Original, hold_against, read_pytorch
 from quantgui.network.reader import read_network
 from quantgui.network.session import release_memory
 from quantgui.paths import state_folder

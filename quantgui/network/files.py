@@ -21,7 +21,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from quantgui.errors import NetworkError
-from quantgui.network.pytorch_archive import archive_sentence, weights_sentence
+from quantgui.network.pytorch.archive import archive_sentence, weights_sentence
 from quantgui.results import Array
 
 KEEP_BYTES = 1 << 14

@@ -17,8 +17,8 @@ import quantgui.engine.bench as engine_bench
 from quantgui.engine.bench import Bench
 from quantgui.engine.requests import Evaluate, OpenData, OpenNetwork
 from quantgui.errors import NetworkError
-from quantgui.network.pytorch_module import load_module, made_inputs
-from quantgui.network.pytorch_weights import read_weights
+from quantgui.network.pytorch.module import load_module, made_inputs
+from quantgui.network.pytorch.weights import read_weights
 from quantgui.network.session import create_session
 from quantgui.results import EvaluationReady, NetworkOpened, NetworkSummary
 from quantgui.spec.presets import find_preset, preset_config

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from quantgui.errors import NetworkError
-from quantgui.network.pytorch_archive import checked_program
-from quantgui.network.pytorch_program import load_program
-from quantgui.network.pytorch_strings import is_operator, is_shape_expression, is_structure
+from quantgui.network.pytorch.archive import checked_program
+from quantgui.network.pytorch.program import load_program
+from quantgui.network.pytorch.strings import is_operator, is_shape_expression, is_structure
 from quantgui.spec.pytorch_source import PytorchOptions
 from tests.pytorch_modules import Picture
 

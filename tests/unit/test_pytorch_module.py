@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from quantgui.errors import NetworkError, QuantGuiError, SpecError
-from quantgui.network import converted
-from quantgui.network.pytorch import read_pytorch
-from quantgui.network.pytorch_module import code_parts, example_inputs, load_module
-from quantgui.network.pytorch_weights import fill, read_weights
+from quantgui.network.pytorch import converted
+from quantgui.network.pytorch.module import code_parts, example_inputs, load_module
+from quantgui.network.pytorch.opening import read_pytorch
+from quantgui.network.pytorch.weights import fill, read_weights
 from quantgui.spec.pytorch_source import (
     ExampleInput,
     PytorchOptions,

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 from quantgui import __version__
 from quantgui.errors import NetworkError
-from quantgui.network.converted import Converted, find, hash_of, hash_of_file, store
 from quantgui.network.network import Network
-from quantgui.network.pytorch_limits import TOLERANCE
+from quantgui.network.pytorch.converted import Converted, find, hash_of, hash_of_file, store
+from quantgui.network.pytorch.limits import TOLERANCE
 from quantgui.network.reader import read_network
 from quantgui.network.session import create_session, runtime_errors
 from quantgui.results import Array, Conversion, Event, NetworkOpened, Progress
@@ -27,7 +27,7 @@ from quantgui.spec.pytorch_source import PytorchOptions, axes_text, is_program, 
 
 if TYPE_CHECKING:
     from quantgui.network.datasets import Dataset
-    from quantgui.network.pytorch_export import Live
+    from quantgui.network.pytorch.export import Live
 
 _VERSION: Final = 1
 _HELD_SAMPLES: Final = 8
@@ -49,10 +49,10 @@ class Original:
             NetworkError: it cannot be loaded, or does not run on them.
         """
         if self.live is None:
-            from quantgui.network.pytorch_program import load_program
+            from quantgui.network.pytorch.program import load_program
 
             self.live = load_program(Path(self.path), self.options)
-        from quantgui.network.pytorch_module import one_line
+        from quantgui.network.pytorch.module import one_line
 
         try:
             return self.live.outputs(self.live.named(feed))
@@ -118,8 +118,8 @@ def _from_program(
     if (known := find(folder, key)) is not None:
         return known, None
     yield from _import_torch()
-    from quantgui.network.pytorch_export import export
-    from quantgui.network.pytorch_program import load_program
+    from quantgui.network.pytorch.export import export
+    from quantgui.network.pytorch.program import load_program
 
     yield Progress(0, 0, "Reading the program")
     live = load_program(path, options)
@@ -141,9 +141,9 @@ def _from_code(reference: str, options: PytorchOptions, folder: Path) -> Generat
     if options.weights and not Path(options.weights).is_file():
         raise NetworkError(f"There is no file of weights '{options.weights}'.")
     yield from _import_torch()
-    from quantgui.network.pytorch_export import compare, export, live_module
-    from quantgui.network.pytorch_module import code_parts, example_inputs, load_module
-    from quantgui.network.pytorch_weights import fill, read_weights
+    from quantgui.network.pytorch.export import compare, export, live_module
+    from quantgui.network.pytorch.module import code_parts, example_inputs, load_module
+    from quantgui.network.pytorch.weights import fill, read_weights
 
     yield Progress(0, 0, "Running the code of the network")
     module, brought = load_module(reference)
@@ -214,7 +214,7 @@ def hold_against(original: Original, network: Network, data: Dataset) -> Generat
     if original.live is None:
         yield from _import_torch()
     yield Progress(0, 0, "Comparing with the PyTorch network")
-    from quantgui.network.pytorch_export import largest_difference
+    from quantgui.network.pytorch.export import largest_difference
 
     try:
         wanted = original.outputs(batch.inputs)

@@ -15,12 +15,13 @@ import ast
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 import onnx
 
+from quantgui.network.surgery import all_graphs
 from quantgui.results import Array
 
 _SCOPES: Final = "pkg.torch.onnx.name_scopes"
@@ -44,7 +45,7 @@ def name_by_modules(model: onnx.ModelProto, state: Mapping[str, Array], modules:
     weights = _weights(model)
     found = [
         (node, _owner(node, weights, state, modules), _is_layer(node, weights))
-        for graph in _graphs(model.graph)
+        for graph in all_graphs(model.graph)
         for node in graph.node
     ]
     steps = Counter(owner for node, owner, is_layer in found if is_layer and node.op_type in _RECURRENT)
@@ -63,7 +64,7 @@ def name_by_modules(model: onnx.ModelProto, state: Mapping[str, Array], modules:
 def _weights(model: onnx.ModelProto) -> dict[str, str]:
     """Return the constants of two or more axes by the names of all values that hold them, as they are or transposed."""
     weights: dict[str, str] = {}
-    for graph in _graphs(model.graph):
+    for graph in all_graphs(model.graph):
         weights |= {tensor.name: tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
         for node in graph.node:
             if node.op_type == "Constant":
@@ -145,7 +146,7 @@ def _name_weights(model: onnx.ModelProto, state: Mapping[str, Array]) -> None:
             renamed[tensor.name] = wish
             tensor.name = wish
     if renamed:
-        for graph in _graphs(model.graph):
+        for graph in all_graphs(model.graph):
             for node in graph.node:
                 for place, name in enumerate(node.input):
                     node.input[place] = renamed.get(name, name)
@@ -156,16 +157,6 @@ def _digest(values: Array) -> bytes:
     digest = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=16)
     digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.digest()
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
-            for each in attribute.graphs:
-                yield from _graphs(each)
 
 
 def name_sizes(model: onnx.ModelProto) -> None:
@@ -180,7 +171,7 @@ def name_sizes(model: onnx.ModelProto) -> None:
     if not words:
         return
     pattern = re.compile(r"\b(" + "|".join(map(re.escape, words)) + r")\b")
-    for graph in _graphs(model.graph):
+    for graph in all_graphs(model.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
             for dim in value.type.tensor_type.shape.dim:
                 if dim.dim_param:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from quantgui.errors import NetworkError
-from quantgui.network.pytorch_archive import is_torchscript, torchscript_sentence
-from quantgui.network.pytorch_module import quiet
+from quantgui.network.pytorch.archive import is_torchscript, torchscript_sentence
+from quantgui.network.pytorch.module import quiet
 
 _NAMED_KEYS: Final = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights", "params")
 """Under which training scripts keep the state dict in a checkpoint."""

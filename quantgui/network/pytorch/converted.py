@@ -26,7 +26,7 @@ _STEP: Final = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A form on disk; see `network.pytorch_export.Form`."""
+    """A form on disk; see `network.pytorch.export.Form`."""
 
     path: Path
     exporter: Exporter

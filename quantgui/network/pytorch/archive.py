@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from quantgui.errors import NetworkError
-from quantgui.network.pytorch_strings import (
+from quantgui.network.pytorch.strings import (
     MOST_DEPTH,
     MOST_TEXT,
     NAME,

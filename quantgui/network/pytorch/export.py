@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from quantgui.errors import NetworkError
-from quantgui.network.pytorch_limits import TOLERANCE
-from quantgui.network.pytorch_module import one_line, quiet
-from quantgui.network.pytorch_names import name_by_modules, name_sizes
+from quantgui.network.pytorch.limits import TOLERANCE
+from quantgui.network.pytorch.module import one_line, quiet
+from quantgui.network.pytorch.names import name_by_modules, name_sizes
 from quantgui.network.session import create_session, runtime_errors
 from quantgui.results import Array, Event, Progress
 from quantgui.spec.pytorch_source import Exporter, PytorchOptions

@@ -13,9 +13,9 @@ from torch._export.serde.serialize import SerializeError
 from torch._export.verifier import SpecViolationError
 
 from quantgui.errors import NetworkError
-from quantgui.network.pytorch_archive import CheckedProgram, checked_program
-from quantgui.network.pytorch_export import Live
-from quantgui.network.pytorch_module import made_inputs, one_line, quiet
+from quantgui.network.pytorch.archive import CheckedProgram, checked_program
+from quantgui.network.pytorch.export import Live
+from quantgui.network.pytorch.module import made_inputs, one_line, quiet
 from quantgui.spec.pytorch_source import ExampleInput, PytorchOptions
 
 _READ_ERRORS = (

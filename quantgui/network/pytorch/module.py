@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from quantgui.errors import NetworkError
 from quantgui.network.arrays import open_npy, open_npz
-from quantgui.network.converted import hash_of_file
 from quantgui.network.datasets import LABELS
+from quantgui.network.pytorch.converted import hash_of_file
 from quantgui.spec.pytorch_source import ExampleInput, PytorchOptions, split_factory
 
 _EXAMPLES: Final = 2
