@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 NUMBER_OF_WORKERS ?= 2
 # Names of benchmarks to run, all if empty.
 BENCHMARKS ?=
+# As the tests have it: a build for the processor.
+TORCH := torch==2.13.0
 
 .PHONY: run test check bench screenshots samples clean
 
@@ -40,7 +42,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 	@.ci/system-libraries run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pytorch]' '$(TORCH)'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml tests/network-packages.txt | $(VENV)/bin/python
