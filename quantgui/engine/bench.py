@@ -22,7 +22,7 @@ from quantgui.analysis.importance import input_tensors, needs_data, summed_axes
 from quantgui.analysis.metric_function import Metric, load_metric
 from quantgui.analysis.mixed_precision import check_limit, find_mix, sweep_for
 from quantgui.analysis.noise import trace_noise, view_sample
-from quantgui.analysis.qat import train
+from quantgui.analysis.qat.training import train
 from quantgui.analysis.sensitivity import measure_sensitivity
 from quantgui.analysis.simulation import activation_tensors, calibrated_tensors, wanted_ranges
 from quantgui.analysis.sweep_store import open_sweep, question_key

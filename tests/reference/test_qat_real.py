@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from quantgui.analysis.calibration import calibrate
-from quantgui.analysis.qat import train
-from quantgui.analysis.qat_network import TrainableNetwork
+from quantgui.analysis.qat.network import TrainableNetwork
+from quantgui.analysis.qat.training import train
 from quantgui.analysis.simulation import activation_tensors, build_simulation
 from quantgui.export.qdq import export_qdq
 from quantgui.network.datasets import open_dataset

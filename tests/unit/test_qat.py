@@ -15,11 +15,11 @@ from onnx import helper
 
 from quantgui.analysis.calibration import calibrate
 from quantgui.analysis.evaluation import evaluate
-from quantgui.analysis.qat import train
-from quantgui.analysis.qat_checkpoint import Checkpoint, History, LossCurve
-from quantgui.analysis.qat_course import require_finite
-from quantgui.analysis.qat_network import TrainableNetwork, range_of
-from quantgui.analysis.qat_quality import split_samples
+from quantgui.analysis.qat.checkpoint import Checkpoint, History, LossCurve
+from quantgui.analysis.qat.course import require_finite
+from quantgui.analysis.qat.network import TrainableNetwork, range_of
+from quantgui.analysis.qat.quality import split_samples
+from quantgui.analysis.qat.training import train
 from quantgui.analysis.simulation import activation_tensors, build_simulation
 from quantgui.errors import DataError, NetworkError, SpecError
 from quantgui.network.datasets import open_dataset

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from quantgui.analysis.metric_function import Metric
-from quantgui.analysis.qat_checkpoint import Checkpoint, History, training_key
-from quantgui.analysis.qat_quality import Quality, Split, is_better, measure, split_samples
+from quantgui.analysis.qat.checkpoint import Checkpoint, History, training_key
+from quantgui.analysis.qat.quality import Quality, Split, is_better, measure, split_samples
 from quantgui.analysis.simulation import weight_spec
 from quantgui.errors import NetworkError, SpecError
 from quantgui.network.datasets import Dataset
@@ -32,7 +32,7 @@ from quantgui.spec.trained_files import trained_states
 from quantgui.spec.training import Training
 
 if TYPE_CHECKING:
-    from quantgui.analysis.qat_course import Course
+    from quantgui.analysis.qat.course import Course
 
 _EVALUATIONS: Final = 20
 _EVALUATED_SHARE: Final = 0.5
@@ -150,7 +150,7 @@ class _Run:
 
     def _open(self, training_data: Dataset) -> Generator[Event, None, Course]:
         """Return the course of the training: what is trained, in which order, on what."""
-        from quantgui.analysis.qat_course import open_course
+        from quantgui.analysis.qat.course import open_course
 
         course = yield from open_course(
             self.executor, training_data, self.split.trained, self.config, self.activations, self.training

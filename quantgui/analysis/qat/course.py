@@ -1,6 +1,6 @@
 """The course of a training: what is trained in which step, on what. It imports torch.
 
-Either the whole network at once, gradients through all of it; or one piece after the other (`analysis.qat_blocks`).
+Either the whole network at once, gradients through all of it; or one piece after the other (`analysis.qat.blocks`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor
 
-from quantgui.analysis.qat_loss import Objective, objective_of
-from quantgui.analysis.qat_network import TrainableNetwork
-from quantgui.analysis.qat_optimizer import Adam, rate_at
-from quantgui.analysis.qat_samples import Samples
+from quantgui.analysis.qat.loss import Objective, objective_of
+from quantgui.analysis.qat.network import TrainableNetwork
+from quantgui.analysis.qat.optimizer import Adam, rate_at
+from quantgui.analysis.qat.samples import Samples
 from quantgui.errors import NetworkError
 from quantgui.network.batch import Batch
 from quantgui.network.datasets import Dataset
@@ -78,7 +78,7 @@ def open_course(
     trainable = TrainableNetwork(executor.network, config, activations, learn_scales=training.learn_scales)
     yield Progress(0, training.steps, "Preparing the training")
     if training.scope == "blocks":
-        from quantgui.analysis.qat_blocks import open_blocks
+        from quantgui.analysis.qat.blocks import open_blocks
 
         return (yield from open_blocks(executor, samples, trainable, activations, training))
     if uncovered := uncovered_operators(executor.network):

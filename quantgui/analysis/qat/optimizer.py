@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quantgui.analysis.qat_network import Parameter
+from quantgui.analysis.qat.network import Parameter
 from quantgui.results import Array
 
 _MOMENTUM: Final = 0.9

@@ -19,10 +19,10 @@ import numpy as np
 import onnx
 import torch
 
-from quantgui.analysis.qat_course import OnceQuantized, backward, part_of, require_finite
-from quantgui.analysis.qat_network import Parameter, TrainableNetwork
-from quantgui.analysis.qat_optimizer import Adam, rate_at
-from quantgui.analysis.qat_samples import Samples
+from quantgui.analysis.qat.course import OnceQuantized, backward, part_of, require_finite
+from quantgui.analysis.qat.network import Parameter, TrainableNetwork
+from quantgui.analysis.qat.optimizer import Adam, rate_at
+from quantgui.analysis.qat.samples import Samples
 from quantgui.analysis.simulation import build_simulation
 from quantgui.errors import DataError, NetworkError
 from quantgui.network.batch import Batch
