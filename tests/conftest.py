@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -42,6 +43,16 @@ def pytest_configure(config: pytest.Config) -> None:
         display.wait()
 
     config.add_cleanup(stop)
+
+
+@pytest.fixture(autouse=True)
+def _cycles_of_this_thread() -> Iterator[None]:
+    """Collect cycles between tests, in this thread: windows of earlier tests must not be freed in any other."""
+    from quantgui.gui.cycles import collect_due
+
+    gc.disable()
+    yield
+    collect_due()
 
 
 @pytest.fixture(autouse=True)

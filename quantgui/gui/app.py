@@ -21,6 +21,7 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication
 
 from quantgui.engine.client import EngineClient
+from quantgui.gui.cycles import CycleCollector
 from quantgui.gui.dialogs.error import ErrorDialog
 from quantgui.gui.icons import icon
 from quantgui.gui.languages import SYSTEM, install_language
@@ -115,6 +116,7 @@ def run_app(
     QApplication.setApplicationName("quantgui")
     QApplication.setOrganizationName("quantgui")
     app = QApplication(argv if argv is not None else sys.argv[:1])
+    CycleCollector(app)
     settings = make_settings(settings_path)
     install_language(app, str(settings.value("language", SYSTEM)))
     scheme = settings.value("scheme", "system", type=str)
