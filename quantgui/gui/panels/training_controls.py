@@ -17,6 +17,7 @@ from PySide6.QtWidgets import (
 from quantgui.gui.icons import set_icon
 from quantgui.gui.widgets.labels import set_style
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
+from quantgui.gui.widgets.spin import indented
 from quantgui.spec.training import Teacher, Training, TrainingScope
 
 DEFAULTS = Training()
@@ -135,7 +136,7 @@ class TrainingControls(QWidget):
         self.batch = _spin(1, _MOST_SAMPLES, DEFAULTS.batch_size, 8, self.tr(" samples"))
         self.batch.setAccessibleName(self.tr("Samples per step"))
         self.batch.setToolTip(self.tr("Samples that one step sees; more are steadier and take longer."))
-        self.rate = RateBox()
+        self.rate = indented(RateBox())
         self.rate.setPrefix(self.tr("rate "))
         self.rate.setValue(DEFAULTS.learning_rate)
         self.rate.setKeyboardTracking(False)
@@ -253,7 +254,7 @@ class TrainingControls(QWidget):
 
 
 def _spin(low: int, high: int, value: int, step: int, suffix: str) -> QSpinBox:
-    box = QSpinBox()
+    box = indented(QSpinBox())
     box.setRange(low, high)
     box.setSingleStep(step)
     box.setSuffix(suffix)
