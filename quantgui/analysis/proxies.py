@@ -50,7 +50,8 @@ ALONE_SAMPLES = 2
 """Samples on which layers run alone: errors of layers differ by much more than those of samples."""
 GRADIENT_SAMPLES = 8
 """Samples whose outputs are differentiated, one at a time: each tells of one random direction of the outputs."""
-_MEASURED_PER_GUESSED = 8
+_LEAST_DIFFERENTIATED = 3
+_MEASURED_PER_GUESSED = 6
 """Samples that must be measured for each one that is differentiated: a guess as dear as the number is none."""
 
 Key = Hashable
@@ -106,7 +107,9 @@ def guess(
     Raises:
         NetworkError: the network cannot be run.
     """
-    differentiated = GRADIENT_SAMPLES if measured is None else max(1, measured // _MEASURED_PER_GUESSED)
+    differentiated = GRADIENT_SAMPLES
+    if measured is not None:
+        differentiated = max(_LEAST_DIFFERENTIATED, measured // _MEASURED_PER_GUESSED)
     started = time.perf_counter()
     work = _Guess(network, dataset, candidates, grids, activations, threads, min(GRADIENT_SAMPLES, differentiated))
     try:

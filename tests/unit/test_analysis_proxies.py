@@ -432,4 +432,4 @@ def test_that_fewer_samples_are_differentiated_where_few_are_measured(tmp_path: 
 
     for measured in (None, 64, 24, 8, 3, 1000):
         drained(guess(network, Counted(), changes, {}, measured=measured))
-    assert seen == [GRADIENT_SAMPLES, 8, 3, 1, 1, GRADIENT_SAMPLES]
+    assert seen == [GRADIENT_SAMPLES, 8, 4, 3, 3, GRADIENT_SAMPLES]
