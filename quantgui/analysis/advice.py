@@ -37,6 +37,7 @@ from quantgui.spec.quantizer import (
     QuantizerSpec,
     RangeEstimator,
 )
+from quantgui.spec.sweep import SHARES
 
 SAMPLES = 16
 """Samples that decide."""
@@ -197,14 +198,14 @@ def _advise_activations(
     if not costly and _headline_loss(before, best) <= _noticeable_loss(best):
         return None
     finding = (
-        f"Quantized activations {_verdict(before)} this network: {_quality(before)} with them, "
-        f"{_quality(best)} without{_doubt(bench)}."
+        f"Quantized activations {_verdict(before)} this network: {described(before)} with them, "
+        f"{described(best)} without{_doubt(bench)}."
     )
     yield AdviceReady(asked, Advice(asked, finding, (), None, before))
     repaired, estimator = yield from _other_range(bench, config, layers, before)
     after = yield from bench.measure(repaired, "Trying other ranges")
     if estimator and _is_good(after, best, GOOD_ACTIVATIONS_DB):
-        sentence = f"{finding} Ranges by {estimator} mend it: {_quality(after)}."
+        sentence = f"{finding} Ranges by {estimator} mend it: {described(after)}."
         return Advice(asked, sentence, tuple(layers), _named(repaired, config), before, after)
     chosen = yield from _fewest_changes(
         bench,
@@ -222,7 +223,7 @@ def _advise_activations(
     after = yield from bench.measure(proposal, "Checking the proposal")
     names = tuple(name for name in layers if name in kept)
     how = f" (and ranges by {estimator})" if estimator and len(names) < len(layers) else ""
-    sentence = f"{finding} With float activations in {_names(names, len(layers))}{how}: {_quality(after)}."
+    sentence = f"{finding} With float activations in {_names(names, len(layers))}{how}: {described(after)}."
     return Advice(asked, sentence, names, proposal, before, after)
 
 
@@ -273,7 +274,7 @@ def _advise_weights(bench: _Bench, config: QuantConfig) -> Generator[Event, None
     if before.output_sqnr_db >= POOR_WEIGHTS_DB:
         return None
     finding = (
-        f"Quantized weights {_verdict(before)} this network: {_quality(before)} even with float "
+        f"Quantized weights {_verdict(before)} this network: {described(before)} even with float "
         f"activations{_doubt(bench)}."
     )
     yield AdviceReady(config, Advice(config, finding, (), None, before))
@@ -295,7 +296,7 @@ def _advise_weights(bench: _Bench, config: QuantConfig) -> Generator[Event, None
     fixed = {name: replace(config.spec_for(name), weights=finer.weights) for name in names}
     proposal = _named(config.with_overrides(fixed), config)
     after = yield from bench.measure(bare.with_overrides(dict.fromkeys(names, finer)), "Checking the proposal")
-    sentence = f"{finding} With 8-bit weights in {_names(names, len(layers))}: {_quality(after)}."
+    sentence = f"{finding} With 8-bit weights in {_names(names, len(layers))}: {described(after)}."
     return Advice(config, sentence, names, proposal, before, after)
 
 
@@ -394,11 +395,14 @@ def _lost(evaluation: Evaluation) -> float:
     return loss if evaluation.higher_is_better else -loss
 
 
-def _quality(evaluation: Evaluation) -> str:
+def described(evaluation: Evaluation) -> str:
+    """Return the headline metric, in percent where it is a share, and output SQNR."""
     text = f"{evaluation.output_sqnr_db:.1f} dB output SQNR"
     if evaluation.metric == "output_sqnr_db":
         return text
-    return f"{evaluation.metric} {evaluation.quantized_score.value:.3g} and {text}"
+    value = evaluation.quantized_score.value
+    score = f"{100 * value:.1f} %" if evaluation.metric in SHARES else f"{value:.3g}"
+    return f"{evaluation.metric} {score} and {text}"
 
 
 def _doubt(bench: _Bench) -> str:

@@ -8,7 +8,7 @@ import builders
 import numpy as np
 import onnx
 
-from quantgui.analysis.advice import POOR_WEIGHTS_DB, advise, guarded_config
+from quantgui.analysis.advice import POOR_WEIGHTS_DB, advise, described, guarded_config
 from quantgui.analysis.calibration import calibrate
 from quantgui.analysis.evaluation import evaluate
 from quantgui.analysis.metric_function import load_metric
@@ -16,7 +16,7 @@ from quantgui.analysis.simulation import activation_tensors
 from quantgui.network.datasets import open_dataset
 from quantgui.network.executor import Executor
 from quantgui.network.reader import open_network
-from quantgui.results import AdviceReady, Calibrated, EvaluationReady, Progress
+from quantgui.results import AdviceReady, Calibrated, Evaluation, EvaluationReady, Progress, Score
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.presets import find_preset, preset_config, weight_spec
 from quantgui.spec.quantizer import LayerSpec
@@ -121,6 +121,13 @@ def test_that_nothing_is_called_ruined_while_what_counts_is_as_good(tmp_path):
     advice = last_advice(advise(*network[:2], config, network[2], metric))
     assert advice.before.output_sqnr_db < POOR_WEIGHTS_DB
     assert "Quantized weights harm this network" in advice.sentence
+    assert "kept 1 and " in advice.sentence
+
+
+def test_that_shares_are_told_in_percent():
+    score = Score(0.966, 0.006, 500)
+    evaluation = Evaluation("accuracy", True, score, score, 1.04, {}, 0.1, 500)
+    assert described(evaluation) == "accuracy 96.6 % and 1.0 dB output SQNR"
 
 
 def test_that_weights_that_ruin_the_network_get_8_bits_where_it_matters(tmp_path):
