@@ -9,7 +9,7 @@ from typing import Any
 from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QApplication
 
-from quantgui import cli
+from quantgui.cli import main as cli
 from quantgui.gui import app
 from quantgui.gui.main_window import MainWindow
 from tests.benchmarks.measuring import tell
