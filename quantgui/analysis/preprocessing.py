@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from quantgui.analysis.output_roles import class_labels, fits_labels, recognise_outputs
+from quantgui.errors import NetworkError
 from quantgui.network.batch import Batch
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network
@@ -141,8 +142,13 @@ def check_preprocessing(executor: Executor, dataset: CheckedData) -> Iterator[Ev
     evidence: dict[str, Evidence] = {}
     for place, (title, (_, values)) in enumerate(trials.items()):
         progress = Progress(place, len(trials), "Trying other preparations")
-        evidence[title] = yield from _evidence(executor, batches, info.name, values, probe, progress)
-    present, *others = trials
+        try:
+            evidence[title] = yield from _evidence(executor, batches, info.name, values, probe, progress)
+        except NetworkError:
+            # Numbers of words in an input of floating point, for example, are looked up in a table: others do not fit.
+            if place == 0:
+                raise
+    present, *others = evidence
     prepared = {title: trials[title][0] for title in others}
     finding = _judge(evidence[present], {title: evidence[title] for title in others}, prepared, info, probe, present)
     if finding is not None:

@@ -411,7 +411,8 @@ class Bench:
             exporting = export_qdq(opened.network, config, {}, path, profile=profile)
         else:
             yield from _prepare(opened, data, config)
-            exporting = export_qdq(opened.network, config, data.activations, path, profile=profile)
+            sample = data.dataset.sample_input(0)
+            exporting = export_qdq(opened.network, config, data.activations, path, profile=profile, sample=sample)
         for event in exporting:
             yield replace(event, notes=(*notes, *event.notes)) if isinstance(event, Exported) else event
 

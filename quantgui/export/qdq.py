@@ -69,8 +69,11 @@ def export_qdq(
     path: Path | str,
     *,
     profile: ExportProfile = "qdq",
+    sample: Mapping[str, Array] | None = None,
 ) -> Iterator[Event]:
     """Write the network quantized by `config` to `path`: yields Progress ... and Exported.
+
+    The file is run once on the inputs `sample` before it is put in place, on random numbers if there are none.
 
     Raises:
         ExportError: the formats need operators that this network cannot have, or the file cannot be written.
@@ -111,7 +114,7 @@ def export_qdq(
     opset = max([each.opset for each in stored.values()] + [_opset_of_quantizers(quantizers)], default=1)
     yield Progress(total - 2, total, "Building the network")
     model = raise_opset(network.skeleton, opset)
-    probe = _random_inputs(network)
+    probe = _inputs_to_try(network, sample)
     if probe is not None and opset_of(model) > network.summary.opset:
         _check_raised(network, model, probe)
     if quantizers:
@@ -316,10 +319,12 @@ def _nodes_by_name(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.NodeProto
 # --- the graph ---------------------------------------------------------------------------------------------------
 
 
-def _random_inputs(network: Network) -> dict[str, Array] | None:
+def _inputs_to_try(network: Network, sample: Mapping[str, Array] | None) -> Mapping[str, Array] | None:
     """Return inputs on which the network runs; None if it is too large to be tried, or they could not be guessed."""
     if network.summary.float_bytes > _CHECKED_BYTES:
         return None
+    if sample is not None:
+        return sample
     try:
         data = open_dataset("random:1", network.summary.inputs, network.summary, network=network)
     except DataError:

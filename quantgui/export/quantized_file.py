@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,15 @@ _OPERANDS = {
 }
 
 
+_RECURRENT = {
+    "LSTM": {1: (-1, -1), 2: (-1, -1)},
+    "GRU": {1: (-1, -1), 2: (-1, -1)},
+    "RNN": {1: (-1, -1), 2: (-1, -1)},
+    "DynamicQuantizeLSTM": {1: (8, 9), 2: (10, 11)},
+}
+"""Recurrent operator -> its weights W and R -> where it has their scale and zero point itself, else -1."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Grid:
     """Integers with their scales (None where another node has them) and zero points, and the size of blocks."""
@@ -56,6 +66,18 @@ class _Grid:
         middle = 0 if self.format.signed else 1 << (self.format.bits - 1)
         zero_point = np.zeros(1) if self.zero_point is None else self.zero_point.astype(np.int64)
         return bool(np.all(zero_point == middle))
+
+    def part(self, start: int, end: int) -> _Grid:
+        """Return the grid of the rows from `start` to `end` - 1; one scale where all of theirs are equal."""
+        scale, zero_point = (_of_rows(x, start, end, blocks=self.block > 0) for x in (self.scale, self.zero_point))
+        return _Grid(self.format, scale, zero_point, self.block)
+
+
+def _of_rows(values: Array | None, start: int, end: int, *, blocks: bool) -> Array | None:
+    if values is None or values.size == 1:
+        return values
+    found = values.reshape(-1, values.shape[-1] if blocks else 1)[start:end]
+    return found[:1] if not blocks and bool(np.all(found == found[0])) else found
 
 
 def is_network(path: Path) -> bool:
@@ -79,6 +101,11 @@ def read_quantized(path: Path, network: Network) -> Imported:
     unmatched: list[str] = []
     dynamic = 0
     for _, node in program.walk():
+        if node.op in _RECURRENT:
+            for gates in _recurrent(node, names, program, producers):
+                found |= {layer.name: ReadLayer(_weight_spec(grid, layer)) for layer, grid in gates}
+                unmatched += [] if gates else [node.name]
+            continue
         for weight in find_quantized(node, program, producers):
             grid = _weight_grid(node, weight, program, producers)
             layer = names.find(node, weight)
@@ -96,9 +123,9 @@ def read_quantized(path: Path, network: Network) -> Imported:
     read = imported(found, dict.fromkeys(unmatched), network.summary, known=known, name=path.name)
     notes = read.notes
     if dynamic:
-        notes += (
-            f"{dynamic} layers quantize their activations anew at each run; here they get ranges of the data instead.",
-        )
+        layers = "1 layer quantizes its" if dynamic == 1 else f"{dynamic} layers quantize their"
+        get = "it gets" if dynamic == 1 else "they get"
+        notes += (f"{layers} activations anew at each run; here {get} ranges of the data instead.",)
     return Imported(read.config, read.unknown, notes)
 
 
@@ -107,12 +134,24 @@ class _Layers:
 
     def __init__(self, network: Network) -> None:
         self._by_name: dict[str, list[LayerInfo]] = {}
+        self._parts: dict[tuple[str, int], list[LayerInfo]] = {}
         outputs = {node.name: node.output[0] for node in network.skeleton.graph.node if node.output}
         for layer in network.summary.layers:
             told = (layer.name, layer.node, layer.weight, layer.output_tensor, outputs.get(layer.node, ""))
             for name in dict.fromkeys((*told, *layer.users)):
                 if name and layer.rows is None:
                     self._by_name.setdefault(name, []).append(layer)
+                elif name:
+                    position = 2 if layer.name.startswith(f"{layer.node}/R") else 1
+                    self._parts.setdefault((name, position), []).append(layer)
+
+    def parts(self, node: Node, position: int, rows: int) -> list[LayerInfo]:
+        """Return the gates of one weight of a recurrent node; empty where there are none, or not as many rows."""
+        for name in (node.name, _SUFFIXES.sub("", node.name), *node.outputs):
+            found = self._parts.get((name, position), [])
+            if found and max(layer.rows[1] for layer in found if layer.rows) == rows:
+                return found
+        return []
 
     def find(self, node: Node, weight: QuantizedWeight) -> LayerInfo | None:
         names = [node.name, _SUFFIXES.sub("", node.name), *node.outputs, *(_ADDED.sub("", x) for x in node.outputs)]
@@ -147,6 +186,75 @@ def _weight_grid(node: Node, weight: QuantizedWeight, program: Program, producer
             block = maker.integer("block_size", 0)
             return _Grid(fmt, _constant(maker, 1, program), _constant(maker, 2, program), block)
     return None
+
+
+def _recurrent(
+    node: Node, names: _Layers, program: Program, producers: Mapping[str, Node]
+) -> Iterator[list[tuple[LayerInfo, _Grid]]]:
+    """Yield the gates of each weight that a recurrent node has quantized, with what they are quantized to.
+
+    No gates where a weight is quantized in a way that is not known, or belongs to no layer.
+    """
+    for position, (scale_at, zero_point_at) in _RECURRENT[node.op].items():
+        if position >= len(node.inputs):
+            continue
+        if scale_at >= 0:
+            scale, zero_point = _constant(node, scale_at, program), _constant(node, zero_point_at, program)
+            rows = _integer_rows(program.constants.get(node.inputs[position]), scale, zero_point)
+        else:
+            rows = _rows(node.inputs[position], program, producers)
+        if rows is None or not any(grid is not None for grid, _ in rows):
+            if rows is None and node.inputs[position] not in program.constants:
+                yield []
+            continue
+        ends = [0, *accumulate(count for _, count in rows)]
+        yield [
+            (layer, grid.part(layer.rows[0] - start, layer.rows[1] - start))
+            for layer in names.parts(node, position, ends[-1])
+            for (grid, _), start, end in zip(rows, ends, ends[1:], strict=False)
+            if grid is not None and layer.rows is not None and start <= layer.rows[0] and layer.rows[1] <= end
+        ]
+
+
+def _rows(name: str, program: Program, producers: Mapping[str, Node]) -> list[tuple[_Grid | None, int]] | None:
+    """Return the pieces of a weight of gates, each with its rows (None where float); None where one is not known."""
+    for _ in range(8):
+        if name in program.constants:
+            values = program.constants[name]
+            return [(None, values.size // values.shape[-1])] if values.ndim >= 2 and _format(values) is None else None
+        maker = producers.get(name)
+        if maker is None or not maker.inputs:
+            return None
+        if maker.op == "Concat":
+            pieces = [_rows(each, program, producers) for each in maker.inputs]
+            return None if None in pieces else [row for piece in pieces for row in piece or []]
+        if maker.op == "DequantizeLinear":
+            codes = program.constants.get(maker.inputs[0])
+            fmt = None if codes is None else _format(codes)
+            if codes is None or fmt is None or codes.ndim < 2:
+                return None
+            grid = _Grid(
+                fmt, _constant(maker, 1, program), _constant(maker, 2, program), maker.integer("block_size", 0)
+            )
+            return [(grid, codes.size // codes.shape[-1])]
+        if maker.op not in ("Reshape", "Cast", "Squeeze", "Unsqueeze", "Identity"):
+            return None
+        name = maker.inputs[0]
+    return None
+
+
+def _integer_rows(
+    codes: Array | None, scale: Array | None, zero_point: Array | None
+) -> list[tuple[_Grid | None, int]] | None:
+    """Return the rows of a weight that is stored transposed, with one scale for each direction or each row."""
+    fmt = None if codes is None else _format(codes)
+    if codes is None or fmt is None or codes.ndim != 3:
+        return None
+    directions, _, columns = codes.shape
+    scale, zero_point = (
+        np.repeat(x.reshape(-1), columns) if x is not None and x.size == directions else x for x in (scale, zero_point)
+    )
+    return [(_Grid(fmt, scale, zero_point), directions * columns)]
 
 
 def _dequantizer(name: str, producers: Mapping[str, Node]) -> Node | None:

@@ -287,6 +287,20 @@ def test_that_the_first_samples_come_along_as_the_network_gets_them(tmp_path) ->
     np.testing.assert_array_equal(np.stack(report.previews), x[:8])
 
 
+def test_that_numbers_of_words_given_as_floating_point_are_checked_as_they_are(tmp_path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["words"], ["numbers"], to=7),
+        helper.make_node("Gather", ["table", "numbers"], ["vectors"], name="lookup"),
+        helper.make_node("MatMul", ["vectors", "w"], ["y"], name="head"),
+    ]
+    constants = {"table": values(40, 8, seed=1), "w": values(8, 3, seed=2)}
+    model = model_of(nodes, [tensor_info("words", ["n", "length"])], [tensor_info("y", ["n", "length", 3])], constants)
+    words = RNG.integers(1, 40, (12, 5)).astype(np.float32)
+    report = report_on(*opened(tmp_path, model, words=words))
+    assert "range" not in kinds(report)
+    assert any("cannot be told" in sentence for sentence in report.unknown)
+
+
 def test_that_tiny_networks_without_pictures_are_checked_as_well(tmp_path) -> None:
     model = model_of(
         [helper.make_node("Gemm", ["x", "w", "b"], ["y"])],

@@ -269,6 +269,25 @@ def test_that_an_export_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None
         assert sorted(file.name for file in tmp_path.iterdir()) == before
 
 
+def test_that_the_file_is_tried_on_a_sample_where_there_is_one(tmp_path: Path) -> None:
+    # Random numbers are no positions in a table, and so no inputs of this network.
+    tables = {"table": builders.values(6, 4, seed=1)}
+    nodes = [
+        onnx.helper.make_node("Cast", ["words"], ["numbers"], to=TensorProto.INT64),
+        onnx.helper.make_node("Gather", ["table", "numbers"], ["y"], name="lookup"),
+    ]
+    inputs = [builders.tensor_info("words", ["n", "length"])]
+    model = builders.model_of(nodes, inputs, [builders.tensor_info("y", ["n", "length", 4])], tables)
+    network = examples.opened(tmp_path, model)
+    config = QuantConfig(SPECS["w8"])
+    good, bad = (np.full((1, 3), value, np.float32) for value in (5, 99))
+    list(export_qdq(network, config, {}, tmp_path / "good.onnx", sample={"words": good}))
+    assert (tmp_path / "good.onnx").exists()
+    with pytest.raises(ExportError, match="was not written"):
+        list(export_qdq(network, config, {}, tmp_path / "bad.onnx", sample={"words": bad}))
+    assert not (tmp_path / "bad.onnx").exists()
+
+
 def test_that_a_weight_that_is_not_finite_stays_float_and_is_named(tmp_path: Path) -> None:
     model = builders.mlp_model()
     table = numpy_helper.to_array(model.graph.initializer[2]).copy()
