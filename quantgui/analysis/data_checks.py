@@ -207,6 +207,7 @@ def _largest_input(network: Network, dataset: CheckedData) -> str:
     if batch is None:
         return network.summary.inputs[0].name if network.summary.inputs else ""
     own = [info.name for info in network.summary.inputs if info.name in batch.inputs and info.name not in batch.carried]
+    own = [name for name in own if name not in dataset.shared] or own
     return max(own, key=lambda name: batch.inputs[name].size, default="")
 
 

@@ -59,6 +59,8 @@ class CheckedData(Protocol):
     def summary(self) -> DataSummary: ...
     @property
     def carried(self) -> Mapping[str, str]: ...
+    @property
+    def shared(self) -> frozenset[str]: ...
     def batches(self, batch_size: int | None = None, samples: int | None = None) -> Iterator[Batch]: ...
 
 
@@ -180,7 +182,8 @@ def _judged_input(network: Network, dataset: CheckedData) -> TensorInfo | None:
     """Return the one input whose values can be scaled; None where there is none, or several, or a state is carried."""
     if dataset.carried:
         return None
-    floats = [info for info in network.summary.inputs if np.dtype(info.dtype).kind == "f"]
+    own = [info for info in network.summary.inputs if info.name not in dataset.shared]
+    floats = [info for info in own if np.dtype(info.dtype).kind == "f"]
     big = [info for info in floats if info.shape is None or len(info.shape) > 1]
     return big[0] if len(big) == 1 else None
 

@@ -78,8 +78,8 @@ def _text(summary: NetworkSummary, data: str, report: DataReport) -> str:
     growths = sorted(report.growths.values(), key=lambda each: -each.enough)
     if growths:
         lines.append(
-            f"  {report.setters} of {report.samples} samples set the ranges of all {len(growths)} activations; 99 % of "
-            f"each range is reached after {growths[0].enough}"
+            f"  {report.setters} of {report.samples} samples set the ranges of all activations ({len(growths)}); 99 % "
+            f"of each range is reached after {growths[0].enough}"
         )
         slow = [f"{(each.layers or (each.tensor,))[0]} ({each.enough})" for each in growths[:_SLOWEST]]
         lines.append(f"  ranges that need most samples: {', '.join(slow)}")

@@ -92,6 +92,11 @@ class Dataset:
             return 64
         return 32 if bytes_per_sample <= 2**16 else int(np.clip(5 * 2**20 // bytes_per_sample, 1, 8))
 
+    @property
+    def shared(self) -> frozenset[str]:
+        """The inputs that are one and the same for every sample: a rate, a limit, a state that begins with zeros."""
+        return frozenset(feed.info.name for feed in self.feeds if feed.way in ("repeated", "constant"))
+
     def batches(self, batch_size: int | None = None, samples: int | None = None) -> Iterator[Batch]:
         """Yield the first `samples` samples (None: all) in order.
 

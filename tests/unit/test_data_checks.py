@@ -287,6 +287,21 @@ def test_that_the_first_samples_come_along_as_the_network_gets_them(tmp_path) ->
     np.testing.assert_array_equal(np.stack(report.previews), x[:8])
 
 
+def test_that_an_input_that_all_samples_share_is_not_called_empty_or_repeated(tmp_path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["product"], name="head"),
+        helper.make_node("ReduceSum", ["past"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["product", "sum"], ["y"]),
+    ]
+    inputs = [tensor_info("x", [1, 8]), tensor_info("past", [1, 4, 16])]
+    model = model_of(nodes, inputs, [tensor_info("y", [1, 3])], {"w": values(8, 3, seed=1)})
+    x = RNG.standard_normal((12, 8)).astype(np.float32)
+    network, dataset = opened(tmp_path, model, x=x, past=np.zeros((1, 4, 16), np.float32))
+    report = report_on(network, dataset)
+    assert report.preview_input == "x"
+    assert not {"constant sample", "identical samples"} & kinds(report).keys()
+
+
 def test_that_numbers_of_words_given_as_floating_point_are_checked_as_they_are(tmp_path) -> None:
     nodes = [
         helper.make_node("Cast", ["words"], ["numbers"], to=7),

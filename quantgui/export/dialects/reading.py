@@ -115,7 +115,7 @@ def imported(
     notes = tuple(f"'{each}' stays as it is in the network's file." for each in fixed)
     if anew:
         sentence = (
-            f"Ranges of activations of {len(anew)} convolutions are found anew from data: in the file input and output "
+            f"Ranges of activations of convolutions ({len(anew)}) are found anew from data: in the file input and output "
             "have one each, in a configuration one together."
         )
         notes += (sentence,)
