@@ -115,8 +115,8 @@ def imported(
     notes = tuple(f"'{each}' stays as it is in the network's file." for each in fixed)
     if anew:
         sentence = (
-            f"Ranges of activations of convolutions ({len(anew)}) are found anew from data: in the file input and output "
-            "have one each, in a configuration one together."
+            f"Ranges of activations of convolutions ({len(anew)}) are found anew from data: in the file input and "
+            "output have one each, in a configuration one together."
         )
         notes += (sentence,)
     return Imported(QuantConfig(name=name).with_overrides(overrides), unknown, notes)
