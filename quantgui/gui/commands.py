@@ -171,7 +171,10 @@ class Commands(QObject):
     def open_network(self) -> None:
         """Ask for a network and open it."""
         if path := self._chooser.open_file(self._window, self.tr("Open network"), NETWORKS):
-            if path.lower().endswith(".py") or is_weights(path):
+            if path.lower().endswith(".py"):
+                # Dropped, it might be another tool's program of settings; here a network has been asked for.
+                self.pytorch.ask(path)
+            elif is_weights(path):
                 self.open_files([path])
             else:
                 self.open_path(path)

@@ -118,6 +118,19 @@ def test_that_code_and_weights_dropped_together_fill_the_dialog(window, tmp_path
     assert (Path(dialog.code.text()).name, Path(dialog.weights.text()).name) == ("net.py", "net.safetensors")
 
 
+def test_that_code_chosen_as_a_network_is_no_file_of_settings(window, tmp_path: Path, monkeypatch) -> None:
+    code = tmp_path / "net.py"
+    code.write_text("")
+    monkeypatch.setattr(FileChooser, "open_file", lambda *_: str(code))
+    window.session.open_network(str(tmp_path / "other.onnx"))
+    window.engine.answer(window.engine.newest(OpenNetwork), NetworkOpened(summary(LAYERS, "other.onnx")))
+    window.commands.open_network()
+    dialog = window.commands.pytorch.dialog
+    assert dialog is not None
+    assert dialog.isVisible()
+    assert dialog.code.text() == str(code)
+
+
 def test_that_a_program_opens_without_a_question(window, tmp_path: Path) -> None:
     window.commands.open_files([str(tmp_path / "net.pt2")])
     request = window.engine.requests[window.engine.newest(OpenNetwork)]

@@ -69,7 +69,7 @@ def read_dialect(text: str, summary: NetworkSummary, name: str = "") -> tuple[Di
     """
     readers = [find_dialect(name)] if name else [each for each in DIALECTS if each.recognises(text)]
     if not readers:
-        raise ExportError("The file is of no tool known here; name the dialect with --from if it is.")
+        raise ExportError("The file is of no tool known here; if it is, the command line reads it with --from DIALECT.")
     dialect = readers[0]
     if dialect.read is None:
         raise ExportError(f"A file for {dialect.info.title} does not hold enough to make a configuration of it.")
