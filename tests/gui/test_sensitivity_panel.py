@@ -679,3 +679,13 @@ def test_that_a_real_sweep_fills_the_map_and_a_cell_chosen_in_it_is_evaluated(qt
     session.undo_stack.undo()
     assert session.config == QuantConfig()
     window.close()
+
+
+def test_that_how_far_the_sweep_is_is_not_cut_off(qtbot) -> None:
+    result = filled(qtbot)
+    result.resize(500, 520)
+    result.show_job(job(JobState.RUNNING, progress=Progress(90, 350, "Measuring 350 candidates on 16 samples", 11.0)))
+    QApplication.processEvents()
+    label = result.progress._label
+    assert label.text().endswith("measured")
+    assert label.width() >= label.fontMetrics().horizontalAdvance(label.text())

@@ -80,6 +80,24 @@ def test_that_progress_shows_steps_and_time_left(qtbot) -> None:
         row.stop.click()
 
 
+def test_that_a_long_time_left_is_told_in_hours(qtbot) -> None:
+    row = ProgressRow("Train")
+    qtbot.addWidget(row)
+    row.show_progress(1, 1000, seconds_left=89 * 60)
+    assert row.text().endswith("89 min left")
+    row.show_progress(1, 1000, seconds_left=3 * 3600 + 6 * 60)
+    assert row.text().endswith("3 h 6 min left")
+
+
+def test_that_a_job_that_goes_on_after_a_failure_is_no_longer_red(qtbot) -> None:
+    row = ProgressRow("Sweep")
+    qtbot.addWidget(row)
+    row.show_state("The engine was killed.", "bad")
+    row.show_progress(3, 70, "Measuring")
+    assert not row._state.property("tone")
+    assert not row.bar.property("tone")
+
+
 def test_that_the_name_of_a_job_stays_beside_a_long_state(qtbot) -> None:
     row = ProgressRow("Evaluate W4A8")
     shown(qtbot, row, 240, 40)

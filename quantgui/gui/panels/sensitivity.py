@@ -28,6 +28,8 @@ from quantgui.spec.quantizer import LayerSpec
 _RESORT_MS = 400
 _NAME_WIDTH, _PRESENT_WIDTH, _LEAST_WIDTH = 140, 46, 44
 _GOOD_WIDTH = 54
+_COUNT_WIDTH = 170
+"""What "12,345 of 12,345 measured" needs: how far the sweep is matters more than what it is at."""
 _HEADER_MARGINS, _TITLE_MARGINS, _ARROW = 12, 8, 12
 _NAMES_LOOKED_AT = 200
 _FIRST_SAMPLES = 8
@@ -162,7 +164,7 @@ class SensitivityPanel(QWidget):
         self._fitted: tuple[int, ...] = ()
         self.model = SensitivityModel(self)
         self.controls = SweepControls()
-        self.progress = ProgressRow("")
+        self.progress = ProgressRow("", least=_COUNT_WIDTH)
         self.progress.stop.hide()
         self.progress.hide()
         self.table = HeatTable()

@@ -15,7 +15,7 @@ _TITLE_WIDTH = 104
 
 
 class ProgressRow(QWidget):
-    """A job with a thin bar.
+    """A job with a thin bar; its name gives way down to `least` pixels.
 
     Signals:
         cancelled: the user asked to stop the job.
@@ -23,9 +23,9 @@ class ProgressRow(QWidget):
 
     cancelled = Signal()
 
-    def __init__(self, label: str, parent: QWidget | None = None) -> None:
+    def __init__(self, label: str, parent: QWidget | None = None, *, least: int = _TITLE_WIDTH) -> None:
         super().__init__(parent)
-        self._label = ElidedLabel(label, least=_TITLE_WIDTH)
+        self._label = ElidedLabel(label, least=least)
         self._state = ElidedLabel()
         self._state.setProperty("role", "note")
         self.bar = QProgressBar()
@@ -64,8 +64,10 @@ class ProgressRow(QWidget):
 
     def show_progress(self, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
         """Show `done` of `total` steps; 0 of 0 where the number is not known."""
-        if self._state.property("tone") == "warning":
-            set_style(self._state, "tone", "")
+        # A job that failed or stalled may have begun again.
+        for widget in (self._state, self.bar):
+            if widget.property("tone"):
+                set_style(widget, "tone", "")
         self._set_bar(round(_STEPS * min(done / total, 1.0)) if total else 0, _STEPS if total else 0)
         # What changes stands first: the end gives way where there is no room.
         parts = [self.tr("{done} / {total}").format(done=f"{done:,}", total=f"{total:,}")] if total else []
@@ -105,4 +107,7 @@ class ProgressRow(QWidget):
             return self.tr("less than 1 s left")
         if seconds < 90:
             return self.tr("{seconds} s left").format(seconds=round(seconds))
-        return self.tr("{minutes} min left").format(minutes=round(seconds / 60))
+        minutes = round(seconds / 60)
+        if minutes < 90:
+            return self.tr("{minutes} min left").format(minutes=minutes)
+        return self.tr("{hours} h {minutes} min left").format(hours=minutes // 60, minutes=minutes % 60)
