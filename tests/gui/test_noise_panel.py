@@ -15,6 +15,7 @@ from quantgui.gui.names import brief_names
 from quantgui.gui.panels.noise import NoisePanel, damage_scale, gain_db, sample_order
 from quantgui.gui.panels.noise_sample import culprits_of
 from quantgui.gui.pictures import picture_of, read_output
+from quantgui.gui.plots.noise import NameAxis
 from quantgui.network.images import load_picture
 from quantgui.results import ImageOptions, LayerNoise
 from quantgui.spec.config import QuantConfig
@@ -351,3 +352,11 @@ def test_that_layers_that_do_nothing_are_no_culprits() -> None:
 def test_that_brief_names_stay_different() -> None:
     assert brief_names(["/a/Conv", "/a/Gemm", "b"]) == ("a/Conv", "a/Gemm", "b")
     assert brief_names([]) == ()
+
+
+def test_that_names_too_long_are_told_apart_by_their_ends() -> None:
+    axis = NameAxis()
+    axis.set_names([f"features.blocks.{place}/depthwise_conv" for place in range(20)])
+    texts = axis.tickStrings([float(place) for place in range(20)], 1.0, 1.0)
+    assert len(set(texts)) == 20
+    assert all(text.endswith("/depthwise_conv") for text in texts)

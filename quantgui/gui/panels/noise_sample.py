@@ -337,7 +337,7 @@ def _table(name: str, heads: Sequence[str], widths: Sequence[int]) -> QTableWidg
     table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     table.setTabKeyNavigation(False)
     table.setWordWrap(False)
-    table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+    table.setTextElideMode(Qt.TextElideMode.ElideLeft)  # the ends of names tell them apart
     header = table.horizontalHeader()
     header.setHighlightSections(False)
     header.setSectionsClickable(False)

@@ -142,7 +142,7 @@ class NameAxis(pg.AxisItem):
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         width = _NAME_WIDTH - 14
-        elide = Qt.TextElideMode.ElideMiddle
+        elide = Qt.TextElideMode.ElideLeft  # the ends of names tell them apart
         names = [self._above if value < 0 else self._names[round(value)] for value in values]
         return [self._metrics.elidedText(name, elide, width) for name in names]
 
