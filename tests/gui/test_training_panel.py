@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from gui_examples import shown
 from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QApplication
 from training_examples import quality, training_ready
 
 from quantgui.gui.panels.training import TrainingPanel
 from quantgui.gui.plots.training import PowerAxis, smoothed
 from quantgui.gui.training_words import Standing
+from quantgui.gui.widgets.card import LegendChip
 from quantgui.spec.training import Training
 
 pytestmark = pytest.mark.qt_log_ignore("This plugin does not support")
@@ -47,6 +49,18 @@ def test_that_the_curves_hold_what_was_told(panel) -> None:
     assert panel.quality.plot._float.value() == pytest.approx(98.0)
     assert panel.quality.plot._star.getData()[0].tolist() == [400]
     assert panel.loss.plot._best.value() == 400
+
+
+def test_that_lines_are_named_where_they_are_and_the_legend_has_its_words(panel) -> None:
+    panel.show_training(training_ready(400), Standing("running"))
+    plot = panel.quality.plot
+    assert [line.label.format for line in (plot._float, plot._before)] == ["float", "before"]
+    assert plot._float.label.isVisible()
+    panel.resize(548, 400)
+    QApplication.processEvents()
+    chips = panel.quality.findChildren(LegendChip)
+    assert [chip.text() for chip in chips] == ["trained", "best"]
+    assert all(chip.width() >= chip.sizeHint().width() > chip.minimumSizeHint().width() for chip in chips)
 
 
 def test_that_losses_without_a_logarithm_are_left_out(panel) -> None:

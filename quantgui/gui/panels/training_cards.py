@@ -72,8 +72,6 @@ class QualityCard(Card):
         super().__init__("", parent)
         self.set_title(self.tr("Quality"))
         self._training: TrainingReady | None = None
-        self.add_chip("float_", self.tr("float"), symbol="line")
-        self.add_chip("muted", self.tr("before"), symbol="line")
         self.add_chip("quantized", self.tr("trained"), symbol="dot")
         self.add_chip("good", self.tr("best"), symbol="star")
         self.plot = QualityPlot(self.tr("Quality after steps"), self.tr("step"), "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
@@ -14,7 +15,7 @@ from PySide6.QtWidgets import QWidget
 
 from quantgui.gui.numbers import MINUS
 from quantgui.gui.plots.base import NumberAxis, Plot, error_bars, pen, rounded_up, show_error_bars
-from quantgui.gui.theme import Tokens, current
+from quantgui.gui.theme import AXIS_PIXELS, Tokens, current, ui_font
 from quantgui.results import Array
 
 _SMOOTH_SHARE = 0.05
@@ -152,8 +153,9 @@ class QualityPlot(Plot):
         super().__init__(name, x_label, y_label, parent)
         self._curve: QualityCurve | None = None
         self._pointed: int | None = None
-        self._float = pg.InfiniteLine(angle=0)
-        self._before = pg.InfiniteLine(angle=0)
+        # Training goes from below on the left to above on the right: the other corners are free for names.
+        self._float = _named_line(self.tr("float"), 0.01)
+        self._before = _named_line(self.tr("before"), 0.85)
         self._best_line = _best_line()
         self._bars = error_bars()
         self._line = pg.PlotDataItem()
@@ -203,6 +205,8 @@ class QualityPlot(Plot):
     def paint_items(self, tokens: Tokens) -> None:
         self._float.setPen(pen(tokens.color("float_"), 1.4, Qt.PenStyle.DashLine))
         self._before.setPen(pen(tokens.color("muted"), 1.2, Qt.PenStyle.DashLine))
+        self._float.label.setColor(tokens.color("float_"))
+        self._before.label.setColor(tokens.color("muted"))
         self._best_line.setPen(pen(tokens.color("good", 0.9), 1.2, Qt.PenStyle.DashLine))
         self._bars.setOpts(pen=pen(tokens.color("quantized", 0.8), 1.2))
         self._line.setPen(pen(tokens.color("quantized", 0.85), 1.6))
@@ -244,6 +248,15 @@ class QualityPlot(Plot):
         if place != self._pointed:
             self._pointed = place
             self.evaluation_pointed.emit(place)
+
+
+def _named_line(name: str, position: float) -> Any:
+    """Return a level line with its name at `position`, 0 (left) ... 1, on the side that has more room."""
+    side = 0.0 if position < 0.5 else 1.0
+    options = {"position": position, "movable": False, "anchors": [(side, 0.0), (side, 1.0)]}
+    line = pg.InfiniteLine(angle=0, label=name, labelOpts=options)
+    line.label.setFont(ui_font(AXIS_PIXELS))
+    return line
 
 
 def smoothed(values: Array) -> Array:
