@@ -38,6 +38,7 @@ from quantgui.spec.quantizer import (
     RangeEstimator,
 )
 from quantgui.spec.sweep import SHARES
+from quantgui.spec.trained_files import trained_states
 
 SAMPLES = 16
 """Samples that decide."""
@@ -271,7 +272,8 @@ def _advise_weights(bench: _Bench, config: QuantConfig) -> Generator[Event, None
     if not layers:
         return None
     before = yield from bench.measure(bare, "Checking weights alone")
-    if before.output_sqnr_db >= POOR_WEIGHTS_DB:
+    if before.output_sqnr_db >= POOR_WEIGHTS_DB or (_is_kept(before) and trained_states(config)):
+        # Trained weights may give other outputs than the float network and be right: what counts is kept.
         return None
     finding = (
         f"Quantized weights {_verdict(before)} this network: {described(before)} even with float "
@@ -385,8 +387,12 @@ def _ranked(
 
 def _verdict(evaluation: Evaluation) -> str:
     # Outputs far from the float network's ruin nothing where what counts, accuracy say, is as good.
-    is_kept = evaluation.metric != "output_sqnr_db" and _lost(evaluation) <= _noticeable_loss(evaluation)
-    return "harm" if is_kept or evaluation.output_sqnr_db >= POOR_WEIGHTS_DB else "ruin"
+    return "harm" if _is_kept(evaluation) or evaluation.output_sqnr_db >= POOR_WEIGHTS_DB else "ruin"
+
+
+def _is_kept(evaluation: Evaluation) -> bool:
+    """Return whether the headline metric, if it is not the SQNR itself, is as good as the float network's."""
+    return evaluation.metric != "output_sqnr_db" and _lost(evaluation) <= _noticeable_loss(evaluation)
 
 
 def _lost(evaluation: Evaluation) -> float:
@@ -397,7 +403,7 @@ def _lost(evaluation: Evaluation) -> float:
 
 def described(evaluation: Evaluation) -> str:
     """Return the headline metric, in percent where it is a share, and output SQNR."""
-    text = f"{evaluation.output_sqnr_db:.1f} dB output SQNR"
+    text = f"{evaluation.output_sqnr_db:.1f} dB output SQNR".replace("-", "\N{MINUS SIGN}")
     if evaluation.metric == "output_sqnr_db":
         return text
     value = evaluation.quantized_score.value

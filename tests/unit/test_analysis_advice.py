@@ -16,10 +16,13 @@ from quantgui.analysis.simulation import activation_tensors
 from quantgui.network.datasets import open_dataset
 from quantgui.network.executor import Executor
 from quantgui.network.reader import open_network
+from quantgui.network.trained import TrainedLayer, TrainedState, save_state
+from quantgui.numerics.affine import weight_qparams
+from quantgui.paths import trained_folder
 from quantgui.results import AdviceReady, Calibrated, Evaluation, EvaluationReady, Progress, Score
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.presets import find_preset, preset_config, weight_spec
-from quantgui.spec.quantizer import LayerSpec
+from quantgui.spec.quantizer import LayerSpec, Trained
 
 
 def prepared(folder, model, x):
@@ -122,6 +125,27 @@ def test_that_nothing_is_called_ruined_while_what_counts_is_as_good(tmp_path):
     assert advice.before.output_sqnr_db < POOR_WEIGHTS_DB
     assert "Quantized weights harm this network" in advice.sentence
     assert "kept 1 and " in advice.sentence
+
+
+def scaled_by_training(network, factor):
+    """Return a configuration with all layers in 8 bits, the last one trained to outputs `factor` times as large."""
+    spec, name = weight_spec(8), network.summary.layers[-1].name
+    layer = network.layers[name]
+    weight = factor * network.weight(layer)
+    trained = TrainedLayer(spec, weight, weight_qparams(weight, spec, layer.channel_axis), {})
+    state = save_state(TrainedState({name: trained}, network.fingerprint), trained_folder())
+    last = LayerSpec(replace(spec, range_estimator=Trained(state)))
+    return QuantConfig(LayerSpec(spec)).with_overrides({name: last})
+
+
+def test_that_trained_weights_are_not_to_be_mended_while_what_counts_is_as_good(tmp_path):
+    network = prepared(tmp_path, builders.mlp_model((8, 32, 5)), builders.values(24, 8))
+    (tmp_path / "mine.py").write_text("def kept(outputs, labels):\n    return [1.0] * len(outputs)\n")
+    metric = load_metric(f"{tmp_path / 'mine.py'}:kept")
+    config = scaled_by_training(network[0].network, 3.0)
+    assert quality(network, config) < 0
+    assert last_advice(advise(*network[:2], config, network[2], metric)) is None
+    assert last_advice(advise(*network[:2], config, network[2])) is not None
 
 
 def test_that_shares_are_told_in_percent():
