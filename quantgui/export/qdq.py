@@ -281,6 +281,8 @@ class _Fusions:
 
         - With quantized inputs, convolutions and MatMul of 2-bit weights become QLinearConv and QLinearMatMul, which
           do not take them. MatMul of weights of rank 3 and more with a scale per channel fails when it runs.
+        - MatMul and Gemm take scales per channel for those of the columns of their product, whatever axis they are of:
+          a matrix that one node multiplies from the left and another from the right has them along the inputs of one.
         - MatMul and Gemm with 2-bit weights become MatMulNBits, which computes nonsense unless the number of columns
           is a multiple of 4.
         - Between quantized inputs, ONNX Runtime rounds weights of other formats to 8 bits per tensor.
@@ -295,8 +297,11 @@ class _Fusions:
             return integers
         if spec.format.storage_bits == 2:
             return integers or layer.channels % 4 != 0 or any(node.op_type != "MatMul" for node in users)
-        if integers and len(layer.shape) > 2 and any(node.op_type == "MatMul" for node in users):
-            return not isinstance(spec.granularity, PerTensor)
+        if integers and not isinstance(spec.granularity, PerTensor):
+            if len(layer.shape) > 2 and any(node.op_type == "MatMul" for node in users):
+                return True
+            if any(_output_axis(node, layer.weight) not in (None, layer.channel_axis) for node in users):
+                return True
         return any(self._sees_integers(node) and self._has_float_bias(node) for node in users)
 
     def _sees_integers(self, node: onnx.NodeProto) -> bool:
@@ -307,6 +312,15 @@ class _Fusions:
         if len(node.input) < 3 or node.op_type not in ("Conv", "ConvTranspose", "Gemm"):
             return False
         return node.input[2] in self._constants and node.input[2] not in self.biases
+
+
+def _output_axis(node: onnx.NodeProto, matrix: str) -> int | None:
+    """Return the axis of `matrix` along which `node` makes its outputs; None where that is not told by its place."""
+    if node.op_type not in ("MatMul", "Gemm") or matrix not in node.input[:2]:
+        return None
+    place = list(node.input).index(matrix)
+    transposed = any(a.i for a in node.attribute if a.name == ("transA", "transB")[place])
+    return 1 - place if transposed else place
 
 
 def _nodes_by_name(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.NodeProto]]:

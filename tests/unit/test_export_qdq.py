@@ -269,6 +269,26 @@ def test_that_an_export_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None
         assert sorted(file.name for file in tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("operator", ["MatMul", "Gemm"])
+def test_that_a_matrix_multiplied_from_both_sides_deploys_as_simulated(tmp_path: Path, operator: str) -> None:
+    # Rows of very different size show scales that are taken for those of the columns.
+    weight = builders.values(8, 8, seed=1) * np.logspace(-3, 0, 8, dtype=np.float32)[:, np.newaxis]
+    nodes = [
+        onnx.helper.make_node(operator, ["w", "x"], ["left"], name="left"),
+        onnx.helper.make_node("Relu", ["left"], ["positive"]),
+        onnx.helper.make_node(operator, ["positive", "w"], ["y"], name="right"),
+    ]
+    x, y = builders.tensor_info("x", [8, 8]), builders.tensor_info("y", [8, 8])
+    network = examples.opened(tmp_path, builders.model_of(nodes, [x], [y], {"w": weight}))
+    config = examples.config_of(network, SPECS["w8a8"])
+    data = examples.data_for(network)
+    activations = examples.calibrated(network, config, data)
+    examples.exported(network, config, activations, tmp_path / "quantized.onnx")
+    batch = next(data.batches())
+    outputs = [examples.run_file(tmp_path / "quantized.onnx", batch, fused=fused)["y"] for fused in (False, True)]
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-3, atol=1e-3 * np.abs(outputs[0]).max())
+
+
 def test_that_the_file_is_tried_on_a_sample_where_there_is_one(tmp_path: Path) -> None:
     # Random numbers are no positions in a table, and so no inputs of this network.
     tables = {"table": builders.values(6, 4, seed=1)}
