@@ -93,9 +93,9 @@ def _write_network(
     from quantgui.network.pytorch.opening import require_torch
 
     require_torch()
-    from quantgui.network.pytorch.export import export, live_module
-    from quantgui.network.pytorch.limits import TOLERANCE
-    from quantgui.network.pytorch.module import as_inputs
+    from quantgui.network.pytorch.calls import as_inputs
+    from quantgui.network.pytorch.export import export
+    from quantgui.network.pytorch.live import live_module
 
     options = PytorchOptions(free_axes=tuple(tuple(axes) for axes in free_axes), exporter=exporter)
     try:
@@ -106,7 +106,7 @@ def _write_network(
     form = _finished(export(live, exporter))
     for note in form.notes:
         warnings.warn(note, stacklevel=3)
-    if form.difference > TOLERANCE:
+    if form.difference > live.tolerance:
         warnings.warn(f"The ONNX form differs from the module by up to {form.difference:.1e}.", stacklevel=3)
     path = folder / f"{type(module).__name__}.onnx"
     path.write_bytes(form.model.SerializeToString())

@@ -4,8 +4,10 @@ Torch has two exporters. The new one (``dynamo``) reads the program as a whole a
 it may give axes that were asked to vary a fixed size without a word (recurrent networks, code that reads a size). The
 old one (``old``) records one run; it keeps such axes free, but bakes in what the code decided by values. So with
 ``auto`` the new one is taken, what it made is looked at, and where it froze an axis, failed, or computes something else
-than the module at another size, the old one gets its turn; it is taken when it does better, and a note says so: nobody
-who asked for free axes should have to know of exporters, and nobody should be left without knowing.
+than the module at another size, the old one gets its turn; where that does not do either (loops over time, decisions by
+numbers), it gets the module as TorchScript, which keeps loops and decisions as they are, if the code can be compiled.
+What does best is taken, and a note says so: nobody who asked for free axes should have to know of exporters, and nobody
+should be left without knowing. A form that is known to compute something else for other numbers is refused.
 """
 
 from __future__ import annotations
@@ -14,27 +16,28 @@ import contextlib
 import inspect
 import io
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from quantgui.errors import NetworkError
-from quantgui.network.pytorch.limits import TOLERANCE
+from quantgui.network.pytorch.live import Live, as_array, computed_types, failure_of, largest_difference
 from quantgui.network.pytorch.module import one_line, quiet
 from quantgui.network.pytorch.names import name_by_modules, name_sizes
 from quantgui.network.session import create_session, runtime_errors
-from quantgui.results import Array, Event, Progress
-from quantgui.spec.pytorch_source import Exporter, PytorchOptions
+from quantgui.results import Event, Progress
+from quantgui.spec.pytorch_source import Exporter
 
 _OLD_OPSET: Final = 17
 _NEW_OPSET: Final = 18
 _MOST_BYTES: Final = 1_800_000_000
 _TICK_SECONDS: Final = 0.5
+_OTHER_NUMBERS: Final = 2
+"""Times that a recorded run is held against the module on other numbers."""
 
 R = TypeVar("R")
 
@@ -48,6 +51,7 @@ class Form:
         exporter: which one made it.
         frozen: axes that were asked to vary and do not, as ``input axis 1 (of 50)``.
         difference: from the module on the example inputs, as a share of the largest output.
+        decided: whether it computes something else for other numbers, as the code decides by them.
         notes: sentences for the user.
     """
 
@@ -55,84 +59,8 @@ class Form:
     exporter: Exporter
     frozen: tuple[str, ...]
     difference: float
+    decided: bool = False
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Live:
-    """A module that runs, with example inputs.
-
-    Attributes:
-        run: the module in evaluation mode.
-        names: of its inputs.
-        inputs: one tensor for each.
-        free_axes: which axes may vary, for each input.
-        program: the saved program it was made from, if any.
-    """
-
-    run: nn.Module
-    names: tuple[str, ...]
-    inputs: tuple[Tensor, ...]
-    free_axes: tuple[tuple[int, ...], ...]
-    program: torch.export.ExportedProgram | None = None
-
-    def outputs(self, inputs: Sequence[Tensor]) -> list[Array]:
-        """Return all tensors that the module answers."""
-        with torch.no_grad(), quiet():
-            answer = self.run(*(each.clone() for each in inputs))
-        leaves = torch.utils._pytree.tree_leaves(answer)
-        return [leaf.detach().cpu().numpy() for leaf in leaves if isinstance(leaf, Tensor)]
-
-    def named(self, feed: Mapping[str, Array]) -> list[Tensor]:
-        """Return the inputs that `feed` holds by name, in order."""
-        return [torch.from_numpy(np.array(feed[name])) for name in self.names]
-
-
-def input_names(module: nn.Module, count: int) -> tuple[str, ...]:
-    """Return names for the first `count` inputs of ``forward``."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    try:
-        parameters = inspect.signature(module.forward).parameters.values()
-    except (TypeError, ValueError):
-        parameters = {}.values()
-    names = [each.name for each in parameters if each.kind in kinds][:count]
-    return (*names, *(f"input{place}" for place in range(len(names), count)))
-
-
-def live_module(module: nn.Module, inputs: Sequence[Tensor], options: PytorchOptions) -> Live:
-    """Return `module` ready to be exported; a free axis of size 1 gets size 2, as torch takes 1 for a constant.
-
-    Raises:
-        NetworkError: it does not run on the example inputs.
-    """
-    module = module.eval().requires_grad_(requires_grad=False).to("cpu")
-    names = input_names(module, len(inputs))
-    axes = tuple(tuple(a for a in options.axes_of(i) if a < inputs[i].ndim) for i in range(len(inputs)))
-    given = Live(module, names, tuple(each.detach().to("cpu") for each in inputs), axes)
-    wide = tuple(_widened(each, free) for each, free in zip(given.inputs, axes, strict=True))
-    # Code that squeezes, or holds a state of its own, may take one size alone.
-    if not _failure(given, wide):
-        return Live(module, names, wide, axes)
-    if failure := _failure(given, given.inputs):
-        shapes = ", ".join(f"{name} {tuple(each.shape)}" for name, each in zip(names, given.inputs, strict=True))
-        raise NetworkError(f"The module does not run on example inputs of {shapes}: {failure}.")
-    return given
-
-
-def _failure(live: Live, inputs: Sequence[Tensor]) -> str:
-    """Return why a module does not run on `inputs`; empty where it does."""
-    try:
-        live.outputs(inputs)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 -- the user's code may raise anything
-        return one_line(error)
-    return ""
-
-
-def _widened(values: Tensor, axes: Sequence[int]) -> Tensor:
-    for axis in axes:
-        if values.shape[axis] == 1:
-            values = torch.cat([values, values], axis)
-    return values
 
 
 # --- exporting ---------------------------------------------------------------------------------------------------
@@ -150,36 +78,83 @@ def export(live: Live, exporter: Exporter) -> Generator[Event, None, Form]:
             f"The network has {size / 1e9:.1f} GB of weights; PyTorch networks are opened up to "
             f"{_MOST_BYTES / 1e9:.1f} GB. Export it with torch.onnx.export and open the .onnx file."
         )
-    if exporter == "old":
-        return _with_frozen_note(live, (yield from _tried(live, "old")))
-    if exporter == "dynamo" or live.program is not None:
-        return _with_frozen_note(live, (yield from _tried(live, "dynamo")))
+    form = yield from (_old(live, "") if exporter == "old" else _new(live, may_fall_back=exporter == "auto"))
+    return replace(form, notes=(*form.notes, *live.notes))
+
+
+def _new(live: Live, *, may_fall_back: bool) -> Generator[Event, None, Form]:
+    """Return the form that the new exporter makes, or a better one of the old exporter."""
+    may_fall_back = may_fall_back and live.program is None
     try:
-        first, failure = (yield from _tried(live, "dynamo")), None
+        first = yield from _tried(live, "dynamo")
     except NetworkError as error:
-        first, failure = None, error
-    if first is not None and not first.frozen and first.difference <= TOLERANCE:
-        return first
-    try:
-        second = yield from _tried(live, "old")
-    except NetworkError:
-        if first is None:
-            raise failure or AssertionError from None
-        return _with_frozen_note(live, first, both=True)
-    if first is None:
-        return _with_note(second, "The new exporter of PyTorch cannot export this network, so the old one did.")
-    better = (len(second.frozen), second.difference > TOLERANCE) < (len(first.frozen), first.difference > TOLERANCE)
-    if not better:
-        return _with_frozen_note(live, first, both=True)
+        if not may_fall_back:
+            raise
+        try:
+            return (
+                yield from _old(live, "The new exporter of PyTorch cannot export this network, so the old one did.")
+            )
+        except _DecidedError:
+            raise
+        except NetworkError:
+            raise error from None
+    if not may_fall_back or not any(_faults(live, first)):
+        return _with_frozen_note(live, first, both=False)
     why = f"freezes {_listed(first.frozen)}" if first.frozen else "computes something else than the module"
-    return _with_note(second, f"The new exporter of PyTorch {why}, so the old one was used.")
+    try:
+        second = yield from _old(live, f"The new exporter of PyTorch {why}, so the old one was used.")
+    except NetworkError:
+        return _with_frozen_note(live, first, both=True)
+    return second if _faults(live, second) < _faults(live, first) else _with_frozen_note(live, first, both=True)
+
+
+def _old(live: Live, reason: str) -> Generator[Event, None, Form]:
+    """Return the form that the old exporter makes of one run, or of the compiled code where one run does not tell.
+
+    Raises:
+        NetworkError: it makes none, or one that is wrong for other numbers and was not asked for (`reason` is given).
+    """
+    found: list[Form] = []
+    failure: NetworkError | None = None
+    for compiled in (False, True):
+        if compiled and "forward" in vars(live.run):
+            break  # what is compiled is the code of the class, not what this module does
+        try:
+            found.append((yield from _tried(live, "old", compiled=compiled)))
+        except NetworkError as error:
+            failure = failure or error
+        else:
+            if not any(_faults(live, found[-1])):
+                break
+    if not found:
+        raise failure or NetworkError("The old exporter of PyTorch cannot export the network.")
+    form = min(found, key=lambda each: _faults(live, each))
+    if form.decided:
+        decided = "The code of the network decides by the numbers of its input, and its ONNX form keeps one decision"
+        if reason:
+            raise _DecidedError(
+                f"{decided} only, so it would compute something else for other inputs: write the decision with "
+                "torch.where or torch.cond, or choose the old exporter (--exporter old) to open it as it is."
+            )
+        form = _with_note(form, f"{decided} for all: for other inputs it computes something else than the module.")
+    form = _with_frozen_note(live, form, both=bool(reason))
+    return _with_note(form, reason) if reason else form
+
+
+class _DecidedError(NetworkError):
+    """The code decides by numbers, which no exporter keeps."""
+
+
+def _faults(live: Live, form: Form) -> tuple[bool, int, bool]:
+    """Return what is wrong with a form, worst first."""
+    return form.decided, len(form.frozen), form.difference > live.tolerance
 
 
 def _with_note(form: Form, *notes: str) -> Form:
-    return Form(form.model, form.exporter, form.frozen, form.difference, (*notes, *form.notes))
+    return replace(form, notes=(*notes, *form.notes))
 
 
-def _with_frozen_note(live: Live, form: Form, *, both: bool = False) -> Form:
+def _with_frozen_note(live: Live, form: Form, *, both: bool) -> Form:
     """Return `form` with a note on the axes that do not vary; `both` if no exporter does better."""
     if not form.frozen:
         return form
@@ -199,26 +174,32 @@ def _listed(frozen: Sequence[str]) -> str:
     return " and ".join(frozen) if len(frozen) < 3 else f"{', '.join(frozen[:-1])} and {frozen[-1]}"
 
 
-def _tried(live: Live, exporter: Exporter) -> Generator[Event, None, Form]:
+def _tried(live: Live, exporter: Exporter, *, compiled: bool = False) -> Generator[Event, None, Form]:
     label = "Exporting to ONNX" if exporter != "old" else "Exporting to ONNX by the old exporter"
-    write = _write_old if exporter == "old" else _write_new
-    model = yield from _ticking(lambda: write(live), label)
+    model = yield from _ticking(
+        lambda: _write_old(live, compiled=compiled) if exporter == "old" else _write_new(live), label
+    )
     yield Progress(0, 0, "Naming the layers")
-    state = {name: _array(values) for name, values in live.run.state_dict().items() if isinstance(values, Tensor)}
+    state = {name: as_array(values) for name, values in live.run.state_dict().items() if isinstance(values, Tensor)}
     modules = frozenset(name for name, _ in live.run.named_modules() if name)
     if live.program is not None:
         modules = frozenset(name.rpartition(".")[0] for name in state)
     name_by_modules(model, state, modules)
     name_sizes(model)
     yield Progress(0, 0, "Comparing with the module")
-    difference = compare(live, model, live.inputs)
-    return Form(model, exporter, _frozen(live, model), difference)
-
-
-def _array(values: Tensor) -> Array:
-    values = values.detach().cpu()
-    array: Array = values.float().numpy() if values.dtype == torch.bfloat16 else values.numpy()
-    return array
+    try:
+        difference = compare(live, model, live.inputs)
+    except NetworkError as error:
+        if not (types := computed_types(live.run, live.inputs)):
+            raise
+        raise NetworkError(
+            f"The network computes in {types}, which ONNX Runtime does not run on a processor: save it in float32, as "
+            "module.float() makes it."
+        ) from error
+    decided = exporter == "old" and not compiled and _is_decided(live, model)
+    # What is not the same at the size of its export tells nothing at others.
+    frozen = _frozen(live, model, run=difference <= live.tolerance)
+    return Form(model, exporter, frozen, difference, decided)
 
 
 def _write_new(live: Live) -> onnx.ModelProto:
@@ -227,7 +208,7 @@ def _write_new(live: Live) -> onnx.ModelProto:
     shapes: Any = tuple(dict.fromkeys(axes, torch.export.Dim.AUTO) for axes in live.free_axes)
     if live.program is not None:
         what, arguments, shapes = live.program, (), None
-    with quiet(), _export_errors("PyTorch cannot export the network"):
+    with quiet(), live.as_before(), _export_errors("PyTorch cannot export the network"):
         program = torch.onnx.export(
             what,
             arguments,
@@ -253,15 +234,21 @@ def _for_signature(live: Live, shapes: Any) -> Any:
     return shapes
 
 
-def _write_old(live: Live) -> onnx.ModelProto:
+def _write_old(live: Live, *, compiled: bool) -> onnx.ModelProto:
     axes = {
         name: {axis: "batch" if axis == 0 else f"axis{axis}" for axis in free}
         for name, free in zip(live.names, live.free_axes, strict=True)
     }
     buffer = io.BytesIO()
-    with quiet(), torch.no_grad(), _export_errors("The old exporter of PyTorch cannot export the network"):
+    with (
+        quiet(),
+        torch.no_grad(),
+        live.as_before(),
+        _no_printing(),
+        _export_errors("The old exporter of PyTorch cannot export the network"),
+    ):
         torch.onnx.export(
-            live.run,
+            torch.jit.script(live.run) if compiled else live.run,
             live.inputs,
             buffer,
             input_names=list(live.names),
@@ -271,6 +258,17 @@ def _write_old(live: Live) -> onnx.ModelProto:
             do_constant_folding=False,
         )
     return onnx.load_from_string(buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _no_printing() -> Iterator[None]:
+    """Keep the old exporter from printing the whole graph to the program's standard output when it fails."""
+    printing = torch._C._jit_onnx_log
+    torch._C._jit_onnx_log = lambda *_: None
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = printing
 
 
 @contextlib.contextmanager
@@ -330,33 +328,38 @@ def compare(live: Live, model: onnx.ModelProto, inputs: Sequence[Tensor]) -> flo
     return largest_difference(wanted, found)
 
 
-def largest_difference(wanted: Sequence[Array], found: Sequence[Array]) -> float:
-    """Return the largest difference over all outputs, each as a share of its largest value; inf if shapes differ."""
-    if len(wanted) != len(found):
-        return float("inf")
-    worst = 0.0
-    for first, second in zip(wanted, found, strict=True):
-        if first.shape != np.shape(second):
-            return float("inf")
-        if not first.size:
-            continue
-        exact, other = first.astype(np.float64), np.asarray(second).astype(np.float64)
-        finite = np.isfinite(exact)
-        if not np.array_equal(exact[~finite], other[~finite], equal_nan=True):
-            return float("inf")
-        if finite.any():
-            largest = float(np.abs(exact[finite]).max())
-            worst = max(worst, float(np.abs(exact[finite] - other[finite]).max()) / (largest or 1.0))
-    return worst
+def _is_decided(live: Live, model: onnx.ModelProto) -> bool:
+    """Return whether a form computes something else than the module for other numbers than those of its export."""
+    generator = torch.Generator().manual_seed(0)
+    for turn in range(_OTHER_NUMBERS):
+        inputs = [_other_numbers(each, turn, generator) for each in live.inputs]
+        if failure_of(live, inputs):
+            continue  # the module itself takes no such numbers
+        try:
+            if compare(live, model, inputs) > live.tolerance:
+                return True
+        except NetworkError:
+            return True
+    return False
 
 
-def _frozen(live: Live, model: onnx.ModelProto) -> tuple[str, ...]:
-    """Return the axes that should vary and do not: by what the form declares, then by running it at another size."""
+def _other_numbers(values: Tensor, turn: int, generator: torch.Generator) -> Tensor:
+    """Return numbers of the other sign, then normal ones of the same size; whole numbers in another order."""
+    if not values.is_floating_point():
+        return values.flip(-1) if values.ndim else values
+    if turn == 0:
+        return -values
+    size = float(values.float().abs().mean()) or 1.0
+    return (torch.randn(values.shape, generator=generator) * size).to(values.dtype)
+
+
+def _frozen(live: Live, model: onnx.ModelProto, *, run: bool) -> tuple[str, ...]:
+    """Return the axes that should vary and do not: by what the form declares, then by a `run` at another size."""
     frozen: list[str] = []
     for name, value, axes, each in zip(live.names, model.graph.input, live.free_axes, live.inputs, strict=False):
         dims = value.type.tensor_type.shape.dim
         frozen += [f"axis {a} of '{name}' at {each.shape[a]}" for a in axes if not dims[a].dim_param]
-    if frozen or not any(live.free_axes):
+    if frozen or not run or not any(live.free_axes):
         return tuple(frozen)
     every = sorted({axis for axes in live.free_axes for axis in axes})
     for axis in every:
@@ -364,10 +367,10 @@ def _frozen(live: Live, model: onnx.ModelProto) -> tuple[str, ...]:
             _resized(each, axis) if axis in axes else each
             for each, axes in zip(live.inputs, live.free_axes, strict=True)
         ]
-        if _failure(live, inputs):
+        if failure_of(live, inputs):
             continue  # the module itself takes no such size
         try:
-            same = compare(live, model, inputs) <= TOLERANCE
+            same = compare(live, model, inputs) <= live.tolerance
         except NetworkError:
             same = False
         if not same:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from quantgui.errors import NetworkError
 from quantgui.network.arrays import open_npy, open_npz
 from quantgui.network.datasets import LABELS
+from quantgui.network.pytorch.calls import as_inputs
 from quantgui.network.pytorch.converted import hash_of_file
 from quantgui.spec.pytorch_source import ExampleInput, PytorchOptions, split_factory
 
@@ -68,19 +69,6 @@ def _module_and_inputs(made: Any, name: str) -> tuple[nn.Module, tuple[Any, ...]
     raise NetworkError(
         f"'{name}' returned {type(made).__name__}; it must return a torch.nn.Module, or (module, example_inputs)."
     )
-
-
-def as_inputs(inputs: Any, who: str) -> tuple[Any, ...]:
-    """Return example inputs as the tuple of tensors that ``forward`` takes.
-
-    Raises:
-        NetworkError: they are no tensors.
-    """
-    found = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
-    if not found or not all(isinstance(each, Tensor) for each in found):
-        kinds = ", ".join(type(each).__name__ for each in found) or "nothing"
-        raise NetworkError(f"The example inputs of {who} must be tensors, one for each input, but are {kinds}.")
-    return found
 
 
 def _import(name: str) -> ModuleType:
@@ -170,7 +158,7 @@ def made_inputs(described: Sequence[ExampleInput]) -> tuple[Tensor, ...]:
     return tuple(made)
 
 
-def inputs_from_data(module: nn.Module, path: Path) -> tuple[Tensor, ...]:
+def inputs_from_data(module: nn.Module, path: Path) -> tuple[Any, ...]:
     """Return the first samples of a .npz or .npy file as example inputs: by name where names fit, else in order.
 
     Raises:
@@ -179,19 +167,23 @@ def inputs_from_data(module: nn.Module, path: Path) -> tuple[Tensor, ...]:
     """
     columns = {"": open_npy(path)} if path.suffix.lower() == ".npy" else open_npz(path)
     parameters = inspect.signature(module.forward).parameters.values()
-    wanted = [
-        each.name for each in parameters if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
-    ]
+    by_name = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    required = [each.name for each in by_name if each.default is each.empty]
     arrays = [name for name in columns if name != LABELS]
-    names = wanted if set(wanted) <= set(arrays) else arrays[: len(wanted) or None]
-    if len(names) < len(wanted) or not names:
+    known = [each.name for each in by_name if each.name in arrays]
+    named = bool(known) and set(required) <= set(known)
+    names = known if named else arrays[: len(required) or None]
+    if len(names) < len(required) or not names:
         raise NetworkError(
-            f"'{path.name}' has {len(arrays)} arrays, but the module takes {len(wanted)} inputs ({', '.join(wanted)}): "
-            "describe them with --input-shape."
+            f"'{path.name}' has {len(arrays)} arrays, but the module takes {len(required)} inputs "
+            f"({', '.join(required)}): describe them with --input-shape."
         )
     float_type = next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
     rows = (torch.from_numpy(np.array(columns[name].read(0, _EXAMPLES))) for name in names)
-    return tuple(each.to(float_type) if each.is_floating_point() else each for each in rows)
+    tensors = tuple(each.to(float_type) if each.is_floating_point() else each for each in rows)
+    first = [each.name for each in by_name[: len(names)] if each.kind is each.POSITIONAL_OR_KEYWORD]
+    in_order = list(names) == first
+    return (dict(zip(names, tensors, strict=True)),) if named and not in_order else tensors
 
 
 def code_parts(reference: str, module: nn.Module) -> Iterator[bytes]:

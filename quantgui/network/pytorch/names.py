@@ -15,7 +15,7 @@ import ast
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -30,6 +30,12 @@ _WEIGHT_INPUTS: Final = {
     "Conv": (1,), "ConvTranspose": (1,), "Gemm": (1, 0), "MatMul": (1, 0), "Gather": (0,),
     **dict.fromkeys(_RECURRENT, (1,)),
 }  # fmt: skip
+_NORMALIZING: Final = (
+    "Add", "Sub", "Mul", "Div", "Sqrt", "Reciprocal", "Pow", "Neg", "Abs", "Exp", "Tanh", "Sigmoid", "Round", "Clip",
+    "Sign", "MatMul", "Gemm", "BatchNormalization", "ReduceMean", "ReduceSum", "ReduceL2", "ReduceMax", "Reshape",
+    "Squeeze", "Unsqueeze", "Transpose", "Identity", "Concat", "Slice", "Cast", "Expand",
+)  # fmt: skip
+"""Operators that make a weight of others."""
 _PARAMETRIZED = re.compile(r"\.parametrizations\..*$")
 
 
@@ -43,10 +49,14 @@ def name_by_modules(model: onnx.ModelProto, state: Mapping[str, Array], modules:
     """
     _name_weights(model, state)
     weights = _weights(model)
+    nodes = [node for graph in all_graphs(model.graph) for node in graph.node]
+    alike = _alike(state)
+    parameters = [_own(node, _parameter(node, weights, state), alike) for node in nodes]
+    # A cell with a weight for its input and one for its state, or a list of parameters, has several layers.
+    several = Counter(_module_of(name) for name in {name for name in parameters if name})
     found = [
-        (node, _owner(node, weights, state, modules), _is_layer(node, weights))
-        for graph in all_graphs(model.graph)
-        for node in graph.node
+        (node, _owner(node, parameter, modules, several), _is_layer(node, weights))
+        for node, parameter in zip(nodes, parameters, strict=True)
     ]
     steps = Counter(owner for node, owner, is_layer in found if is_layer and node.op_type in _RECURRENT)
     names: Counter[str] = Counter()
@@ -62,25 +72,60 @@ def name_by_modules(model: onnx.ModelProto, state: Mapping[str, Array], modules:
 
 
 def _weights(model: onnx.ModelProto) -> dict[str, str]:
-    """Return the constants of two or more axes by the names of all values that hold them, as they are or transposed."""
+    """Return the constants of two or more axes by the names of all values that hold them, as they are or transposed.
+
+    What is computed of constants alone (a normalized weight) is a constant by its own name.
+    """
     weights: dict[str, str] = {}
+    constants: set[str] = set()
     for graph in all_graphs(model.graph):
+        constants |= {tensor.name for tensor in graph.initializer}
         weights |= {tensor.name: tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
         for node in graph.node:
             if node.op_type == "Constant":
+                constants.add(node.output[0])
                 weights[node.output[0]] = node.output[0]
             elif node.op_type in ("Transpose", "Identity") and node.input[0] in weights:
                 weights[node.output[0]] = weights[node.input[0]]
+            elif node.op_type in _NORMALIZING and all(name in constants for name in node.input if name):
+                weights |= {name: name for name in node.output}
+            else:
+                continue
+            constants |= set(node.output)
     return weights
 
 
-def _owner(
-    node: onnx.NodeProto, weights: Mapping[str, str], state: Mapping[str, Array], modules: frozenset[str]
-) -> str:
+def _parameter(node: onnx.NodeProto, weights: Mapping[str, str], state: Mapping[str, Array]) -> str:
+    """Return the parameter of the module that is the weight of `node`; empty where there is none."""
     for place in _WEIGHT_INPUTS.get(node.op_type, ()):
         name = weights.get(node.input[place], "") if place < len(node.input) else ""
         if name in state:
-            return _module_of(name)
+            return name
+    return ""
+
+
+def _alike(state: Mapping[str, Array]) -> dict[str, tuple[str, ...]]:
+    """Return all names of parameters that have more than one, such as those of tied embeddings."""
+    names: dict[bytes, list[str]] = {}
+    for name, values in state.items():
+        if values.ndim > 1:
+            names.setdefault(_digest(values), []).append(name)
+    return {name: tuple(group) for group in names.values() if len(group) > 1 for name in group}
+
+
+def _own(node: onnx.NodeProto, parameter: str, alike: Mapping[str, Sequence[str]]) -> str:
+    """Return by which of its names the module of `node` has a parameter."""
+    scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "")
+    if not scopes or parameter not in alike:
+        return parameter
+    module = _PARAMETRIZED.sub("", _deepest(scopes))
+    return next((name for name in alike[parameter] if _module_of(name) == module), parameter)
+
+
+def _owner(node: onnx.NodeProto, parameter: str, modules: frozenset[str], several: Mapping[str, int]) -> str:
+    if parameter:
+        module = _module_of(parameter)
+        return module if several[module] == 1 or node.op_type in _RECURRENT else parameter
     scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "")
     if scopes:
         return _PARAMETRIZED.sub("", _deepest(scopes))
@@ -89,7 +134,9 @@ def _owner(
 
 def _module_of(parameter: str) -> str:
     """Return the module that a parameter belongs to; one of the whole network's own goes by its own name."""
-    return _PARAMETRIZED.sub("", parameter).rpartition(".")[0] or parameter
+    if _PARAMETRIZED.search(parameter):
+        return _PARAMETRIZED.sub("", parameter)
+    return parameter.rpartition(".")[0] or parameter
 
 
 def _deepest(scopes: str) -> str:

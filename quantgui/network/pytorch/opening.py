@@ -19,7 +19,7 @@ from quantgui import __version__
 from quantgui.errors import NetworkError
 from quantgui.network.network import Network
 from quantgui.network.pytorch.converted import Converted, find, hash_of, hash_of_file, store
-from quantgui.network.pytorch.limits import TOLERANCE
+from quantgui.network.pytorch.limits import HALF_TOLERANCE, TOLERANCE
 from quantgui.network.reader import read_network
 from quantgui.network.session import create_session, runtime_errors
 from quantgui.results import Array, Conversion, Event, NetworkOpened, Progress
@@ -27,9 +27,9 @@ from quantgui.spec.pytorch_source import PytorchOptions, axes_text, is_program, 
 
 if TYPE_CHECKING:
     from quantgui.network.datasets import Dataset
-    from quantgui.network.pytorch.export import Live
+    from quantgui.network.pytorch.live import Live
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _HELD_SAMPLES: Final = 8
 """Samples of the data on which module and ONNX form are compared."""
 
@@ -80,7 +80,7 @@ def read_pytorch(path: str, options: PytorchOptions, folder: Path) -> Generator[
     reading = read_network(converted.path)
     network = yield from _without_opened(reading)
     conversion = Conversion(options, converted.exporter, converted.difference, converted.frozen)
-    warnings = (*converted.notes, *_difference_note(converted), *network.summary.warnings)
+    warnings = (*converted.notes, *_difference_note(converted, network), *network.summary.warnings)
     summary = replace(network.summary, name=name, path=path, warnings=warnings, conversion=conversion)
     network = Network(summary, network.skeleton, network.constants)
     yield NetworkOpened(summary)
@@ -98,8 +98,9 @@ def _without_opened(reading: Generator[Event, None, Network]) -> Generator[Event
             yield event
 
 
-def _difference_note(converted: Converted) -> tuple[str, ...]:
-    if converted.difference <= TOLERANCE:
+def _difference_note(converted: Converted, network: Network) -> tuple[str, ...]:
+    is_half = any(constant.dtype.name == "float16" for constant in network.constants.values())
+    if converted.difference <= (HALF_TOLERANCE if is_half else TOLERANCE):
         return ()
     share = f"{converted.difference:.1e}"
     return (f"The ONNX form is not the PyTorch network: outputs differ by up to {share} of their largest value.",)
@@ -141,7 +142,8 @@ def _from_code(reference: str, options: PytorchOptions, folder: Path) -> Generat
     if options.weights and not Path(options.weights).is_file():
         raise NetworkError(f"There is no file of weights '{options.weights}'.")
     yield from _import_torch()
-    from quantgui.network.pytorch.export import compare, export, live_module
+    from quantgui.network.pytorch.export import compare, export
+    from quantgui.network.pytorch.live import live_module
     from quantgui.network.pytorch.module import code_parts, example_inputs, load_module
     from quantgui.network.pytorch.weights import fill, read_weights
 
@@ -158,7 +160,7 @@ def _from_code(reference: str, options: PytorchOptions, folder: Path) -> Generat
     if (known := find(folder, key)) is not None:
         import onnx
 
-        if compare(live, onnx.load(known.path), live.inputs) <= max(TOLERANCE, 2 * known.difference):
+        if compare(live, onnx.load(known.path), live.inputs) <= max(live.tolerance, 2 * known.difference):
             return known, live
     form = yield from export(live, options.exporter)
     about = Converted(Path(), form.exporter, form.frozen, form.difference, form.notes)
@@ -214,7 +216,7 @@ def hold_against(original: Original, network: Network, data: Dataset) -> Generat
     if original.live is None:
         yield from _import_torch()
     yield Progress(0, 0, "Comparing with the PyTorch network")
-    from quantgui.network.pytorch.export import largest_difference
+    from quantgui.network.pytorch.live import largest_difference
 
     try:
         wanted = original.outputs(batch.inputs)
@@ -224,7 +226,7 @@ def hold_against(original: Original, network: Network, data: Dataset) -> Generat
     with runtime_errors("run"):
         found = session.run([output.name for output in network.summary.outputs], dict(batch.inputs))
     difference = largest_difference(wanted, found)
-    if difference <= TOLERANCE:
+    if original.live is not None and difference <= original.live.tolerance:
         return ()
     note = (
         f"On the first {batch.samples} samples the ONNX form is not the PyTorch network: outputs differ by up to "

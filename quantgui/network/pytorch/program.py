@@ -14,7 +14,7 @@ from torch._export.verifier import SpecViolationError
 
 from quantgui.errors import NetworkError
 from quantgui.network.pytorch.archive import CheckedProgram, checked_program
-from quantgui.network.pytorch.export import Live
+from quantgui.network.pytorch.live import Live
 from quantgui.network.pytorch.module import made_inputs, one_line, quiet
 from quantgui.spec.pytorch_source import ExampleInput, PytorchOptions
 
