@@ -63,6 +63,20 @@ def test_that_lines_are_named_where_they_are_and_the_legend_has_its_words(panel)
     assert all(chip.width() >= chip.sizeHint().width() > chip.minimumSizeHint().width() for chip in chips)
 
 
+def test_that_plots_keep_their_room_where_the_tab_is_low(panel) -> None:
+    panel.show_training(training_ready(400, notes=("Quality is measured on all samples.",)), Standing("running"))
+    for height, shown_words in ((420, True), (270, False), (420, True)):
+        # What is left out on the way lets the tab become lower still.
+        for _ in range(4):
+            panel.resize(500, height)
+            QApplication.processEvents()
+        assert panel.notes.isVisible() == shown_words
+        assert panel.quality.words.isVisible() == shown_words
+        for card in (panel.loss, panel.quality):
+            assert card.plot.geometry().bottom() <= card.height()
+            assert not shown_words or card.plot.geometry().bottom() < card.words.geometry().top()
+
+
 def test_that_losses_without_a_logarithm_are_left_out(panel) -> None:
     losses = np.array([1.0, 0.0, np.nan, np.inf, 0.5])
     panel.show_training(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
@@ -29,6 +30,8 @@ _NOTES_SHOWN = 3
 _SHARES = (10, 13)
 """Of the width, for loss and quality: the latter has a legend."""
 _LEAST_WORDS = 120
+_LOW = 330
+"""Below this height notes are left out: the plots need the room, and the state in words has them as tooltip."""
 _BAR_STEPS = 1000
 
 
@@ -370,4 +373,12 @@ class TrainingPanel(QWidget):
         self.notes.setText("\n".join(shown))
         self.notes.setAccessibleName(self.tr("Notes on the training"))
         self.notes.setToolTip("\n".join(notes))
-        self.notes.setVisible(bool(notes))
+        self._words.setToolTip("\n".join(notes))
+        self._fit_notes()
+
+    def _fit_notes(self) -> None:
+        self.notes.setVisible(bool(self.notes.text()) and self.height() >= _LOW)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit_notes()

@@ -17,6 +17,8 @@ from quantgui.results import TrainingReady
 from quantgui.spec.sweep import SHARES
 
 _ARROW = "→"
+_LOW = 208
+"""Below this height a card leaves out its line of words: the plot needs the room."""
 
 
 class LossCard(Card):
@@ -54,6 +56,7 @@ class LossCard(Card):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
+        self.words.setVisible(event.size().height() >= _LOW)
         self.fit_legend()
 
     def _read(self, point: tuple[int, float] | None) -> None:
@@ -129,6 +132,7 @@ class QualityCard(Card):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
+        self.words.setVisible(event.size().height() >= _LOW)
         self.fit_legend()
 
     def _read(self, place: int | None) -> None:
