@@ -263,6 +263,15 @@ def test_that_operators_and_counts_are_read_whole(panel, opened) -> None:
     assert panel.table.model().index(0, Column.OP).data() == "ConvTranspose"
 
 
+def test_that_names_can_be_read_in_the_narrowest_table(panel, qtbot) -> None:
+    panel.resize(226, 400)
+    qtbot.waitUntil(lambda: panel.table.isColumnHidden(Column.SQNR))
+    assert panel.table.columnWidth(Column.NAME) >= 76
+    assert not panel.table.isColumnHidden(Column.WEIGHT_BITS)
+    panel.resize(380, 400)
+    qtbot.waitUntil(lambda: not panel.table.isColumnHidden(Column.SQNR))
+
+
 def test_that_columns_give_way_where_the_table_is_narrow(panel, qtbot) -> None:
     hidden = {width: sum(map(panel.table.isColumnHidden, Column)) for width in (760, 480, 380)}
     for width in hidden:

@@ -59,6 +59,7 @@ _NARROW_SQNR, _NARROW_SENSITIVITY = 50, 74
 """Room for the number without its bar, and for the bar without its number."""
 _NAME_WIDTH = 128
 _WIDEST_NAME = 240
+_LEAST_NAME = 76
 _MARGINS = 18
 _FITTED = (Column.OP, Column.PARAMETERS)
 _WIDEST_TEXT = 112
@@ -340,8 +341,16 @@ class LayersPanel(Card):
             if wanted[column] and column not in self._chosen_columns and needed > room:
                 wanted[column] = False
                 needed -= widths[column]
-        if needed > room and wanted[Column.SENSITIVITY]:
-            widths[Column.SQNR], widths[Column.SENSITIVITY] = _NARROW_SQNR, _NARROW_SENSITIVITY
+        if needed > room:
+            for column, narrow in ((Column.SQNR, _NARROW_SQNR), (Column.SENSITIVITY, _NARROW_SENSITIVITY)):
+                needed -= (widths[column] - narrow) if wanted[column] else 0
+                widths[column] = narrow
+        for column in (Column.SENSITIVITY, Column.SQNR):
+            # Numbers that belong to no name say nothing.
+            spare = self._name_width() - _LEAST_NAME
+            if wanted[column] and column not in self._chosen_columns and needed - spare > room:
+                wanted[column] = False
+                needed -= widths[column]
         for column in (Column.SQNR, Column.SENSITIVITY):
             self.table.setColumnWidth(column, widths[column])
         for column in Column:
