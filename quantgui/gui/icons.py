@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from PySide6.QtCore import QByteArray, QObject, QRectF, Qt
-from PySide6.QtGui import QAction, QIcon, QPainter, QPixmap, QPixmapCache
+from PySide6.QtGui import QAction, QGuiApplication, QIcon, QPainter, QPixmap, QPixmapCache
 from PySide6.QtSvg import QSvgRenderer
 from PySide6.QtWidgets import QAbstractButton
 
@@ -11,19 +13,20 @@ from quantgui.gui.theme import current, theme_events
 from quantgui.paths import resources
 
 _SIZES = (16, 20, 24, 32)
-_RATIOS = (1.0, 2.0)
+_BUTTON_SIZES = (16, 20)
+"""What buttons and menus show; drawing more than that in advance would take a fifth of the start of the window."""
 _DISABLED_OPACITY = 0.4
 
 
-def icon(name: str, color: str | None = None) -> QIcon:
-    """Return the icon called `name` in `color` (``#rrggbb``; the theme's text colour by default).
+def icon(name: str, color: str | None = None, sizes: Sequence[int] = _SIZES) -> QIcon:
+    """Return the icon called `name` in `color` (``#rrggbb``; the theme's text colour by default), for all screens.
 
     Raises:
         FileNotFoundError: there is no such icon.
     """
     result = QIcon()
-    for size in _SIZES:
-        for ratio in _RATIOS:
+    for size in sizes:
+        for ratio in {screen.devicePixelRatio() for screen in QGuiApplication.screens()}:
             result.addPixmap(pixmap(name, size, color, ratio))
             result.addPixmap(pixmap(name, size, color, ratio, _DISABLED_OPACITY), QIcon.Mode.Disabled)
     return result
@@ -70,4 +73,4 @@ class _IconBinding(QObject):
     def refresh(self) -> None:
         target = self.parent()
         if isinstance(target, QAction | QAbstractButton):
-            target.setIcon(icon(self._name, getattr(current(), self._token)))
+            target.setIcon(icon(self._name, getattr(current(), self._token), _BUTTON_SIZES))

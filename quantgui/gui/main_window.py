@@ -79,6 +79,9 @@ _ROOMY, _WIDE, _NARROW = 1580, 1400, 1200
 _TEXT_FROM = {"undo": _ROOMY, "redo": _ROOMY, "search": _ROOMY, "open": _WIDE, "data": _WIDE, "flip": _WIDE}
 """Whose icons say enough where space is short, and from which width their texts are there all the same."""
 _ACTIVATIONS_TAB, _GRAPH_TAB = 2, 3
+_STYLED_AT_A_TIME = 50
+_A_TURN_MS = 1
+"""The shortest time of a real timer: what comes after it is done in a later turn of the event loop."""
 _TOOLBAR_LEFT = (
     ("open", "data"),
     ("presets", "evaluate", "sensitivity", "find_mix", "train", "flip"),
@@ -223,6 +226,15 @@ class MainWindow(QMainWindow):
         if isinstance(layout, QByteArray):
             self._workspace.restoreState(layout, LAYOUT_VERSION)
         self._panels, self._presenter = panels, presenter
+        yield True
+        yield from self._style_workspace()
+
+    def _style_workspace(self) -> Iterator[bool]:
+        """Apply the style sheet to what has been made, some of it at a time, or its first picture would wait for it."""
+        for place, widget in enumerate(self._workspace.findChildren(QWidget)):
+            widget.ensurePolished()
+            if place % _STYLED_AT_A_TIME == _STYLED_AT_A_TIME - 1:
+                yield True
         yield True
 
     def _lay_out_tabs(self, panels: Panels) -> None:
@@ -496,8 +508,8 @@ class MainWindow(QMainWindow):
     # --- what happens --------------------------------------------------------------------------------------------
 
     def _on_network_opened(self, summary: NetworkSummary) -> None:
-        # A turn of the event loop later: what the panels take over now and their first picture take a frame each.
-        QTimer.singleShot(0, self, self._show_workspace)
+        # What the panels take over now and their first picture take a frame each; between them the user is heard.
+        QTimer.singleShot(_A_TURN_MS, self, self._show_workspace)
         self._hide_notice()
         if summary.warnings:
             self._show_notice("\n".join(summary.warnings[:3]), failure=False)

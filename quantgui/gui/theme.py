@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import string
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from PySide6.QtCore import QObject, Qt, Signal
@@ -108,7 +109,7 @@ class ThemeEvents(QObject):
     """Holds the colours in use and tells when they change. One per application, see `theme_events`.
 
     Signals:
-        changed: the new `Tokens`, after palette and style sheet have been set.
+        changed: the new `Tokens`, after palette and style sheet have been set; or the same, to be drawn anew.
     """
 
     changed = Signal(object)
@@ -122,6 +123,10 @@ class ThemeEvents(QObject):
         if tokens != self.tokens:
             self.tokens = tokens
             self.changed.emit(tokens)
+
+    def draw_anew(self, _screen: object) -> None:
+        """Let everything be drawn for one more screen, which may be sharper than the others."""
+        self.changed.emit(self.tokens)
 
     def follow_system(self, _scheme: Qt.ColorScheme) -> None:
         app = QApplication.instance()
@@ -142,6 +147,7 @@ def theme_events() -> ThemeEvents:
     if events is None:
         events = ThemeEvents(app)
         app.styleHints().colorSchemeChanged.connect(events.follow_system)
+        app.screenAdded.connect(events.draw_anew)
     return events
 
 
@@ -179,14 +185,15 @@ def load_fonts() -> None:
 
 def ui_font(pixels: int = FONT_PIXELS, weight: QFont.Weight = QFont.Weight.Normal) -> QFont:
     """Return the font of the window with figures of equal width."""
-    return _font(FONT_FAMILIES, pixels, weight)
+    return QFont(_font(FONT_FAMILIES, pixels, weight))
 
 
 def mono_font(pixels: int = SMALL_PIXELS) -> QFont:
     """Return the font of codes."""
-    return _font(MONO_FAMILIES, pixels, QFont.Weight.Normal)
+    return QFont(_font(MONO_FAMILIES, pixels, QFont.Weight.Normal))
 
 
+@cache
 def _font(families: tuple[str, ...], pixels: int, weight: QFont.Weight) -> QFont:
     font = QFont()
     font.setFamilies(list(families))

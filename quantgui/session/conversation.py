@@ -141,21 +141,22 @@ class Conversation(QObject):
 
     def ask(self, topic: str, request: Request, priority: Priority) -> None:
         """Send what the user asks for, even where it has failed before."""
-        self._refused.pop(_hashable(request), None)
+        self.forgive(request)
         self._interrupted.pop(topic, None)
         self._submit(Wanted(topic, request, priority))
 
     def offer(self, wanted: Iterable[Wanted]) -> None:
         """Send what would be of use, unless it is under way, has failed, or was cancelled by the user."""
         for each in wanted:
-            if self._refused.get(_hashable(each.request), 0) < _ATTEMPTS:
+            # Requests name a spec for each layer: they are looked up only where something has failed at all.
+            if not self._refused or self._refused.get(_hashable(each.request), 0) < _ATTEMPTS:
                 self._submit(each)
 
     def forgive(self, request: Request | None = None) -> None:
         """Let what has failed be offered again: `request`, or everything."""
         if request is None:
             self._refused.clear()
-        else:
+        elif self._refused:
             self._refused.pop(_hashable(request), None)
 
     def _submit(self, wanted: Wanted) -> None:

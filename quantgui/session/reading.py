@@ -187,7 +187,7 @@ class ReadableSession(QObject):
 
     def size(self, config: QuantConfig | None = None) -> int:
         """Return the bytes of the network under `config`, or under the current one."""
-        return self._document.size(config or self.config)
+        return self.store.size(config or self.config, self._document.size)
 
     # --- what is known of it -------------------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from quantgui.engine.requests import Train
@@ -30,7 +30,22 @@ VIEWS_KEPT = 64
 NOISES_KEPT = 8
 """Each holds numbers per layer and sample."""
 
-ConfigKey = tuple[LayerSpec, ...]
+KEYS_KEPT = 64
+"""Configurations whose keys are not made anew: the present one is looked up many times at every change."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConfigKey:
+    """What a configuration means for a network: the spec of each layer, hashed once."""
+
+    specs: tuple[LayerSpec, ...]
+    digest: int
+
+    def __hash__(self) -> int:
+        return self.digest
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ConfigKey) and self.digest == other.digest and self.specs == other.specs
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +62,8 @@ class ResultStore:
 
     def __init__(self, layers: Iterable[str] = ()) -> None:
         self._layers = tuple(layers)
+        self._keys: deque[tuple[QuantConfig, ConfigKey]] = deque(maxlen=KEYS_KEPT)
+        self._sizes: dict[ConfigKey, int] = {}
         self._views: OrderedDict[tuple[str, QuantizerSpec | None], WeightView] = OrderedDict()
         self._errors: dict[tuple[str, QuantizerSpec | None], TensorError] = {}
         self._activations: dict[str, ActivationReady] = {}
@@ -72,7 +89,20 @@ class ResultStore:
 
     def key(self, config: QuantConfig) -> ConfigKey:
         """Return what `config` means for this network; the same for two ways of writing the same."""
-        return tuple(config.spec_for(layer) for layer in self._layers)
+        for known, key in self._keys:
+            if known is config or (known.default is config.default and not (known.overrides or config.overrides)):
+                return key
+        specs = tuple(config.spec_for(layer) for layer in self._layers)
+        key = ConfigKey(specs, hash(specs))
+        self._keys.appendleft((config, key))
+        return key
+
+    def size(self, config: QuantConfig, compute: Callable[[QuantConfig], int]) -> int:
+        """Return the bytes of the network under `config`, which `compute` tells once."""
+        key = self.key(config)
+        if key not in self._sizes:
+            self._sizes[key] = compute(config)
+        return self._sizes[key]
 
     # --- weights -------------------------------------------------------------------------------------------------
 

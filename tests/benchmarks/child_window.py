@@ -16,6 +16,7 @@ from PySide6.QtWidgets import QApplication
 from quantgui.engine.client import EngineClient
 from quantgui.engine.requests import Priority, Request
 from quantgui.gui.app import make_settings, start
+from quantgui.gui.cycles import CycleCollector
 from quantgui.gui.main_window import MainWindow
 from quantgui.gui.theme import apply_theme
 from quantgui.session.session import Session
@@ -59,13 +60,8 @@ def main() -> None:
     """Open the window, work in it, tell."""
     network, data, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     app = QApplication([])
-    apply_theme(app, "dark")
-    session = Session(CountingEngine, folder)
-    window = MainWindow(session, make_settings(folder / "settings.ini"))
-    window.resize(1440, 900)
-    window.show()
-    start(window, None, None)
-    wait(lambda: session.engine_state == "ready")
+    window = started(app, folder)
+    session = window.session
     found = Found()
     ticks = Ticks()
     hold(1.0)
@@ -83,6 +79,19 @@ def main() -> None:
     session.close()
     window.hide()
     tell({**asdict(found), "gaps": {name: between(found.gaps, *span) for name, span in found.spans.items()}})
+
+
+def started(app: QApplication, folder: Path) -> MainWindow:
+    """Return the window as the program starts it, with all that it makes behind its first picture."""
+    CycleCollector(app)
+    apply_theme(app, "dark")
+    session = Session(CountingEngine, folder)
+    window = MainWindow(session, make_settings(folder / "settings.ini"))
+    window.resize(1440, 900)
+    window.show()
+    start(window, None, None)
+    wait(lambda: session.engine_state == "ready" and window.is_finished())
+    return window
 
 
 # --- waiting in the event loop ------------------------------------------------------------------------------------

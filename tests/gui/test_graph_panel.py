@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QApplication
 from quantgui.gui.colormap import ANCHORS, color_of
 from quantgui.gui.graph_layout import layout, spread
 from quantgui.gui.panels.graph import GraphPanel
+from quantgui.gui.widgets.network_view import node_size
 from quantgui.results import NetworkSummary
 
 NETWORK = network(6)
@@ -109,6 +110,26 @@ def test_that_a_network_is_arranged_only_when_it_is_looked_at(qtbot) -> None:
     result.show()
     qtbot.waitUntil(result.is_ready)
     assert len(result.view.items_by_index) == len(NETWORK.nodes)
+
+
+def test_that_a_large_network_is_drawn_in_parts_of_equal_effort(qtbot) -> None:
+    summary = network(400)
+    result = GraphPanel()
+    qtbot.addWidget(result)
+    inputs, widths = [node.inputs for node in summary.nodes], [node_size(node).width() for node in summary.nodes]
+    steps = result.view.graph_steps(summary.nodes, layout(inputs, widths))
+    drawn = [0, *(len(result.view.scene().items()) for _ in steps)]
+    assert max(after - before for before, after in itertools.pairwise(drawn)) <= 250
+    assert len(result.view.items_by_index) == len(summary.nodes) > 500
+
+
+def test_that_only_what_is_selected_is_framed(qtbot) -> None:
+    result = panel(qtbot)
+    for name in [layer.name for layer in NETWORK.layers[:3]]:
+        result.select(name)
+        framed = {item.node.layer for item in result.view.items_by_index if item.is_marked}
+        raised = {item.node.layer for item in result.view.items_by_index if item.zValue() > 1.0}
+        assert framed == raised == {name}
 
 
 def test_that_a_click_on_a_layer_picks_it(qtbot) -> None:

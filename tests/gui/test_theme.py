@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from gui_examples import shown
-from PySide6.QtGui import QFontInfo, QFontMetricsF, QImage, QPalette
+from PySide6.QtCore import QSize
+from PySide6.QtGui import QFontInfo, QFontMetricsF, QIcon, QImage, QPalette
 from PySide6.QtWidgets import QPushButton
 
 from quantgui.gui.icons import icon, pixmap, set_icon
@@ -79,6 +80,21 @@ def test_that_every_icon_is_drawn_in_the_colour_asked_for(qapp, name: str) -> No
 def test_that_an_unknown_icon_is_refused(qapp) -> None:
     with pytest.raises(FileNotFoundError):
         icon("no-such-icon")
+
+
+def test_that_icons_of_buttons_are_sharp_on_every_screen(qapp, qtbot) -> None:
+    button = QPushButton()
+    qtbot.addWidget(button)
+    set_icon(button, "play")
+    for screen in qapp.screens():
+        ratio = screen.devicePixelRatio()
+        for mode in (QIcon.Mode.Normal, QIcon.Mode.Disabled):
+            assert button.icon().pixmap(QSize(16, 16), ratio, mode).width() == round(16 * ratio)
+
+
+def test_that_everything_is_drawn_anew_for_one_more_screen(qapp, qtbot) -> None:
+    with qtbot.waitSignal(theme_events().changed):
+        qapp.screenAdded.emit(qapp.primaryScreen())
 
 
 def test_that_icons_follow_the_theme(qapp, qtbot) -> None:

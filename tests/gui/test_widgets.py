@@ -60,6 +60,18 @@ def test_that_text_too_long_is_elided_and_told_by_the_tooltip(qtbot) -> None:
     assert label.minimumSizeHint().width() < 40
 
 
+def test_that_a_label_measures_its_text_anew_in_another_font(qtbot) -> None:
+    label = ElidedLabel("a very long name of a layer in a network")
+    shown(qtbot, label, 400, 20)
+    before = label.sizeHint().width()
+    font = label.font()
+    font.setPixelSize(3 * font.pixelSize())
+    label.setFont(font)
+    assert label.sizeHint().width() > 2 * before
+    label.resize(before, 20)
+    assert label.toolTip() == label.text()
+
+
 def test_that_a_metric_is_read_out_with_its_caption(qtbot) -> None:
     metric = MetricLabel("SQNR", "larger is better")
     qtbot.addWidget(metric)

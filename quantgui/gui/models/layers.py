@@ -293,7 +293,8 @@ class LayersModel(QAbstractTableModel):
         if summary is None or self._session.sensitivity is None:
             self._damages = {}
         layers = [] if summary is None else list(summary.layers)
-        layers = [x for x in layers if x.name in keep or self._filter.accepts(self._facts(x))]
+        if self._filter.tests:
+            layers = [x for x in layers if x.name in keep or self._filter.accepts(self._facts(x))]
         column, order = self._sort
         if column >= 0:
             layers.sort(key=self._sort_key(Column(column)), reverse=order == Qt.SortOrder.DescendingOrder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping
 
@@ -10,7 +11,7 @@ from PySide6.QtGui import QAction, QColor, QShowEvent
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLineEdit, QVBoxLayout, QWidget
 
 from quantgui.gui.colormap import color_of
-from quantgui.gui.graph_layout import Layout, layout_steps
+from quantgui.gui.graph_layout import layout_steps
 from quantgui.gui.icons import set_icon
 from quantgui.gui.numbers import count, short
 from quantgui.gui.widgets.card import Card, Pages
@@ -41,7 +42,7 @@ class GraphPanel(QWidget):
         self.setObjectName("graph")
         self.setAccessibleName(self.tr("Graph"))
         self._summary: NetworkSummary | None = None
-        self._steps: Iterator[Layout | None] | None = None
+        self._steps: Iterator[None] | None = None
         self._values: dict[str, float] = {}
         self._label = ""
         self._selected = ""
@@ -125,9 +126,7 @@ class GraphPanel(QWidget):
             return
         self._hint = ""
         self._show_note()
-        self._steps = layout_steps(
-            [node.inputs for node in summary.nodes], [node_size(node).width() for node in summary.nodes]
-        )
+        self._steps = self._drawing_steps(summary)
         self.state.show_busy("workflow", self.tr("Arranging the graph"), summary.name)
         self._pages.show_page(self.state)
         if self.isVisible():
@@ -162,18 +161,24 @@ class GraphPanel(QWidget):
             self._timer.start()
 
     def _on_step(self) -> None:
-        if self._steps is None or self._summary is None:
-            self._timer.stop()
-            return
-        result = next(self._steps)
-        if result is None:
-            return
+        if self._steps is not None:
+            with contextlib.suppress(StopIteration):
+                next(self._steps)
+                return
+            self._steps = None
+            self._pages.show_page(self.card)
+            self.view.show_start()
+            self._paint_values()
+            self.select(self._selected)
         self._timer.stop()
-        self._steps = None
-        self._pages.show_page(self.card)
-        self.view.show_graph(self._summary.nodes, result)
-        self._paint_values()
-        self.select(self._selected)
+
+    def _drawing_steps(self, summary: NetworkSummary) -> Iterator[None]:
+        """Arrange the network and draw it, a part of it in each step."""
+        nodes = summary.nodes
+        arranging = layout_steps([node.inputs for node in nodes], [node_size(node).width() for node in nodes])
+        while (arranged := next(arranging)) is None:
+            yield
+        yield from self.view.graph_steps(nodes, arranged)
 
     def _show_note(self) -> None:
         nodes = () if self._summary is None else self._summary.nodes

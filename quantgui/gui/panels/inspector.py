@@ -104,6 +104,7 @@ class InspectorPanel(Card):
         self._has_data = False
         self._specs: tuple[LayerSpec, ...] = ()
         self._target = TARGETS[0]
+        self._judged: tuple[object, ...] = ()
         self._empty = StatePage()
         self._empty.show_state(
             "sliders-horizontal", self.tr("No layer selected"), self.tr("Select layers in the table to change them.")
@@ -513,6 +514,11 @@ class InspectorPanel(Card):
         """Grey what the target runs in none of the selected layers, whatever else is chosen."""
         target = self._target
         layers = [layer for layer in self._layers if layer.finite and not layer.read_only]
+        # A target that runs everything refuses nothing, whatever is selected.
+        asked = (target, layers, self._specs[:1], self._group_shape()) if target.runs else (target,)
+        if asked == self._judged:
+            return
+        self._judged = asked
 
         def of_format(choice: object) -> str:
             spec = with_weight_format(self._specs[0] if self._specs else LayerSpec(), choice)  # type: ignore[arg-type]
@@ -534,16 +540,20 @@ class InspectorPanel(Card):
         self.granularity.show_refusals(self._granularity_reasons(layers, weights))
         self._refuse_presets(layers)
 
+    def _group_shape(self) -> tuple[int, int, int]:
+        return self.group_size.value(), self.rows.value(), self.columns.value()
+
     def _granularity_reasons(self, layers: Iterable[LayerInfo], weights: QuantizerSpec | None) -> dict[object, str]:
         if weights is None or isinstance(weights.format, FloatFormat) or not self._target.runs:
             return {}
         reasons = {}
-        sizes = dict.fromkeys((self.group_size.value(), 16, 32, 64, 128, 256))
+        size, rows, columns = self._group_shape()
+        sizes = dict.fromkeys((size, 16, 32, 64, 128, 256))
         tried: dict[object, list[Granularity]] = {
             PerTensor: [PerTensor()],
             PerChannel: [PerChannel()],
             PerGroup: [PerGroup(size) for size in sizes],
-            PerBlock: [PerBlock(self.rows.value(), max(self.columns.value(), 2))],
+            PerBlock: [PerBlock(rows, max(columns, 2))],
         }
         for kind, granularities in tried.items():
             found = [

@@ -63,6 +63,7 @@ _LEAST_NAME = 76
 _MARGINS = 18
 _FITTED = (Column.OP, Column.PARAMETERS)
 _WIDEST_TEXT = 112
+_JUDGED_ROWS = 200
 _OPTIONAL = (Column.SCHEME, Column.SHAPE, Column.OP, Column.PARAMETERS)
 """Columns that give way when the table is narrow, the last one longest."""
 
@@ -123,6 +124,7 @@ class LayersPanel(Card):
         self._syncing = False
         self._chosen_columns: dict[Column, bool] = {}
         self._widths = dict(_WIDTHS)
+        self._text_widths: dict[Column, int] = {}
         self.filter = QLineEdit()
         self.table = LayersTable()
         self.formats = {
@@ -312,6 +314,7 @@ class LayersPanel(Card):
 
     def _on_about_to_reset(self) -> None:
         self._syncing = True
+        self._text_widths = {}
 
     def _on_reset(self) -> None:
         self._syncing = False
@@ -362,9 +365,12 @@ class LayersPanel(Card):
 
     def _text_width(self, column: Column) -> int:
         """Return the width of the widest text of a column, judged by its first rows."""
-        metrics = self.table.fontMetrics()
-        texts = (self._model.index(row, column).data() for row in range(min(self._model.rowCount(), 200)))
-        return max((metrics.horizontalAdvance(str(text)) for text in texts), default=0)
+        if column not in self._text_widths:
+            metrics = self.table.fontMetrics()
+            rows = range(min(self._model.rowCount(), _JUDGED_ROWS))
+            texts = {str(self._model.index(row, column).data()) for row in rows}
+            self._text_widths[column] = max((metrics.horizontalAdvance(text) for text in texts), default=0)
+        return self._text_widths[column]
 
     def _on_header_menu(self, position: QPoint) -> None:
         menu = QMenu(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from PySide6.QtCore import QSize, Qt
+from PySide6.QtCore import QEvent, QSize, Qt
 from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 
@@ -33,6 +33,8 @@ class ElidedLabel(QLabel):
         super().__init__(parent)
         self._least = least
         self._text = ""
+        self._advances: dict[str, int] = {}
+        self._shortened = ("", -1, "")
         self._help = ""
         self._mode = Qt.TextElideMode.ElideMiddle if middle else Qt.TextElideMode.ElideRight
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
@@ -43,6 +45,7 @@ class ElidedLabel(QLabel):
             return
         fits = self._room(text) == self._room(self._text)
         self._text = text
+        self._advances = {known: self._advance(known) for known in (text, super().text())}
         self.setAccessibleName(text)
         if fits:
             self.update()
@@ -55,12 +58,24 @@ class ElidedLabel(QLabel):
 
     def sizeHint(self) -> QSize:
         hint = super().sizeHint()
-        margins = hint.width() - self.fontMetrics().horizontalAdvance(super().text())
+        margins = hint.width() - self._advance(super().text())
         return QSize(margins + self._room(self._text), hint.height())
 
     def _room(self, text: str) -> int:
         """Return the width that is asked for to show `text`, without margins."""
-        return -(-self.fontMetrics().horizontalAdvance(text) // _STEP) * _STEP
+        return -(-self._advance(text) // _STEP) * _STEP
+
+    def _advance(self, text: str) -> int:
+        """Return the width of `text`; it is measured once, as layouts ask for it again and again."""
+        known = self._advances.get(text)
+        if known is None:
+            known = self._advances[text] = self.fontMetrics().horizontalAdvance(text)
+        return known
+
+    def changeEvent(self, event: QEvent) -> None:
+        if event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
+            self._advances, self._shortened = {}, ("", -1, "")
+        super().changeEvent(event)
 
     def set_help(self, text: str) -> None:
         """Set a tooltip that says more than the text."""
@@ -79,8 +94,11 @@ class ElidedLabel(QLabel):
 
     def _elided(self) -> str:
         width = self.contentsRect().width()
-        needed = self.fontMetrics().horizontalAdvance(self.text())
-        return self.text() if needed <= width else self.fontMetrics().elidedText(self.text(), self._mode, width)
+        if self._advance(self._text) <= width:
+            return self._text
+        if self._shortened[:2] != (self._text, width):
+            self._shortened = (self._text, width, self.fontMetrics().elidedText(self._text, self._mode, width))
+        return self._shortened[2]
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cache
 from itertools import pairwise
@@ -30,7 +30,7 @@ from PySide6.QtWidgets import (
 )
 
 from quantgui.gui.colormap import text_on
-from quantgui.gui.graph_layout import Layout
+from quantgui.gui.graph_layout import Layout, Route
 from quantgui.gui.theme import Tokens, current, theme_events, ui_font
 from quantgui.results import GraphNode
 
@@ -45,6 +45,7 @@ _ROW_GAP = 18.0
 _BAND = 40
 """Edges of this many layers are one item: few items, and those out of sight are not drawn."""
 
+_NODES_AT_A_TIME = 250
 _WHEEL = 1.0015
 _CLICK = 4
 
@@ -70,6 +71,7 @@ class NodeItem(QGraphicsItem):
         self.is_marked = False
         self.is_match = False
         size = node_size(node)
+        self.setZValue(1.0)
         self._box = QRectF(-size.width() / 2, -size.height() / 2, size.width(), size.height())
         self._name = ""
 
@@ -148,21 +150,42 @@ class NetworkView(QGraphicsView):
 
     def show_graph(self, nodes: Sequence[GraphNode], layout: Layout) -> None:
         """Draw a network anew."""
+        for _ in self.graph_steps(nodes, layout):
+            pass
+
+    def graph_steps(self, nodes: Sequence[GraphNode], layout: Layout) -> Iterator[None]:
+        """Draw a network anew, and yield after each part of it: a thousand layers take longer than one frame."""
+        self.clear()
+        items: list[NodeItem] = []
+        rows = _row_centers([node_size(node).height() for node in nodes], layout)
+        whole = QRectF()
+        for index, node in enumerate(nodes):
+            item = NodeItem(index, node)
+            item.setPos(layout.x[index], rows[layout.layer[index]])
+            whole |= item.sceneBoundingRect()
+            self._scene.addItem(item)
+            items.append(item)
+            if index % _NODES_AT_A_TIME == _NODES_AT_A_TIME - 1:
+                yield
+        for path in self._edge_paths(items, layout, rows):
+            band = QGraphicsPathItem(path)
+            band.setPen(_edge_pen(current()))
+            band.setZValue(0.0)
+            whole |= band.boundingRect()
+            self._scene.addItem(band)
+            self._bands.append(band)
+            yield
+        self.items_by_index = items
+        self._scene.setSceneRect(whole.adjusted(-60, -40, 60, 40))
+        self._untouched = True
+        self.show_start()
+
+    def clear(self) -> None:
+        """Draw nothing."""
         self.items_by_index = []
         self._bands = []
         self._marked = frozenset()
         self._scene.clear()
-        rows = _row_centers([node_size(node).height() for node in nodes], layout)
-        for index, node in enumerate(nodes):
-            item = NodeItem(index, node)
-            item.setPos(layout.x[index], rows[layout.layer[index]])
-            self._scene.addItem(item)
-            self.items_by_index.append(item)
-        self._draw_edges(layout, rows)
-        self._scene.setSceneRect(self._scene.itemsBoundingRect().adjusted(-60, -40, 60, 40))
-        self.restyle(current())
-        self._untouched = True
-        self.show_start()
 
     def set_fills(self, fills: Mapping[int, QColor]) -> None:
         """Colour the nodes of `fills`, by index; all others are plain."""
@@ -177,10 +200,11 @@ class NetworkView(QGraphicsView):
 
     def mark(self, indices: AbstractSet[int]) -> None:
         """Draw a frame around nodes, and bring the first of them into sight."""
-        self._marked = frozenset(indices)
-        for item in self.items_by_index:
-            item.is_marked = item.index in indices
+        for index in self._marked ^ indices:
+            item = self.items_by_index[index]
+            item.is_marked = index in indices
             item.setZValue(2.0 if item.is_marked else 1.0)
+        self._marked = frozenset(indices)
         self.viewport().update()
         if indices:
             self.reveal(min(indices))
@@ -257,33 +281,31 @@ class NetworkView(QGraphicsView):
 
     # --- drawing ---
 
-    def _draw_edges(self, layout: Layout, rows: Sequence[float]) -> None:
-        paths: dict[int, QPainterPath] = {}
-        heights = [item.boundingRect().height() / 2 - 4 for item in self.items_by_index]
+    def _edge_paths(self, items: Sequence[NodeItem], layout: Layout, rows: Sequence[float]) -> Iterator[QPainterPath]:
+        """Yield the edges of one band of layers after the other."""
+        bands: dict[int, list[Route]] = {}
         for route in layout.routes:
-            start = QPointF(layout.x[route.source], rows[layout.layer[route.source]] + heights[route.source])
-            end = QPointF(layout.x[route.target], rows[layout.layer[route.target]] - heights[route.target])
-            points = [start, *(QPointF(x, rows[layer]) for x, layer in route.points), end]
-            path = paths.setdefault(layout.layer[route.source] // _BAND, QPainterPath())
-            path.moveTo(start)
-            for a, b in pairwise(points):
-                if abs(a.x() - b.x()) < 0.5:
-                    path.lineTo(b)
-                else:
-                    middle = (a.y() + b.y()) / 2
-                    path.cubicTo(QPointF(a.x(), middle), QPointF(b.x(), middle), b)
-        for path in paths.values():
-            band = QGraphicsPathItem(path)
-            band.setZValue(0.0)
-            self._scene.addItem(band)
-            self._bands.append(band)
+            bands.setdefault(layout.layer[route.source] // _BAND, []).append(route)
+        heights = [item.boundingRect().height() / 2 - 4 for item in items]
+        for routes in bands.values():
+            path = QPainterPath()
+            for route in routes:
+                start = QPointF(layout.x[route.source], rows[layout.layer[route.source]] + heights[route.source])
+                end = QPointF(layout.x[route.target], rows[layout.layer[route.target]] - heights[route.target])
+                path.moveTo(start)
+                for a, b in pairwise([start, *(QPointF(x, rows[layer]) for x, layer in route.points), end]):
+                    if abs(a.x() - b.x()) < 0.5:
+                        path.lineTo(b)
+                    else:
+                        middle = (a.y() + b.y()) / 2
+                        path.cubicTo(QPointF(a.x(), middle), QPointF(b.x(), middle), b)
+            yield path
 
     def restyle(self, tokens: Tokens) -> None:
         """Take the colours of `tokens`."""
         self.setBackgroundBrush(tokens.color("panel"))
-        edge = QColor(tokens.mixed("muted", "panel", 0.55))
         for band in self._bands:
-            band.setPen(_cosmetic(edge, 1.2))
+            band.setPen(_edge_pen(tokens))
         self.viewport().update()
 
     # --- input ---
@@ -357,6 +379,10 @@ def _row_centers(heights: Sequence[float], layout: Layout) -> list[float]:
 @cache
 def _font(pixels: int, weight: QFont.Weight = QFont.Weight.Normal) -> QFont:
     return ui_font(pixels, weight)
+
+
+def _edge_pen(tokens: Tokens) -> QPen:
+    return _cosmetic(QColor(tokens.mixed("muted", "panel", 0.55)), 1.2)
 
 
 def _cosmetic(color: QColor, width: float) -> QPen:
