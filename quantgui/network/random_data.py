@@ -22,6 +22,8 @@ _STEP_LENGTHS = (512, 576, 256, 160, 64, 1)
 """Values that a recurrent network takes at one step."""
 _SAMPLE_RATES = (16000, 8000, 1, 0)
 _IDS, _UNKNOWN_IDS, _FLAGS = 1000, 10, 2
+_LISTED = 4
+"""Inputs that a sentence names."""
 _SHAPE_KEEPING = frozenset(
     {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice", "Clip", "Concat"}
 )
@@ -72,7 +74,8 @@ def random_columns(
             failure = failure or str(error)
             continue
         return columns
-    listed = ", ".join(str(info) for info in inputs)
+    more = f" and {len(inputs) - _LISTED} more" if len(inputs) > _LISTED else ""
+    listed = ", ".join(str(info) for info in inputs[:_LISTED]) + more
     raise DataError(
         f"The sizes of the inputs of '{summary.name}' ({listed}) cannot be guessed; give a data file. "
         f"The first try said: {failure}"

@@ -435,6 +435,18 @@ def test_that_random_tokens_stay_below_the_size_of_their_table() -> None:
     assert set(np.unique(ids)) == {0, 1, 2}
 
 
+def test_that_a_network_of_many_inputs_that_cannot_be_guessed_is_told_in_a_short_sentence() -> None:
+    names = [f"x{i}" for i in range(9)]
+    nodes = [helper.make_node("Concat", names, ["all"], axis=2), helper.make_node("MatMul", ["all", "w"], ["y"])]
+    inputs, outputs = (
+        [builders.tensor_info(name, ["n", "t", "k"]) for name in names],
+        [builders.tensor_info("y", ["n", "t", 4])],
+    )
+    network = builders.network_of(builders.model_of(nodes, inputs, outputs, {"w": builders.values(7777, 4)}))
+    with pytest.raises(DataError, match=r"x3 \(float32, n x t x k\) and 5 more\) cannot be guessed"):
+        random_data(network)
+
+
 def test_that_a_network_whose_input_cannot_be_guessed_asks_for_data() -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="fc")]
     inputs, outputs = [builders.tensor_info("x", ["n", "t", "k"])], [builders.tensor_info("y", ["n", "t", 4])]
