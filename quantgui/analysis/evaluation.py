@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -25,7 +25,7 @@ from quantgui.analysis.output_roles import OutputRole, class_labels, fits_labels
 from quantgui.analysis.scores import SampleRows, sqnr, weighted_mean
 from quantgui.analysis.simulation import Ranges, build_simulation, unreached_tensors
 from quantgui.errors import MetricError
-from quantgui.network.batch import Batch, carry
+from quantgui.network.batch import Batch
 from quantgui.network.network import Network
 from quantgui.network.simulation import FLOAT_SIMULATION, Simulation
 from quantgui.numerics.metrics import cosine, noise_energies, signal_energies
@@ -53,7 +53,9 @@ class Runner(Protocol):
 
     @property
     def network(self) -> Network: ...
-    def run(self, batch: Batch, simulation: Simulation) -> Mapping[str, Array]: ...
+    def run_sequence(
+        self, batches: Iterable[Batch], simulations: Sequence[Simulation]
+    ) -> Iterator[tuple[Batch, Sequence[Mapping[str, Array]]] | None]: ...
 
 
 class Samples(Protocol):
@@ -116,13 +118,16 @@ def evaluate_simulation(
     total = dataset.summary.samples if samples is None else min(samples, dataset.summary.samples)
     tally = Tally(executor.network, total, metric, thorough=thorough)
     started = time.perf_counter()
-    float_outputs: Mapping[str, Array] | None = None
-    outputs: Mapping[str, Array] | None = None
-    for batch in dataset.batches(batch_size, samples):
-        float_outputs = executor.run(carry(batch, float_outputs), FLOAT_SIMULATION)
-        yield Progress(batch.first, total, "Evaluating")
-        outputs = executor.run(carry(batch, outputs), simulation)
+    seen = 0
+    yield Progress(seen, total, "Evaluating")
+    for answer in executor.run_sequence(dataset.batches(batch_size, samples), (FLOAT_SIMULATION, simulation)):
+        if answer is None:
+            left = (time.perf_counter() - started) / seen * (total - seen) if seen else None
+            yield Progress(seen, total, "Evaluating", left)
+            continue
+        batch, (float_outputs, outputs) = answer
         tally.add(batch, float_outputs, outputs)
+        seen += batch.samples
         yield tally.evaluation(time.perf_counter() - started)
 
 
@@ -224,6 +229,11 @@ class Tally:
         found = self.rows(metric)
         self._samples, self._energy, self._scores = 0, {}, {}
         return found
+
+    @property
+    def samples(self) -> int:
+        """Samples added so far."""
+        return self._samples
 
     @property
     def metrics(self) -> frozenset[str]:

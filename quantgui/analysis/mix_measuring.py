@@ -11,10 +11,9 @@ from quantgui.analysis.metric_function import Metric
 from quantgui.analysis.scores import Estimate, SampleRows, difference_error
 from quantgui.analysis.sensitivity import SweptData
 from quantgui.analysis.simulation import Grids, Ranges, build_simulation
-from quantgui.network.batch import carry
 from quantgui.network.executor import Executor
 from quantgui.network.simulation import FLOAT_SIMULATION, Simulation
-from quantgui.results import ActivationReady, Array, Progress, Score
+from quantgui.results import ActivationReady, Progress, Score
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import HEADLINE_METRIC, Mix
 from quantgui.spec.sweep import SHARES, SMALLER_IS_BETTER, USER_METRIC
@@ -73,7 +72,7 @@ class Gauge:
         return build_simulation(network, config, self.activations, ranges=self.ranges, grids=self.grids)
 
     def measure(self, config: QuantConfig, label: str) -> Generator[Progress, None, Measured]:
-        """Return what `config` gives on all samples; yield before each batch.
+        """Return what `config` gives on all samples.
 
         Raises:
             MetricError: the metric means nothing here, or the user's fails.
@@ -85,13 +84,15 @@ class Gauge:
     def _measure(self, config: QuantConfig, label: str) -> Generator[Progress, None, Measured]:
         simulation = self.simulation(config)
         tally = self.tally()
-        float_outputs: Mapping[str, Array] | None = None
-        outputs: Mapping[str, Array] | None = None
-        for batch in self.dataset.batches(samples=self.total):
-            yield Progress(batch.first, self.total, label)
-            float_outputs = self.executor.run(carry(batch, float_outputs), FLOAT_SIMULATION)
-            outputs = self.executor.run(carry(batch, outputs), simulation)
-            tally.add(batch, float_outputs, outputs)
+        seen = 0
+        yield Progress(seen, self.total, label)
+        batches = self.dataset.batches(samples=self.total)
+        for answer in self.executor.run_sequence(batches, (FLOAT_SIMULATION, simulation)):
+            if answer is not None:
+                batch, (float_outputs, outputs) = answer
+                tally.add(batch, float_outputs, outputs)
+                seen += batch.samples
+            yield Progress(seen, self.total, label)
         if self.mix.drop is not None and not self.limited_metric:
             self.limited_metric = USER_METRIC if self.metric else tally.evaluation(0.0).metric
         quality = tally.rows(self.mix.sweep.metric)

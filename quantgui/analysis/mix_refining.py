@@ -21,8 +21,8 @@ from quantgui.analysis.mix_choices import Choices
 from quantgui.analysis.mix_measuring import Gauge, Measured
 from quantgui.analysis.ranking import CERTAIN_ERRORS
 from quantgui.analysis.scores import difference_error
-from quantgui.network.batch import Batch, carry
-from quantgui.network.simulation import FLOAT_SIMULATION, Simulation
+from quantgui.network.batch import Batch
+from quantgui.network.simulation import Simulation
 from quantgui.results import Array, Progress
 
 LOCAL_SAMPLES = 16
@@ -190,11 +190,11 @@ class Refinement:
         data, executor = self.gauge.dataset, self.gauge.executor
         samples = self.gauge.total if data.carried else min(LOCAL_SAMPLES, self.gauge.total)
         found: list[tuple[Batch, Mapping[str, Array]]] = []
-        outputs: Mapping[str, Array] | None = None
-        for batch in data.batches(samples=samples):
-            yield Progress(batch.first, samples, "Preparing changes")
-            outputs = executor.run(carry(batch, outputs), FLOAT_SIMULATION)
-            found.append((batch, outputs))
+        for answer in executor.run_sequence(data.batches(samples=samples)):
+            yield Progress(len(found), samples, "Preparing changes")
+            if answer is not None:
+                batch, (outputs,) = answer
+                found.append((batch, outputs))
         return found
 
     def _damage(
@@ -207,11 +207,14 @@ class Refinement:
     ) -> Generator[Progress, None, float]:
         """Return the damage of a simulation on some batches."""
         tally = self.gauge.tally()
-        outputs: Mapping[str, Array] | None = None
-        for batch, float_outputs in batches:
+        executor = self.gauge.executor
+        answers = executor.run_sequence((batch for batch, _ in batches), (simulation,), keep=base, cut=cut)
+        references = iter(batches)
+        for answer in answers:
             yield progress
-            outputs = self.gauge.executor.run(carry(batch, outputs), simulation, keep=base, cut=cut)
-            tally.add(batch, float_outputs, outputs)
+            if answer is not None:
+                batch, (outputs,) = answer
+                tally.add(batch, next(references)[1], outputs)
         return self.model.damage(tally.rows(self.gauge.mix.sweep.metric).estimate().value)
 
     def _exchanged(self, simulation: Simulation, base: Simulation, index: int) -> Simulation:

@@ -10,7 +10,7 @@ import numpy as np
 from quantgui.analysis.ranking import RankErrors
 from quantgui.results import LayerInfo
 
-BUDGET = 0.165
+BUDGET = 0.15
 """Float forwards of all samples that a candidate may cost on average, where the order matters and not every number."""
 GOOD_CORRELATION = 0.998
 """Expected rank correlation at which an order is good enough."""

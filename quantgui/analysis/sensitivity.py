@@ -8,16 +8,18 @@ A candidate costs about the part of the network behind its layer. The samples ar
 at one place of the network fit into the executor's cache. In a portion the layers come in the order of the network:
 the base runs up to the layer and is kept there, and each candidate runs on from there, in two pieces: the segment that
 holds the layer, and the rest. What candidates make is not cached. The weight is fed to its segment as an input where
-that is cheaper than a session for each candidate.
+that is cheaper than a session for each candidate. Batches are small, so that a few of them can run at once.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -56,13 +58,13 @@ from quantgui.spec.size import weight_bytes
 from quantgui.spec.sweep import SMALLER_IS_BETTER, USER_METRIC, Sweep
 
 FIRST_SAMPLES = 8
-"""Samples of the first measurement, of one candidate of each layer."""
-LEAST_SAMPLES = 16
-"""Samples of all candidates: what few samples do not show cannot be told from what is not there."""
+"""Samples of the first measurement, of one candidate of each layer and then of all."""
 _GROWTH = 1.5
 """Samples of the next step for each of those before, where the order is not clear yet."""
+_FEW_AT_ONCE = FIRST_SAMPLES // 2
+"""Samples per batch, where few samples may do: the first numbers come from two batches, which run at once."""
 _MANY_SAMPLES = 256
-"""Samples from which on batches are as large as suits the network, even if less would do for the first numbers."""
+"""Samples from which on batches are about as large as suits the network."""
 _SECONDS_BETWEEN_NEWS = 0.1
 """Small networks have many layers in that time, and nobody sees them come one by one."""
 _CACHE_USED = 0.7
@@ -141,6 +143,16 @@ class _Prepared:
     @property
     def place(self) -> Place:
         return self.batch.first, self.batch.samples
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A candidate that is to be run on one batch."""
+
+    key: Key
+    simulation: Simulation
+    prepared: _Prepared
+    is_last: bool
 
 
 @dataclass(eq=False)
@@ -264,7 +276,7 @@ class _Work:
         """Yield numbers on few samples for all candidates, then on more where they are needed."""
         self.guessing = True
         in_one = bool(self.dataset.carried)
-        target = self.total if in_one or self.sweep.exact else min(LEAST_SAMPLES, self.total)
+        target = self.total if in_one or self.sweep.exact else min(FIRST_SAMPLES, self.total)
         active: Sequence[Key] = self.keys
         while active:
             yield from self._measure_up_to(target, active)
@@ -280,38 +292,43 @@ class _Work:
 
     @cached_property
     def _batch_size(self) -> int | None:
-        """Samples per batch: few, where only few samples are needed in all; None for what suits the network."""
+        """Samples per batch: few, where only few samples are needed in all, and else what suits the network."""
         usual = next(self.dataset.batches(samples=self.total), None)
-        few = self.total <= _MANY_SAMPLES and usual is not None and usual.samples > FIRST_SAMPLES
-        return FIRST_SAMPLES if few else None
+        if usual is None or usual.samples <= _FEW_AT_ONCE:
+            return None
+        return _FEW_AT_ONCE if self.total <= _MANY_SAMPLES else max(_FEW_AT_ONCE, usual.samples // 2)
 
     def _measure_up_to(self, target: int, active: Sequence[Key]) -> Iterator[Event]:
         """Yield the numbers of `active` on the first `target` samples."""
-        batches = self._first_batches(target)
-        seen, ended = 0, False
+        batches = self._unknown_batches(target, active)
+        ended = False
         while not ended:
             portion: list[_Prepared] = []
             size, ended = 0, True
-            for batch in batches:
-                place = (batch.first, batch.samples)
-                seen += batch.samples
-                if place not in self.places:
-                    self.places.append(place)
-                self._recall(active, place)
-                # What is known already needs no activations.
-                if place in self.reference and all(place in self.rows[key] for key in active):
-                    continue
+            while some := list(islice(batches, self.executor.lanes)):
                 if self.guessing and not self.guessed.values:
                     yield from self.guesses()
-                yield Progress(seen, target, f"Preparing {target} samples")
-                portion.append(self._prepare(batch))
-                size += portion[-1].bytes + 2 * self.executor.front_bytes(batch)
-                if not self.dataset.carried and size * (1 + 1 / len(portion)) > _CACHE_USED * self.executor.cache_bytes:
+                progress = Progress(some[0].first, target, f"Preparing {target} samples")
+                prepared = yield from self._prepare(some, progress)
+                portion += prepared
+                size += sum(each.bytes + 2 * self.executor.front_bytes(each.batch) for each in prepared)
+                most = _CACHE_USED * self.executor.cache_bytes
+                if not self.dataset.carried and size * (1 + len(some) / len(portion)) > most:
                     ended = False
                     break
             yield from self._measure_portion(portion, active)
             self.executor.close_cuts()
             release_memory()
+
+    def _unknown_batches(self, target: int, active: Sequence[Key]) -> Iterator[Batch]:
+        """Yield those of the batches with the first `target` samples on which not all of `active` is known."""
+        for batch in self._first_batches(target):
+            place = (batch.first, batch.samples)
+            if place not in self.places:
+                self.places.append(place)
+            self._recall(active, place)
+            if place not in self.reference or not all(place in self.rows[key] for key in active):
+                yield batch
 
     def _first_batches(self, target: int) -> Iterator[Batch]:
         """Yield the batches that hold the first `target` samples."""
@@ -339,23 +356,38 @@ class _Work:
         if place in known:
             self.reference[place] = known[place]
 
-    def _prepare(self, batch: Batch) -> _Prepared:
-        """Run the float network and the base on a batch."""
-        float_outputs = self.executor.run(carry(batch, self.states.get(None)), FLOAT_SIMULATION, keep=False)
-        self.states[None] = self._carried(float_outputs)
-        if math.isnan(self.forward_seconds):
-            started = time.perf_counter()
-            self.executor.run(replace(batch, key=f"{batch.key} again"), FLOAT_SIMULATION, keep=False)
-            self.forward_seconds = (time.perf_counter() - started) * self.total / batch.samples
-        outputs = float_outputs
-        if not self.base_is_float:
+    def _prepare(self, batches: Sequence[Batch], progress: Progress) -> Generator[Event, None, list[_Prepared]]:
+        """Run the float network and the base on some batches."""
+
+        def outputs_of(batch: Batch) -> tuple[dict[str, Array], dict[str, Array]]:
+            float_outputs = self.executor.run(carry(batch, self.states.get(None)), FLOAT_SIMULATION, keep=False)
+            self.states[None] = self._carried(float_outputs)
+            if self.base_is_float:
+                return float_outputs, float_outputs
             outputs = self.executor.run(carry(batch, self.base_state), self.base, keep=False)
             self.base_state = self._carried(outputs)
-        prepared = _Prepared(batch, float_outputs)
-        if prepared.place not in self.reference:
-            self.tally.add(batch, float_outputs, outputs)
-            self._keep(*_REFERENCE, self.reference, {prepared.place: self.tally.take(self.sweep.metric)})
-        return prepared
+            return float_outputs, outputs
+
+        found: list[_Prepared] = []
+        together = not self.dataset.carried
+        with closing(self.executor.each(batches, outputs_of, together=together)) as answers:
+            for answer in answers:
+                yield progress
+                if answer is None:
+                    continue
+                batch, (float_outputs, outputs) = answer
+                found.append(_Prepared(batch, float_outputs))
+                if found[-1].place not in self.reference:
+                    self.tally.add(batch, float_outputs, outputs)
+                    self._keep(*_REFERENCE, self.reference, {found[-1].place: self.tally.take(self.sweep.metric)})
+        if math.isnan(self.forward_seconds):
+            again = [replace(batch, key=f"{batch.key} again") for batch in batches]
+            started = time.perf_counter()
+            for _ in self.executor.each(again, lambda batch: self.executor.run(batch, keep=False), together=together):
+                yield progress
+            samples = sum(batch.samples for batch in batches)
+            self.forward_seconds = (time.perf_counter() - started) * self.total / samples
+        return found
 
     def _measure_portion(self, portion: Sequence[_Prepared], active: Sequence[Key]) -> Iterator[Event]:
         """Yield the numbers of one layer after the other."""
@@ -373,13 +405,10 @@ class _Work:
             layer = self.executor.network.layers[name]
             cut = frozenset({layer.weight, *layer.users})
             try:
-                for key in keys:
-                    simulation = self._simulation(key, samples)
-                    for _ in self._measure_candidate(key, simulation, portion, cut, rows):
-                        left = (time.perf_counter() - started) / done * (len(active) - done) if done else None
-                        yield Progress(done, len(active), label, left)
-                    done += 1
-                    self.executor.forget(simulation, self.base, cut, exchanged=key == keys[-1])
+                for finished in self._measure_layer(keys, portion, cut, rows):
+                    done += finished
+                    left = (time.perf_counter() - started) / done * (len(active) - done) if done else None
+                    yield Progress(done, len(active), label, left)
                 self.peak_cache = max(self.peak_cache, self.executor.cached_bytes)
             finally:
                 self.executor.close_cut(cut)
@@ -390,22 +419,44 @@ class _Work:
         if waiting:
             yield SensitivityReady(self.sweep, self._candidates(waiting))
 
-    def _measure_candidate(
-        self, key: Key, simulation: Simulation, portion: Sequence[_Prepared], cut: frozenset[str], rows: float
-    ) -> Iterator[None]:
-        """Run a candidate on the batches of a portion that it is not known on; yield before each."""
+    def _measure_layer(
+        self, keys: Sequence[Key], portion: Sequence[_Prepared], cut: frozenset[str], rows: float
+    ) -> Iterator[int]:
+        """Run the candidates of a layer on those batches of a portion that they are not known on.
+
+        Yields how many candidates became known since it yielded last.
+        """
+
+        def outputs_of(trial: _Trial) -> tuple[Batch, dict[str, Array]]:
+            batch = carry(trial.prepared.batch, self.states.get(trial.key))
+            outputs = self.executor.run(batch, trial.simulation, keep=self.base, cut=cut, rows_behind=rows)
+            self.states[trial.key] = self._carried(outputs)
+            return batch, outputs
+
+        missing = {key: [each for each in portion if each.place not in self.rows[key]] for key in keys}
+        unknown = [key for key, places in missing.items() if places]
+        yield len(keys) - len(unknown)
         found: dict[Place, SampleRows] = {}
-        for prepared in portion:
-            if prepared.place in self.rows[key]:
-                continue
-            yield
-            batch = carry(prepared.batch, self.states.get(key))
-            outputs = self.executor.run(batch, simulation, keep=self.base, cut=cut, rows_behind=rows)
-            self.states[key] = self._carried(outputs)
-            self.tally.add(batch, prepared.float_outputs, outputs)
-            found[prepared.place] = self.tally.take(self.sweep.metric)
-        if found:
-            self._keep(key[0], self.specs[key], self.rows[key], found)
+        trials = self._trials({key: missing[key] for key in unknown})
+        with closing(self.executor.each(trials, outputs_of, together=not self.dataset.carried)) as answers:
+            for answer in answers:
+                if answer is None:
+                    yield 0
+                    continue
+                trial, (batch, outputs) = answer
+                self.tally.add(batch, trial.prepared.float_outputs, outputs)
+                found[trial.prepared.place] = self.tally.take(self.sweep.metric)
+                if trial.is_last:
+                    self._keep(trial.key[0], self.specs[trial.key], self.rows[trial.key], found)
+                    self.executor.forget(trial.simulation, self.base, cut, exchanged=trial.key == unknown[-1])
+                    found = {}
+                yield int(trial.is_last)
+
+    def _trials(self, missing: Mapping[Key, Sequence[_Prepared]]) -> Iterator[_Trial]:
+        for key, portion in missing.items():
+            simulation = self._simulation(key, sum(each.batch.samples for each in portion))
+            for prepared in portion:
+                yield _Trial(key, simulation, prepared, is_last=prepared is portion[-1])
 
     def _simulation(self, key: Key, samples: int) -> Simulation:
         """Return the network with one layer changed; what changes is exchanged where that is cheaper."""

@@ -10,15 +10,21 @@ A cut tensor is kept as float; each segment that reads it quantizes it for its o
 they are before quantization. A network output is returned quantized where a quantizer without named consumers stands at
 it. Sessions that return internal tensors may fuse less, which can change the last bit: what they make is never cached,
 so a result does not depend on what was looked at before.
+
+`each` and `run_sequence` work on several batches at once (`network.lanes`); all that is kept between runs is behind one
+lock, which is not held while ONNX Runtime runs.
 """
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import ChainMap
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain, islice
+from typing import TypeVar
 
 import numpy as np
 import onnxruntime
@@ -26,6 +32,7 @@ import onnxruntime
 from quantgui.errors import DataError
 from quantgui.network.batch import Batch, carry
 from quantgui.network.cache import ByteCache
+from quantgui.network.lanes import Lanes
 from quantgui.network.network import Network, as_contiguous, injected_names
 from quantgui.network.segments import (
     Segment,
@@ -58,6 +65,8 @@ _CHAINS_KEPT = 3
 """Chains of sessions kept: float, simulated, and the one simulated before it."""
 
 Quantizers = Mapping[str, tuple[TensorQuantizer, ...]]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,13 +169,15 @@ class Part:
 
 
 class Executor:
-    """Runs one network. Not to be used by two threads at once."""
+    """Runs one network; to be used by one thread, and by the work that it gives to `each`."""
 
     def __init__(
         self, network: Network, *, cache_bytes: int = 512 * 2**20, threads: int = 2, segmented: bool = True
     ) -> None:
         self.network = network
         self.threads = threads
+        self._lanes = Lanes(threads)
+        self._lock = threading.RLock()
         # Outputs are kept apart: they are small, and with them a configuration seen before costs nothing.
         self._output_cache: ByteCache[Array] = ByteCache(cache_bytes // _OUTPUT_SHARE, patience=_PATIENCE)
         self._cut_cache: ByteCache[Array] = ByteCache(cache_bytes - self._output_cache.budget, patience=_PATIENCE)
@@ -291,39 +302,46 @@ class Executor:
 
         Unless `exchanged`, those stay that differ from the ones of `but` in nothing but what is fed to them.
         """
-        detour = self._detours.get(cut)
-        plan = (self._segments if detour is None else detour.plan) or ()
-        others = self._variants(plan, but)
-        used = {variant.form for variant in others}
-        for variant, other in zip(self._variants(plan, simulation), others, strict=True):
-            # Loaded weights of large layers, of several formats, would be more than all else that is kept.
-            variant.fed.clear()
-            stays = not exchanged and variant.is_exchanged and variant.built_in == other.built_in
-            if variant.form not in used and not stays:
-                for names in ((), *((name,) for name in fetch if name in variant.segment.produced)):
-                    self._sessions.drop((variant.form, names))
+        with self._lock:
+            detour = self._detours.get(cut)
+            plan = (self._segments if detour is None else detour.plan) or ()
+            others = self._variants(plan, but)
+            used = {variant.form for variant in others}
+            for variant, other in zip(self._variants(plan, simulation), others, strict=True):
+                # Loaded weights of large layers, of several formats, would be more than all else that is kept.
+                variant.fed.clear()
+                stays = not exchanged and variant.is_exchanged and variant.built_in == other.built_in
+                if variant.form not in used and not stays:
+                    for names in ((), *((name,) for name in fetch if name in variant.segment.produced)):
+                        self._drop_sessions(variant.form, names)
 
     def close_cut(self, cut: frozenset[str]) -> None:
         """Drop what is kept for runs with `cut`: the tensors there, and the sessions on both sides of it."""
-        detour = self._detours.pop(cut, None)
-        if detour is not None:
-            for key in detour.tensors:
-                self._cache(key[1]).drop(key)
-            for form in detour.forms:
-                self._sessions.drop((form, ()))
+        with self._lock:
+            detour = self._detours.pop(cut, None)
+            if detour is not None:
+                for key in detour.tensors:
+                    self._cache(key[1]).drop(key)
+                for form in detour.forms:
+                    self._drop_sessions(form)
 
     def close_cuts(self) -> None:
         """Drop what is kept for runs with any cut, also what such cuts share."""
-        for cut in tuple(self._detours):
-            self.close_cut(cut)
-        self._close_tail()
-        self._front = frozenset()
-        self._drop_passed(self._front)
+        with self._lock:
+            for cut in tuple(self._detours):
+                self.close_cut(cut)
+            self._close_tail()
+            self._front = frozenset()
+            self._drop_passed(self._front)
 
     def _close_tail(self) -> None:
         for form in self._tail.forms if self._tail is not None else ():
-            self._sessions.drop((form, ()))
+            self._drop_sessions(form)
         self._tail = None
+
+    def _drop_sessions(self, form: int, fetch: tuple[str, ...] = ()) -> None:
+        for threads in self._lanes.thread_counts:
+            self._sessions.drop((form, fetch, threads))
 
     def _drop_passed(self, needed: frozenset[str]) -> None:
         """Drop what runs with cuts have kept, but the tensors `needed`."""
@@ -331,15 +349,52 @@ class Executor:
             for key in self._passed.pop(name):
                 self._cache(name).drop(key)
 
+    @property
+    def lanes(self) -> int:
+        """How many batches may run at once."""
+        return self._lanes.count
+
+    def each(
+        self, items: Iterable[T], work: Callable[[T], R], *, together: bool = True
+    ) -> Generator[tuple[T, R] | None, None, None]:
+        """Yield each item with what `work` makes of it by `run`, in order; several at once if `together`.
+
+        Ten times a second it yields None while there is nothing else, so that the caller can tell that it goes on, and
+        be stopped. `work` runs in other threads; it must not change what others read.
+
+        Raises:
+            Exception: what `work` raises.
+        """
+        yield from self._lanes.each(items, work, together=together)
+
     def run_sequence(
-        self, batches: Iterable[Batch], simulation: Simulation = FLOAT_SIMULATION, fetch: Collection[str] = ()
-    ) -> Iterator[tuple[Batch, dict[str, Array]]]:
-        """Yield each batch with what `run` returns for it; recurrent state flows from batch to batch."""
-        outputs: dict[str, Array] | None = None
-        for batch in batches:
-            stated = carry(batch, outputs)
-            outputs = self.run(stated, simulation, fetch)
-            yield stated, outputs
+        self,
+        batches: Iterable[Batch],
+        simulations: Sequence[Simulation] = (FLOAT_SIMULATION,),
+        fetch: Collection[str] = (),
+        *,
+        keep: bool | Simulation = True,
+        cut: frozenset[str] = frozenset(),
+    ) -> Generator[tuple[Batch, tuple[dict[str, Array], ...]] | None, None, None]:
+        """Yield each batch with what `run` returns for it under each simulation; None now and then (see `each`).
+
+        Recurrent state flows from batch to batch, one by one; batches without run several at once.
+        """
+        source = iter(batches)
+        first = list(islice(source, 1))
+        recurrent = any(batch.carried for batch in first)
+        states: list[dict[str, Array] | None] = [None] * len(simulations)
+
+        def work(batch: Batch) -> tuple[dict[str, Array], ...]:
+            found = tuple(
+                self.run(carry(batch, state), simulation, fetch, keep=keep, cut=cut)
+                for state, simulation in zip(states, simulations, strict=True)
+            )
+            if recurrent:
+                states[:] = found
+            return found
+
+        yield from self.each(chain(first, source), work, together=not recurrent)
 
     # --- planning ------------------------------------------------------------------------------------------------
 
@@ -435,19 +490,20 @@ class Executor:
                 yield name, feeds[name]
             elif name in self._initializers:
                 yield name, self._constant(name, simulation)
-        detour = self._detour(batch, cut, rows_behind)
-        segments = self._plan(batch) if detour is None else detour.plan
-        made = {name for segment in segments for name in segment.produced}
-        pending = {name for name in wanted if name in made}
-        front = frozenset() if detour is None else detour.front
-        steps, values = self._steps(batch, segments, simulation, pending, frozenset(outputs), front)
+        with self._lock:
+            detour = self._detour(batch, cut, rows_behind)
+            segments = self._plan(batch) if detour is None else detour.plan
+            made = {name for segment in segments for name in segment.produced}
+            pending = {name for name in wanted if name in made}
+            front = frozenset() if detour is None else detour.front
+            steps, values = self._steps(batch, segments, simulation, pending, frozenset(outputs), front)
+            if isinstance(keep, Simulation):
+                kept = {step.digest for step in self._all_steps(batch, segments, keep, set())}
+            else:
+                kept = {step.digest for step in steps} if keep else set()
         for name in [name for name in pending if _Slot(name, quantized=name in outputs) in values]:
             yield name, values[_Slot(name, quantized=name in outputs)]
             pending.discard(name)
-        if isinstance(keep, Simulation):
-            kept = {step.digest for step in self._all_steps(batch, segments, keep, set())}
-        else:
-            kept = {step.digest for step in steps} if keep else set()
         for position, step in enumerate(steps):
             for slot, value in self._run_step(step, feeds, values, detour, keep=step.digest in kept).items():
                 values[slot] = value
@@ -533,20 +589,20 @@ class Executor:
         *,
         keep: bool,
     ) -> dict[_Slot, Array]:
-        ready = self._session(step.variant, step.fetch)
-        passing = detour if detour is not None and step.variant.segment in detour.halves else None
-        if passing is not None:
-            passing.forms.add(step.variant.form)
-        elif self._tail is not None and step.variant.segment is self._tail.joined:
-            self._tail.forms.add(step.variant.form)
         inputs = {
             name: feeds[name] if name in feeds else values[_Slot(name, quantized=False)]
             for name in step.variant.segment.inputs
         }
-        inputs |= self._fed(step.variant, ready)
-        with runtime_errors("run"):
-            results = ready.session.run([*ready.outputs, *ready.quantized.values()], inputs)
-        self.segments_run += 1
+        passing = detour if detour is not None and step.variant.segment in detour.halves else None
+        with self._lock:
+            ready = self._session(step.variant, step.fetch)
+            if passing is not None:
+                passing.forms.add(step.variant.form)
+            elif self._tail is not None and step.variant.segment is self._tail.joined:
+                self._tail.forms.add(step.variant.form)
+            inputs |= self._fed(step.variant, ready)
+            self.segments_run += 1
+        results = self._lanes.run(ready.session, [*ready.outputs, *ready.quantized.values()], inputs)
         made: dict[_Slot, Array] = {}
         for (name, quantized), value in zip(
             [*((n, False) for n in ready.outputs), *((n, True) for n in ready.quantized)], results, strict=True
@@ -554,7 +610,8 @@ class Executor:
             made[_Slot(name, quantized=quantized)] = value
             if keep and step.digest is not None and isinstance(value, np.ndarray):
                 value.flags.writeable = False
-                self._put((step.digest, name, quantized), value, detour, passing)
+                with self._lock:
+                    self._put((step.digest, name, quantized), value, detour, passing)
         for name in self._outputs:
             # An output without a quantizer of its own is returned as it is.
             if _Slot(name, quantized=False) in made:
@@ -569,7 +626,7 @@ class Executor:
             self._passed.setdefault(key[1], []).append(key)
 
     def _session(self, variant: _Variant, fetch: tuple[str, ...]) -> _Ready:
-        key = (variant.form, fetch)
+        key = (variant.form, fetch, self._lanes.threads)
         ready = self._sessions.get(key)
         if ready is None:
             ready = self._build(variant, fetch)
@@ -598,7 +655,7 @@ class Executor:
         )
         constants = ChainMap(values, dict(self.network.constants))
         self.sessions_built += 1
-        session = create_session(built.model, constants, threads=self.threads)
+        session = create_session(built.model, constants, threads=self._lanes.threads)
         return _Ready(session, outputs, built.quantized, built.fed)
 
     def _fed(self, variant: _Variant, ready: _Ready) -> dict[str, Array]:

@@ -43,7 +43,7 @@ def damaged_layers(seed: int, count: int = 200) -> list[Item]:
 
 
 @given(st.lists(items(), min_size=1, max_size=5), st.sampled_from([0.0, 1.0, 3.0, 5.0, 9.0, 41.0, 200.0]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_that_the_best_selection_is_the_best_of_all(problem: list[Item], limit: float) -> None:
     allowed = [damage for cost, damage in selections(problem) if cost <= limit and math.isfinite(damage)]
     found = Knapsack(problem).best(limit)
@@ -56,7 +56,7 @@ def test_that_the_best_selection_is_the_best_of_all(problem: list[Item], limit: 
 
 
 @given(st.lists(items(), min_size=1, max_size=4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_that_the_frontier_at_all_limits_is_all_that_is_not_beaten(problem: list[Item]) -> None:
     finite = {pair for pair in selections(problem) if math.isfinite(pair[1])}
     found = [total(problem, each) for each in frontier(problem, sorted({cost for cost, _ in finite}))]
@@ -72,7 +72,7 @@ def test_that_the_frontier_at_all_limits_is_all_that_is_not_beaten(problem: list
 
 
 @given(st.lists(items(), min_size=1, max_size=4), st.floats(0, 5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_that_supported_selections_are_the_best_at_their_price(problem: list[Item], price: float) -> None:
     best = min(damage + price * cost for cost, damage in selections(problem))
     found = [total(problem, each) for each in Knapsack(problem).supported()]

@@ -119,7 +119,7 @@ def test_that_what_is_no_number_is_endless_damage() -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @pytest.mark.parametrize("cost", ["bytes", "bops"])
 def test_that_costs_of_layers_sum_to_that_of_the_network(cost: str, data: st.DataObject, tmp_path_factory) -> None:
     network = _networks(tmp_path_factory)

@@ -452,7 +452,8 @@ def test_that_state_flows_through_a_sequence() -> None:
     h = c = np.zeros((1, 1, 16), np.float32)
     executor = Executor(network)
     for _ in range(2):
-        for index, (batch, outputs) in enumerate(executor.run_sequence(dataset.batches())):
+        for index, answer in enumerate(filter(None, executor.run_sequence(dataset.batches()))):
+            batch, (outputs,) = answer
             if index == 0:
                 h = c = np.zeros((1, 1, 16), np.float32)
             y, h, c = session.run(None, {"x": batch.inputs["x"], "h": h, "c": c})

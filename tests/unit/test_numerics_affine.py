@@ -152,7 +152,6 @@ def test_that_constant_weights_keep_normal_scales(estimator, granularity, symmet
 
 
 @given(st.integers(2, 16), st.booleans(), st.floats(1e-30, 1e30), st.floats(1e-30, 1e30), st.booleans())
-@settings(deadline=None)
 def test_that_the_grid_covers_the_range_and_holds_zero(bits, signed, low, high, symmetric):
     fmt = IntFormat(bits, signed)
     qparams = choose_qparams(-low, high, fmt, symmetric=symmetric)
@@ -189,7 +188,6 @@ def test_that_one_more_bit_brings_six_decibels_on_uniform_values():
 
 
 @given(st.integers(-30, 30))
-@settings(deadline=None)
 def test_that_scaling_the_weight_by_a_power_of_two_scales_the_result(exponent):
     x = weights((4, 30))
     spec = QuantizerSpec(IntFormat(5), False)
@@ -285,7 +283,7 @@ def test_that_a_measurement_counts_every_value_and_agrees_with_the_quantized_wei
 
 
 @given(st.integers(1, 5), st.integers(1, 40), st.integers(2, 16), st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_that_groups_are_quantized_as_weights_of_as_many_channels(groups, size, bits, signed):
     x, fmt = weights((groups, size)), IntFormat(bits, signed)
     encoded = encode(x, QuantizerSpec(fmt, False), 0)
@@ -295,7 +293,6 @@ def test_that_groups_are_quantized_as_weights_of_as_many_channels(groups, size, 
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
-@settings(deadline=None)
 def test_that_from_matrix_inverts_as_matrix(shape, data):
     x = weights(tuple(shape))
     axis = data.draw(st.integers(-len(shape), len(shape) - 1))

@@ -223,7 +223,7 @@ def test_that_memory_beside_the_result_is_small(spec):
     assert peak < 2 * x.nbytes
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 9), st.integers(1, 12), st.integers(1, 12), st.integers(1, 10), st.integers(1, 10), st.booleans(),
     st.integers(1, 64),

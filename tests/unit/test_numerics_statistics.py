@@ -45,7 +45,7 @@ arrays = hnp.arrays(np.float32, st.integers(0, 40), elements=floats)
 
 
 @given(st.lists(arrays, min_size=1, max_size=4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_that_merged_statistics_of_any_values_are_those_of_the_whole(parts):
     merged = collect(parts[0])
     for part in parts[1:]:
@@ -57,7 +57,7 @@ def test_that_merged_statistics_of_any_values_are_those_of_the_whole(parts):
     st.lists(st.tuples(st.integers(0, 3000), st.integers(-60, 60), st.booleans()), min_size=2, max_size=6),
     st.integers(0, 99),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_that_batches_of_very_different_sizes_and_scales_merge_exactly(batches, seed):
     rng = np.random.default_rng(seed)
     parts = []

@@ -89,10 +89,11 @@ def measure(
     simulation = build_simulation(executor.network, config, activations)
     whole, some = Tally(executor.network, total, metric), Tally(executor.network, total, metric)
     started = time.perf_counter()
-    for batch in dataset.batches():
-        expected = executor.run(batch, FLOAT_SIMULATION)
-        yield Progress(batch.first, total, "Evaluating")
-        found = executor.run(batch, simulation)
+    for answer in executor.run_sequence(dataset.batches(), (FLOAT_SIMULATION, simulation)):
+        yield Progress(whole.samples, total, "Evaluating")
+        if answer is None:
+            continue
+        batch, (expected, found) = answer
         whole.add(batch, expected, found)
         if judging is not None and batch.first in judging:
             some.add(batch, expected, found)
