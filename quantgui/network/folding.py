@@ -22,6 +22,8 @@ from quantgui.results import Array
 
 SMALL = 4096
 """Elements a folded tensor may always have, however small its inputs are."""
+_COUNTING = ("int32", "int64", "uint32", "uint64")
+"""Integers too wide for those of a quantized weight."""
 _NEVER = {
     "Bernoulli",
     "DequantizeLinear",
@@ -211,6 +213,9 @@ def _origin(node: Node, values: Array, program: Program, sources: Sequence[str])
     main = max(sources, key=lambda name: program.constants[name].size)
     origin = program.origins[main]
     dtype = origin.dtype
+    if dtype.startswith(_COUNTING) and values.dtype.kind in "fV":
+        # Sizes and positions, from which a window, a Fourier matrix or a filled tensor has been computed.
+        return origin_of(values)
     if dtype.startswith(("int", "uint")) and values.dtype.kind == "f" and node.op in ("Mul", "Div"):
         dtype = f"{dtype.removesuffix(' with scale')} with scale"
     if dtype == "bool" or (values.size < program.constants[main].size and node.op not in ("Slice", "Split", "Gather")):

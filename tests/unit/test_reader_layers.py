@@ -464,3 +464,24 @@ def test_that_other_float_types_keep_theirs(tmp_path, kind):
     assert network.weight(layer).dtype == kind
     assert network.summary.float_bytes == layer.stored_bytes == 1200 * np.dtype(kind).itemsize
     assert layer.float_bits == 8 * np.dtype(kind).itemsize
+
+
+def test_that_a_weight_computed_from_sizes_and_positions_is_told_as_the_float_it_is(tmp_path) -> None:
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["filled"], value=helper.make_tensor("v", 1, [1], [0.25])),
+        helper.make_node("Cast", ["positions"], ["places"], to=1),
+        helper.make_node("Mul", ["places", "step"], ["angles"]),
+        helper.make_node("Cos", ["angles"], ["wave"]),
+        helper.make_node("MatMul", ["x", "filled"], ["h"], name="first"),
+        helper.make_node("MatMul", ["h", "wave"], ["y"], name="second"),
+    ]
+    constants = {
+        "size": np.array([8, 12], np.int64),
+        "positions": np.outer(np.arange(12), np.arange(6)),
+        "step": np.array(0.3, np.float32),
+    }
+    model = model_of(nodes, [tensor_info("x", ["n", 8])], [tensor_info("y", ["n", 6])], constants)
+    assert {layer.name: layer.dtype for layer in opened(model, tmp_path).summary.layers} == {
+        "first": "float32",
+        "second": "float32",
+    }
