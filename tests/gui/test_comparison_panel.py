@@ -88,6 +88,15 @@ def test_that_a_row_leads_to_its_layer(panel, qtbot) -> None:
     assert told.args == ["conv3"]
 
 
+def test_that_what_is_not_known_is_at_the_end_in_either_order(panel) -> None:
+    for order, names in (
+        (Qt.SortOrder.AscendingOrder, ["conv1", "conv3", "fc"]),
+        (Qt.SortOrder.DescendingOrder, ["conv3", "conv1", "fc"]),
+    ):
+        panel.table.sortByColumn(ComparedColumn.SQNR, order)
+        assert texts(panel, ComparedColumn.NAME) == names
+
+
 def test_that_the_model_keeps_qts_rules(qtmodeltester) -> None:
     model = ComparisonModel()
     model.show_layers(ROWS)

@@ -5,30 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from PySide6.QtCore import QModelIndex, Qt, Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
     QDialog,
     QGridLayout,
     QHBoxLayout,
-    QHeaderView,
     QLabel,
     QPlainTextEdit,
     QPushButton,
-    QTableView,
     QVBoxLayout,
     QWidget,
 )
 
 from quantgui.gui import numbers
-from quantgui.gui.models.network_comparison import NetworkComparisonModel, OtherColumn, differs
+from quantgui.gui.models.network_comparison import NetworkComparisonModel, differs
 from quantgui.gui.quality import metric_name, score_text
+from quantgui.gui.widgets.compared_layers import ComparedLayersTable
 from quantgui.gui.widgets.labels import ElidedLabel, MetricLabel, set_style
 from quantgui.gui.widgets.progress import ProgressRow
 from quantgui.results import Evaluation, NetworkComparison, Progress
 
-_ROW_HEIGHT = 26
 _NOTES_HEIGHT = 62
 
 
@@ -101,8 +99,11 @@ class NetworkComparisonDialog(QDialog):
         self.other = _Side(self.tr("Theirs"), self.tr("Bytes of the file; less is better."))
         self.take = self._button(self.tr("Take over"), "")
         self.model = NetworkComparisonModel(self)
-        self.table = QTableView()
-        self._make_table()
+        self.table = ComparedLayersTable(
+            self.model, [column.width for column in self.model.columns], self.tr("Layers, yours and theirs")
+        )
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.table.row_picked.connect(self._on_picked)
         self.only = QCheckBox(self.tr("Only layers whose formats differ"))
         self.only.setAccessibleName(self.only.text())
         self.only.setToolTip(self.tr("Leave out the layers that have the same formats in both."))
@@ -256,37 +257,6 @@ class NetworkComparisonDialog(QDialog):
         layout.addStretch(0)
         layout.addLayout(row)
 
-    def _make_table(self) -> None:
-        table = self.table
-        table.setModel(self.model)
-        table.setAccessibleName(self.tr("Layers, yours and theirs"))
-        table.setToolTip("")
-        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        table.setShowGrid(False)
-        table.setWordWrap(False)
-        table.setTextElideMode(Qt.TextElideMode.ElideLeft)
-        table.setTabKeyNavigation(False)
-        table.verticalHeader().setVisible(False)
-        table.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
-        header = table.horizontalHeader()
-        header.setHighlightSections(False)
-        header.setSortIndicatorClearable(True)
-        header.setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
-        header.setSectionResizeMode(OtherColumn.NAME, QHeaderView.ResizeMode.Stretch)
-        for column, width in (
-            (OtherColumn.OWN, 108),
-            (OtherColumn.OTHER, 108),
-            (OtherColumn.OWN_SQNR, 100),
-            (OtherColumn.OTHER_SQNR, 104),
-            (OtherColumn.DIFFERENCE, 112),
-        ):
-            table.setColumnWidth(column, width)
-        table.setSortingEnabled(True)
-        table.clicked.connect(self._on_picked)
-        table.activated.connect(self._on_picked)
-
     def _button(self, text: str, tip: str) -> QPushButton:
         button = QPushButton(text)
         button.setAccessibleName(text.rstrip("…"))
@@ -294,5 +264,5 @@ class NetworkComparisonDialog(QDialog):
         button.setAutoDefault(False)
         return button
 
-    def _on_picked(self, index: QModelIndex) -> None:
-        self.layer_picked.emit(self.model.layer(index.row()).layer)
+    def _on_picked(self, row: int) -> None:
+        self.layer_picked.emit(self.model.layer(row).layer)

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt, Signal
-from PySide6.QtGui import QBrush
-from PySide6.QtWidgets import (
-    QAbstractItemView,
-    QCheckBox,
-    QGridLayout,
-    QHBoxLayout,
-    QHeaderView,
-    QLabel,
-    QPushButton,
-    QTableView,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtCore import QObject, Qt, Signal
+from PySide6.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from quantgui.gui import numbers
+from quantgui.gui.models.compared_layers import (
+    ComparedLayersModel,
+    LayerColumn,
+    difference,
+    is_unknown,
+    signed_decibel,
+)
 from quantgui.gui.numbers import MINUS
 from quantgui.gui.quality import metric_name, score_text
-from quantgui.gui.theme import current, theme_events
+from quantgui.gui.widgets.compared_layers import ComparedLayersTable
 from quantgui.gui.widgets.labels import MetricLabel
 from quantgui.results import Score
-
-Index = QModelIndex | QPersistentModelIndex
-ROOT = QModelIndex()
-_ROW_HEIGHT = 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,121 +63,68 @@ class ComparedColumn(IntEnum):
     SQNR = 4
 
 
-class ComparisonModel(QAbstractTableModel):
-    """One row per layer; those that differ are highlighted."""
+class ComparisonModel(ComparedLayersModel[ComparedLayer]):
+    """Formats, bytes and error of each layer under A and B; at first those that differ."""
 
     def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self._all: tuple[ComparedLayer, ...] = ()
-        self._rows: list[ComparedLayer] = []
-        self._only_different = True
-        self._sort: tuple[int, Qt.SortOrder] = (-1, Qt.SortOrder.AscendingOrder)
-        theme_events().changed.connect(self._rebuild)
+        super().__init__(self._make_columns(), lambda layer: layer.differs, parent, only_different=True)
 
-    def show_layers(self, layers: Sequence[ComparedLayer]) -> None:
-        """Show these layers."""
-        self._all = tuple(layers)
-        self._rebuild()
-
-    def show_only_different(self, *, only: bool) -> None:
-        """Leave out the layers that are the same."""
-        self._only_different = only
-        self._rebuild()
-
-    def layer(self, row: int) -> ComparedLayer:
-        """Return the layer in `row`."""
-        return self._rows[row]
-
-    def rowCount(self, parent: Index = ROOT) -> int:
-        return 0 if parent.isValid() else len(self._rows)
-
-    def columnCount(self, parent: Index = ROOT) -> int:
-        return 0 if parent.isValid() else len(ComparedColumn)
-
-    def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        if orientation != Qt.Orientation.Horizontal or not 0 <= section < len(ComparedColumn):
-            return None
-        title, help_text = self._titles()[ComparedColumn(section)]
-        match role:
-            case Qt.ItemDataRole.DisplayRole:
-                return title
-            case Qt.ItemDataRole.ToolTipRole:
-                return help_text
-            case Qt.ItemDataRole.TextAlignmentRole:
-                side = Qt.AlignmentFlag.AlignRight if section >= ComparedColumn.BYTES else Qt.AlignmentFlag.AlignLeft
-                return side | Qt.AlignmentFlag.AlignVCenter
-            case _:
-                return None
-
-    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        if not index.isValid() or index.row() >= len(self._rows):
-            return None
-        layer, column = self._rows[index.row()], ComparedColumn(index.column())
-        match role:
-            case Qt.ItemDataRole.DisplayRole:
-                return self._text(layer, column)
-            case Qt.ItemDataRole.ToolTipRole:
-                return self._tip(layer, column)
-            case Qt.ItemDataRole.BackgroundRole if layer.differs:
-                return QBrush(current().color("quantized", 0.12))
-            case Qt.ItemDataRole.ForegroundRole:
-                return None if layer.differs else current().color("muted")
-            case Qt.ItemDataRole.TextAlignmentRole if column >= ComparedColumn.BYTES:
-                return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-            case _:
-                return None
-
-    def sort(self, column: int, order: Qt.SortOrder = Qt.SortOrder.AscendingOrder) -> None:
-        self._sort = (column, order)
-        self._rebuild()
-
-    def _rebuild(self, _: object = None) -> None:
-        rows = [layer for layer in self._all if layer.differs or not self._only_different]
-        column, order = self._sort
-        if column >= 0:
-            chosen = ComparedColumn(column)
-            rows.sort(key=lambda layer: _sort_key(layer, chosen), reverse=order == Qt.SortOrder.DescendingOrder)
-        self.beginResetModel()
-        self._rows = rows
-        self.endResetModel()
-
-    def _titles(self) -> dict[ComparedColumn, tuple[str, str]]:
-        return {
-            ComparedColumn.NAME: (self.tr("Layer"), self.tr("Name of the layer in the network.")),
-            ComparedColumn.A: (self.tr("A"), self.tr("Weights and activations under A.")),
-            ComparedColumn.B: (self.tr("B"), self.tr("Weights and activations under B.")),
-            ComparedColumn.BYTES: (self.tr("Bytes, B − A"), self.tr("How much more the weight takes under B.")),
-            ComparedColumn.SQNR: (
+    def _make_columns(self) -> tuple[LayerColumn[ComparedLayer], ...]:
+        return (
+            LayerColumn(
+                self.tr("Layer"),
+                self.tr("Name of the layer in the network."),
+                text=lambda layer: layer.name,
+                key=lambda layer: layer.name.lower(),
+                token=_token,
+            ),
+            LayerColumn(
+                self.tr("A"),
+                self.tr("Weights and activations under A."),
+                text=lambda layer: layer.formats[0],
+                key=lambda layer: layer.formats[0],
+                tip=lambda layer: layer.name,
+                token=_token,
+                width=128,
+            ),
+            LayerColumn(
+                self.tr("B"),
+                self.tr("Weights and activations under B."),
+                text=lambda layer: layer.formats[1],
+                key=lambda layer: layer.formats[1],
+                tip=lambda layer: layer.name,
+                token=_token,
+                width=128,
+            ),
+            LayerColumn(
+                self.tr("Bytes, B − A"),
+                self.tr("How much more the weight takes under B."),
+                text=lambda layer: _signed_size(layer.bytes[1] - layer.bytes[0]),
+                key=lambda layer: layer.bytes[1] - layer.bytes[0],
+                tip=lambda layer: self._both(*(numbers.data_size(each) for each in layer.bytes)),
+                token=_token,
+                is_number=True,
+                width=104,
+            ),
+            LayerColumn(
                 self.tr("SQNR, B − A"),
                 self.tr("How much better the weight is kept under B, in dB; larger is better."),
+                text=lambda layer: signed_decibel(difference(*layer.sqnr_db)),
+                key=lambda layer: difference(*layer.sqnr_db),
+                tip=self._sqnr_tip,
+                token=_token,
+                is_number=True,
+                width=104,
             ),
-        }
+        )
 
-    def _text(self, layer: ComparedLayer, column: ComparedColumn) -> str:
-        match column:
-            case ComparedColumn.NAME:
-                return layer.name
-            case ComparedColumn.A:
-                return layer.formats[0]
-            case ComparedColumn.B:
-                return layer.formats[1]
-            case ComparedColumn.BYTES:
-                return _signed_size(layer.bytes[1] - layer.bytes[0])
-            case ComparedColumn.SQNR:
-                return _signed_db(_sqnr_difference(layer))
+    def _sqnr_tip(self, layer: ComparedLayer) -> str:
+        if any(map(is_unknown, layer.sqnr_db)):
+            return self.tr("Not known yet: it is computed when the configuration is in use.")
+        return self._both(*(numbers.decibel(each) for each in layer.sqnr_db))
 
-    def _tip(self, layer: ComparedLayer, column: ComparedColumn) -> str:
-        match column:
-            case ComparedColumn.BYTES:
-                first, second = (numbers.data_size(each) for each in layer.bytes)
-                return self.tr("A: {a}, B: {b}").format(a=first, b=second)
-            case ComparedColumn.SQNR if any(math.isnan(each) for each in layer.sqnr_db):
-                return self.tr("Not known yet: it is computed when the configuration is in use.")
-            case ComparedColumn.SQNR:
-                first, second = (numbers.decibel(each) for each in layer.sqnr_db)
-                return self.tr("A: {a}, B: {b}").format(a=first, b=second)
-            case _:
-                return layer.name
+    def _both(self, first: str, second: str) -> str:
+        return self.tr("A: {a}, B: {b}").format(a=first, b=second)
 
 
 class ComparisonPanel(QWidget):
@@ -207,7 +142,9 @@ class ComparisonPanel(QWidget):
         super().__init__(parent)
         self.setAccessibleName(self.tr("Comparison of A and B"))
         self.model = ComparisonModel(self)
-        self.table = QTableView()
+        self.table = ComparedLayersTable(
+            self.model, [column.width for column in self.model.columns], self.tr("Layers under A and B")
+        )
         self.only = QCheckBox(self.tr("Only layers that differ"))
         self.summary = QLabel()
         self.summary.setProperty("role", "note")
@@ -215,7 +152,6 @@ class ComparisonPanel(QWidget):
         self._sizes: dict[str, MetricLabel] = {}
         self._scores: dict[str, MetricLabel] = {}
         self.buttons: dict[str, QPushButton] = {}
-        self._make_table()
         self.only.setChecked(True)
         self.only.setAccessibleName(self.only.text())
         self.only.setToolTip(self.tr("Leave out the layers that are the same under A and B."))
@@ -234,8 +170,7 @@ class ComparisonPanel(QWidget):
         layout.addLayout(line)
         layout.addWidget(self.table, 1)
         self.only.toggled.connect(lambda on: self.model.show_only_different(only=on))
-        self.table.clicked.connect(self._on_clicked)
-        self.table.activated.connect(self._on_clicked)
+        self.table.row_picked.connect(self._on_picked)
 
     def show_comparison(self, comparison: Comparison) -> None:
         """Show two configurations."""
@@ -284,62 +219,13 @@ class ComparisonPanel(QWidget):
         grid.setColumnMinimumWidth(0, 88)
         return head
 
-    def _make_table(self) -> None:
-        table = self.table
-        table.setModel(self.model)
-        table.setAccessibleName(self.tr("Layers under A and B"))
-        table.setToolTip("")
-        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        table.setShowGrid(False)
-        table.setWordWrap(False)
-        table.setTextElideMode(Qt.TextElideMode.ElideLeft)
-        table.setTabKeyNavigation(False)
-        table.verticalHeader().setVisible(False)
-        table.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
-        header = table.horizontalHeader()
-        header.setHighlightSections(False)
-        header.setSortIndicatorClearable(True)
-        header.setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
-        header.setSectionResizeMode(ComparedColumn.NAME, QHeaderView.ResizeMode.Stretch)
-        for column, width in (
-            (ComparedColumn.A, 128),
-            (ComparedColumn.B, 128),
-            (ComparedColumn.BYTES, 104),
-            (ComparedColumn.SQNR, 104),
-        ):
-            table.setColumnWidth(column, width)
-        table.setSortingEnabled(True)
-
-    def _on_clicked(self, index: QModelIndex) -> None:
-        self.layer_picked.emit(self.model.layer(index.row()).name)
+    def _on_picked(self, row: int) -> None:
+        self.layer_picked.emit(self.model.layer(row).name)
 
 
-def _sort_key(layer: ComparedLayer, column: ComparedColumn) -> Any:
-    match column:
-        case ComparedColumn.NAME:
-            return layer.name.lower()
-        case ComparedColumn.A:
-            return layer.formats[0]
-        case ComparedColumn.B:
-            return layer.formats[1]
-        case ComparedColumn.BYTES:
-            return layer.bytes[1] - layer.bytes[0]
-        case ComparedColumn.SQNR:
-            difference = _sqnr_difference(layer)
-            return math.inf if math.isnan(difference) else difference
-
-
-def _sqnr_difference(layer: ComparedLayer) -> float:
-    first, second = layer.sqnr_db
-    return 0.0 if first == second else second - first
+def _token(layer: ComparedLayer) -> str:
+    return "" if layer.differs else "muted"
 
 
 def _signed_size(value: int) -> str:
     return "0" if value == 0 else f"+{numbers.data_size(value)}" if value > 0 else f"{MINUS}{numbers.data_size(-value)}"
-
-
-def _signed_db(value: float) -> str:
-    if math.isnan(value):
-        return "–"
-    return "0" if value == 0 else f"+{numbers.decibel(value)}" if value > 0 else numbers.decibel(value)
