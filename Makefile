@@ -42,7 +42,8 @@ $(VENV)/bin/python:
 
 $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 	@.ci/system-libraries run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[pytorch]' '$(TORCH)'
+	@echo "Making the environment $(VENV), about 1.2 GB with PyTorch: once, and it takes a minute or several."
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[pytorch]' '$(TORCH)'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml tests/network-packages.txt | $(VENV)/bin/python
