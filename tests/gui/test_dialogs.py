@@ -119,6 +119,13 @@ def test_that_a_file_named_by_hand_is_replaced_only_where_the_user_agrees(export
     assert export.export_button.isEnabled() is not agrees
 
 
+def test_that_a_folder_is_not_offered_to_be_replaced(export, tmp_path) -> None:
+    export.may_replace = lambda _: pytest.fail("asked")
+    export.show_plan(str(tmp_path), "Plan")
+    export.export_button.click()
+    assert export.requests == [str(tmp_path)]  # the engine says that it is a folder
+
+
 def test_that_new_files_and_those_agreed_to_in_the_file_dialog_raise_no_question(export, tmp_path) -> None:
     there = tmp_path / "there.onnx"
     there.write_bytes(b"x")

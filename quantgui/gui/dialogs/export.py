@@ -198,7 +198,7 @@ class ExportDialog(QDialog):
 
     def _on_export(self) -> None:
         path = self.path.text().strip()
-        if path != self._agreed and Path(path).exists() and not self.may_replace(Path(path)):
+        if path != self._agreed and Path(path).is_file() and not self.may_replace(Path(path)):
             self.path.setFocus()
             return
         self._agreed = ""
