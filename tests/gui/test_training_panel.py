@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gui_examples import shown
@@ -49,6 +51,14 @@ def test_that_the_curves_hold_what_was_told(panel) -> None:
     assert panel.quality.plot._float.value() == pytest.approx(98.0)
     assert panel.quality.plot._star.getData()[0].tolist() == [400]
     assert panel.loss.plot._best.value() == 400
+
+
+def test_that_what_became_worse_is_not_shown_in_green(panel) -> None:
+    worse = replace(quality(0.9), output_sqnr_db=3.0)
+    panel.show_training(training_ready(400, evaluations=((400, worse),)), Standing("running"))
+    assert panel.quality.sqnr.text() == "8.0 → 3.0 dB"
+    assert panel.quality.sqnr._value.property("tone") == "text"
+    assert panel.quality.headline._value.property("tone") == "good"
 
 
 def test_that_lines_are_named_where_they_are_and_the_legend_has_its_words(panel) -> None:

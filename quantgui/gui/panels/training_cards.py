@@ -13,7 +13,7 @@ from quantgui.gui.plots.training import LossPlot, QualityCurve, QualityPlot
 from quantgui.gui.quality import metric_name, score_text, value_text
 from quantgui.gui.widgets.card import Card
 from quantgui.gui.widgets.labels import ElidedLabel, MetricLabel, Tone
-from quantgui.results import TrainingReady
+from quantgui.results import Evaluation, TrainingReady
 from quantgui.spec.sweep import SHARES
 
 _ARROW = "→"
@@ -120,13 +120,16 @@ class QualityCard(Card):
         name = metric_name(metric) if metric else self.tr("quality")
         self.set_title(name[:1].upper() + name[1:])
         texts = [None if x is None else value_text(x.quantized_score.value, metric) for x in (before, after)]
-        self.headline.show_value(*change_text(*texts))
+        rises = before is None or after is None or _gain(before, after) >= 0
+        self.headline.show_value(*change_text(*texts, better=rises))
         float_text = "" if known is None else value_text(known.float_score.value, metric)
         caption = self.tr("float: {value}").format(value=float_text) if float_text else name
         self.headline.show_caption(caption)
         # Where SQNR is the headline, it would stand there twice.
         self.sqnr.setVisible(metric != "output_sqnr_db")
-        self.sqnr.show_value(*change_text(*(None if x is None else decibel(x.output_sqnr_db) for x in (before, after))))
+        decibels = [None if x is None else decibel(x.output_sqnr_db) for x in (before, after)]
+        rises = before is None or after is None or after.output_sqnr_db >= before.output_sqnr_db
+        self.sqnr.show_value(*change_text(*decibels, better=rises))
         self.fit_legend()
         self._read(self.plot.pointed())
 
@@ -165,13 +168,21 @@ def _lay_out(card: Card, plot: QWidget, numbers: tuple[MetricLabel, ...]) -> Eli
     return words
 
 
-def change_text(before: str | None, after: str | None) -> tuple[str, Tone]:
-    """Return what a number was and has become, with a common unit said once.
+def _gain(before: Evaluation, after: Evaluation) -> float:
+    """Return by how much the headline metric has become better."""
+    change = after.quantized_score.value - before.quantized_score.value
+    return change if after.higher_is_better else -change
+
+
+def change_text(before: str | None, after: str | None, *, better: bool = True) -> tuple[str, Tone]:
+    """Return what a number was and has become, with a common unit said once, in green only where it is `better`.
 
     >>> change_text("40.0 %", "90.2 %"), change_text("8.0 dB", None), change_text(None, None)
     (('40.0 → 90.2 %', 'good'), ('8.0 dB', 'text'), ('–', 'text'))
+    >>> change_text("16.7 dB", "15.7 dB", better=False)
+    ('16.7 → 15.7 dB', 'text')
     """
     if before is None or after is None:
         return before or after or "–", "text"
     number, _, unit = before.partition(" ")
-    return f"{number if after.endswith(f' {unit}') else before} {_ARROW} {after}", "good"
+    return f"{number if after.endswith(f' {unit}') else before} {_ARROW} {after}", "good" if better else "text"
