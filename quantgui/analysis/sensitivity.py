@@ -395,19 +395,24 @@ class _Work:
         for key in active:
             if portion:
                 by_layer.setdefault(key[0], []).append(key)
-        started, done = time.perf_counter(), 0
+        started, done, known = time.perf_counter(), 0, 0
         samples = sum(each.batch.samples for each in portion)
         label = f"Measuring {len(active)} candidates on {samples} samples"
         rows = samples * len(active) / max(1, self.executor.segment_count)
+        places = [each.place for each in portion]
+        # What an earlier sweep has found takes no time.
+        missing = {key for key in active if any(place not in self.rows[key] for place in places)}
         waiting: list[Key] = []
         told = started
         for name, keys in by_layer.items():
             layer = self.executor.network.layers[name]
             cut = frozenset({layer.weight, *layer.users})
             try:
+                known += sum(key not in missing for key in keys)
                 for finished in self._measure_layer(keys, portion, cut, rows):
                     done += finished
-                    left = (time.perf_counter() - started) / done * (len(active) - done) if done else None
+                    measured, spent = done - known, time.perf_counter() - started
+                    left = spent / measured * (len(missing) - measured) if measured > 0 else None
                     yield Progress(done, len(active), label, left)
                 self.peak_cache = max(self.peak_cache, self.executor.cached_bytes)
             finally:

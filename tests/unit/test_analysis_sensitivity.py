@@ -260,6 +260,25 @@ def test_that_a_stopped_sweep_goes_on_and_ends_with_the_same_table(name: str, st
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
+def test_that_what_an_earlier_sweep_found_does_not_count_as_pace(tmp_path: Path) -> None:
+    opened = Opened(MODELS["mlp"], tmp_path)
+    sweep = Sweep(BITS, exact=True)
+    path = tmp_path / "one.jsonl"
+
+    def measuring(event: object) -> bool:
+        return isinstance(event, Progress) and event.label.startswith("Measuring")
+
+    with SweepStore(path) as store:
+        next(e for e in opened.events(sweep, store=store) if measuring(e) and e.done >= 5)
+    with SweepStore(path) as store:
+        told = [e for e in opened.events(sweep, store=store, executor=Executor(opened.network)) if measuring(e)]
+    # Until the first is measured anew nothing is said of the time: those before it took none.
+    known = max(event.done for event in told if event.seconds_left is None)
+    assert known >= 5
+    assert all((event.seconds_left is None) == (event.done <= known) for event in told)
+    assert told[-1].done > known
+
+
 def test_that_a_finished_sweep_runs_nothing_again(tmp_path: Path) -> None:
     opened = Opened(MODELS["mlp"], tmp_path)
     with SweepStore(tmp_path / "one.jsonl") as store:
