@@ -735,6 +735,13 @@ class TrainingReady:
         return next((found for step, found in self.evaluations if step == self.best), None)
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingLeft:
+    """A training that was left before its end, as its checkpoint tells; None where there is none."""
+
+    training: TrainingReady | None
+
+
 # --- the data check ----------------------------------------------------------------------------------------------
 
 
@@ -972,6 +979,7 @@ Event = (
     | NoiseReady
     | SampleReady
     | TrainingReady
+    | TrainingLeft
     | DataExamined
     | Exported
     | Verification

@@ -22,7 +22,8 @@ from quantgui.analysis.importance import input_tensors, needs_data, summed_axes
 from quantgui.analysis.metric_function import Metric, load_metric
 from quantgui.analysis.mixed_precision import check_limit, find_mix, sweep_for
 from quantgui.analysis.noise import trace_noise, view_sample
-from quantgui.analysis.qat.training import train
+from quantgui.analysis.qat.left import left_training
+from quantgui.analysis.qat.training import data_names, train
 from quantgui.analysis.sensitivity import measure_sensitivity
 from quantgui.analysis.simulation import activation_tensors, calibrated_tensors, wanted_ranges
 from quantgui.analysis.sweep_store import open_sweep, question_key
@@ -35,6 +36,7 @@ from quantgui.engine.requests import (
     ExamineData,
     Export,
     FindMix,
+    FindTraining,
     MeasureSensitivity,
     OpenData,
     OpenNetwork,
@@ -88,6 +90,7 @@ from quantgui.results import (
     Sensitivity,
     SettingsRead,
     SettingsWritten,
+    TrainingLeft,
 )
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import Mix
@@ -125,6 +128,11 @@ class _OpenData:
     activations: dict[str, ActivationReady] = field(default_factory=dict)
     latencies: Seconds = field(default_factory=dict)
     report: DataReport | None = None
+
+    @property
+    def ranges(self) -> str:
+        """The name of the samples that ranges come from."""
+        return f"{self.calibration.summary.fingerprint}:{self.samples}"
 
 
 class Bench:
@@ -194,6 +202,8 @@ class Bench:
                 return self._view_sample(config, sample, calibration=calibration)
             case Train(config, training):
                 return self._train(config, training)
+            case FindTraining(discarded):
+                return self._find_training(discarded)
             case Export():
                 return self._export(request)
             case Verify(config, path, samples):
@@ -385,8 +395,14 @@ class Bench:
             training,
             metric,
             folder=state_folder() / "training",
-            ranges=f"{data.calibration.summary.fingerprint}:{data.samples}",
+            ranges=data.ranges,
         )
+
+    def _find_training(self, discarded: Train | None) -> Iterator[Event]:
+        opened, data = self._opened(), self._with_data()
+        names = data_names(data.dataset, data.calibration, data.ranges)
+        given_up = None if discarded is None else (discarded.config, discarded.training)
+        yield TrainingLeft(left_training(opened.network, state_folder() / "training", names, self._metric, given_up))
 
     # --- export --------------------------------------------------------------------------------------------------
 

@@ -162,6 +162,16 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True)
+class FindTraining:
+    """Answered by one TrainingLeft: the newest training on the open data that has not ended.
+
+    The checkpoint of `discarded` is deleted first.
+    """
+
+    discarded: Train | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """Answered by Progress and Exported.
 
@@ -239,6 +249,7 @@ Request = (
     | TraceNoise
     | ViewSample
     | Train
+    | FindTraining
     | Export
     | Verify
     | WriteSettings

@@ -22,6 +22,7 @@ class Standing:
         changed: whether the present configuration is neither the one it began with nor what it found.
         in_use: whether what it found is the present configuration.
         label: what the engine is at, in words; empty where it trains.
+        left: whether it is one of an earlier session, which nobody has asked to go on since.
         sentence: why it failed.
         reason: why no training can be started now; empty where one can.
     """
@@ -32,6 +33,7 @@ class Standing:
     label: str = ""
     sentence: str = ""
     reason: str = ""
+    left: bool = False
 
     @property
     def is_active(self) -> bool:
@@ -69,6 +71,9 @@ def _rest_words(training: TrainingReady, standing: Standing, name: str) -> tuple
     if standing.in_use:
         words = translate("training", "In use: the weights of step {n}. Undo (Ctrl+Z) brings the former ones back.")
         return words.format(n=count(training.best or 0)), "good"
+    if standing.left:
+        words = translate("training", "A training of {name} was left at step {n} of {m}: continue or discard it.")
+        return words.format(name=name, n=count(training.steps), m=count(training.training.steps)), "warning"
     if standing.phase == "paused" and not training.complete:
         if standing.changed:
             words = translate("training", "Paused at step {n} of {name}; the configuration has changed since.")

@@ -19,6 +19,7 @@ from quantgui.engine.requests import (
     ExamineData,
     Export,
     FindMix,
+    FindTraining,
     MeasureSensitivity,
     OpenData,
     OpenNetwork,
@@ -113,6 +114,8 @@ def title_of(request: Request) -> str:  # noqa: C901 -- one case for each reques
             return translate("jobs", "Outputs for sample {n}").format(n=sample)
         case Train(config):
             return translate("jobs", "Train {name}").format(name=config.name or translate("jobs", "the network"))
+        case FindTraining():
+            return translate("jobs", "Look for a training that was left")
         case Export(path=path):
             return translate("jobs", "Export {name}").format(name=Path(path).name)
         case Verify(_, path):

@@ -33,6 +33,7 @@ from quantgui.results import (
     SettingsRead,
     SettingsWritten,
     TensorError,
+    TrainingLeft,
     TrainingReady,
     Verification,
     WeightErrorReady,
@@ -239,6 +240,11 @@ class ReadableSession(QObject):
         return self.store.training
 
     @property
+    def training_was_left(self) -> bool:
+        """Whether that is one of an earlier session, which nobody has asked to go on since."""
+        return self.store.training_was_left
+
+    @property
     def asked_training(self) -> Train | None:
         """What the newest training on the open data was asked for with; None where there was none."""
         return self.store.asked_training
@@ -300,6 +306,11 @@ class ReadableSession(QObject):
                 if store.asked_training == Train(config, training):
                     store.training = result
                     self.training_ready.emit(result)
+            case TrainingLeft(training):
+                if training is not None and store.asked_training is None:
+                    store.asked_training, store.training = Train(training.config, training.training), training
+                    store.training_was_left = True
+                    self.training_ready.emit(training)
             case DataExamined(report):
                 store.report = report
                 self.data_examined.emit(report)

@@ -81,6 +81,9 @@ class ResultStore:
         self.training: TrainingReady | None = None
         """The newest training."""
         self.asked_training: Train | None = None
+        self.looked_for_training = False
+        self.training_was_left = False
+        """Whether the newest training is one of an earlier session, which nobody has asked for since."""
         """What was asked of it, and would let it go on."""
         self.last_export: Exported | None = None
         """The file written last."""
@@ -250,6 +253,7 @@ class ResultStore:
         self._sensitivity = None
         self.mix = None
         self.training = self.asked_training = None
+        self.looked_for_training = self.training_was_left = False
 
     def forget_data(self) -> None:
         """Drop what depends on the open data."""

@@ -25,6 +25,7 @@ from quantgui.engine.requests import (
     ExamineData,
     Export,
     FindMix,
+    FindTraining,
     MeasureSensitivity,
     OpenData,
     OpenNetwork,
@@ -72,7 +73,7 @@ from quantgui.spec.training import Training
 SETTLE_MS = 250
 """How long a dragged configuration must rest before it is evaluated."""
 
-_OF_METRIC = ("evaluate", "advise", "verify", "comparison", "sensitivity", "mix", "training")
+_OF_METRIC = ("evaluate", "advise", "verify", "comparison", "sensitivity", "mix", "training", "left training")
 _OF_DATA = (*_OF_METRIC, "calibrate", "noise", "sample", "calibration sample", "data check")
 """Topics whose answers have no meaning any more with another metric, or with other data."""
 _OF_WEIGHTS = ("look", "table")
@@ -340,6 +341,23 @@ class Session(ReadableSession):
         if self.store.asked_training is not None:
             self._ask_training(self.store.asked_training)
 
+    def look_for_training(self) -> None:
+        """Look once for a training on the open data that an earlier session has left; `training_ready` tells of it."""
+        if self.data is not None and self.asked_training is None and not self.store.looked_for_training:
+            self.store.looked_for_training = True
+            self._ask("left training", FindTraining(), Priority.LOOK)
+
+    def discard_training(self) -> None:
+        """Give the newest training up: its checkpoint is deleted, and an older one that was left is offered if any."""
+        discarded = self.store.asked_training
+        if discarded is None:
+            return
+        self.cancel("training")
+        self.store.training = self.store.asked_training = None
+        self.store.training_was_left = False
+        self._ask("left training", FindTraining(discarded), Priority.LOOK)
+        self.training_ready.emit(None)
+
     def keep_training(self) -> None:
         """Make what training has found best the configuration, in one undo step; a running training stops."""
         training = self.training
@@ -355,7 +373,7 @@ class Session(ReadableSession):
         known = self.store.training
         if known is not None and (known.complete or Train(known.config, known.training) != request):
             self.store.training = None
-        self.store.asked_training = request
+        self.store.asked_training, self.store.training_was_left = request, False
         self._ask("training", request, Priority.SWEEP)
 
     def export(self, path: str, profile: ExportProfile = "qdq", convert: bool = False) -> None:  # noqa: FBT001, FBT002

@@ -29,11 +29,12 @@ from quantgui.spec.config import QuantConfig
 from quantgui.spec.serialization import config_from_json, config_to_json
 from quantgui.spec.training import Training
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 MOST_BYTES: Final = 2 * 2**30
 """Bytes of all checkpoints that are kept."""
 MOST_LOSSES: Final = 2000
 _ABOUT: Final = "about"
+_UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, SpecError)
 
 
 @dataclass(eq=False)
@@ -78,6 +79,7 @@ class History:
         waited: evaluations since the best.
         seconds: of training and evaluations.
         complete: whether it has come to its end.
+        config, training: what it started from, and how it is trained.
     """
 
     step: int = 0
@@ -91,6 +93,17 @@ class History:
     waited: int = 0
     seconds: float = 0.0
     complete: bool = False
+    config: QuantConfig | None = None
+    training: Training | None = None
+
+
+def read_history(path: Path) -> History | None:
+    """Return what a checkpoint at `path` tells, without its arrays; None where it is not whole."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return _history(json.loads(file[_ABOUT].tobytes()))
+    except _UNREADABLE:
+        return None
 
 
 def training_key(
@@ -132,7 +145,7 @@ class Checkpoint:
             with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             history = _history(json.loads(arrays.pop(_ABOUT).tobytes()))
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, SpecError):
+        except _UNREADABLE:
             return None
         with contextlib.suppress(OSError):
             # What is read counts as used.
@@ -158,6 +171,17 @@ class Checkpoint:
             temporary.unlink(missing_ok=True)
             raise DataError(f"Cannot keep the training in '{self.path}': {error.strerror}.") from error
         self._drop_oldest()
+
+    def drop(self) -> None:
+        """Forget what was kept.
+
+        Raises:
+            DataError: it cannot be deleted.
+        """
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(f"Cannot delete the training in '{self.path}': {error.strerror}.") from error
 
     def _drop_oldest(self) -> None:
         known = []
@@ -195,6 +219,8 @@ def _about(history: History) -> dict[str, Any]:
         "waited": history.waited,
         "seconds": history.seconds,
         "complete": history.complete,
+        "config": None if history.config is None else config_to_json(history.config),
+        "training": None if history.training is None else asdict(history.training),
     }
 
 
@@ -211,6 +237,8 @@ def _history(about: Mapping[str, Any]) -> History:
         waited=int(about["waited"]),
         seconds=float(about["seconds"]),
         complete=bool(about["complete"]),
+        config=None if about["config"] is None else config_from_json(about["config"]),
+        training=None if about["training"] is None else Training(**about["training"]),
     )
 
 

@@ -80,11 +80,15 @@ def train(
     _require_trainable(executor, dataset, config)
     require_torch()
     yield Progress(0, training.steps, "Preparing the training")
-    data = [training_data.summary.fingerprint, dataset.summary.fingerprint, ranges]
-    key = training_key(executor.network, config, training, data, metric)
+    key = training_key(executor.network, config, training, data_names(dataset, training_data, ranges), metric)
     run = _Run(executor, dataset, config, activations, training, metric, Checkpoint(folder, key))
     run.split = split_samples(dataset, training_data)
     yield from run.events(training_data)
+
+
+def data_names(dataset: Dataset, training_data: Dataset, ranges: str) -> list[str]:
+    """Return the names of the data that a training depends on, see `train`."""
+    return [training_data.summary.fingerprint, dataset.summary.fingerprint, ranges]
 
 
 def _require_trainable(executor: Executor, dataset: Dataset, config: QuantConfig) -> None:
@@ -129,6 +133,7 @@ class _Run:
             kept = None
         self._mark, self._seconds_before = time.perf_counter(), self.history.seconds
         self._steps_before = self.history.step
+        self.history.config, self.history.training = self.config, self.training
         course = yield from self._open(training_data)
         if self.history.complete:
             yield self._ready()

@@ -53,6 +53,7 @@ class TrainingPanel(QWidget):
         start_requested: the user wants the present configuration to be trained; a `Training`.
         pause_requested: the user wants the engine to stop.
         resume_requested: the user wants the training that has stopped to go on.
+        discard_requested: the user gives up the training that has stopped.
         keep_requested: the user wants what is best so far to be the configuration, and training to stop.
         data_requested: the user wants to open data.
         settings_changed: the settings ask something else.
@@ -62,6 +63,7 @@ class TrainingPanel(QWidget):
     pause_requested = Signal()
     resume_requested = Signal()
     keep_requested = Signal()
+    discard_requested = Signal()
     data_requested = Signal()
     settings_changed = Signal()
 
@@ -83,6 +85,7 @@ class TrainingPanel(QWidget):
         self.controls.resume_requested.connect(self.resume_requested)
         self.side.clicked.connect(self._on_side)
         self.keep.clicked.connect(self.keep_requested)
+        self.discard.clicked.connect(self.discard_requested)
         self.state.action_triggered.connect(self._on_main)
         self.show_no_network()
 
@@ -214,10 +217,13 @@ class TrainingPanel(QWidget):
         self._words.setWordWrap(True)
         self._words.setMinimumWidth(_LEAST_WORDS)
         self.side, self.keep = QPushButton(self.tr("Resume")), QPushButton(self.tr("Keep trained weights"))
-        for button in (self.side, self.keep):
+        self.discard = QPushButton(self.tr("Discard"))
+        for button in (self.side, self.keep, self.discard):
             button.setAccessibleName(button.text())
             button.setToolTip(button.text())
             button.hide()
+        self.discard.setAccessibleName(self.tr("Discard the training"))
+        self.discard.setToolTip(self.tr("Delete the checkpoint of this training, so that it cannot go on any more."))
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setRange(0, _BAR_STEPS)
@@ -233,6 +239,7 @@ class TrainingPanel(QWidget):
         line.setSpacing(8)
         line.addWidget(self._words, 1)
         line.addWidget(self.side)
+        line.addWidget(self.discard)
         line.addWidget(self.keep)
         self._splitter = QSplitter(Qt.Orientation.Horizontal)
         self._splitter.setChildrenCollapsible(False)
@@ -318,14 +325,15 @@ class TrainingPanel(QWidget):
             self._reason = self.tr("This training has ended. Change a setting to train otherwise.")
         self.controls.show_state(
             running=standing.is_active,
-            resumes=resumable and same,
+            resumes=resumable and same and not standing.left,
             reason=self._reason,
             primary=not standing.is_active and not (keeps and training.complete),
         )
         words, tone = standing_words(training, standing)
         self._words.setText(words)
         set_style(self._words, "tone", tone)
-        self._show_side(training, standing, resumes=resumable and not same)
+        self._show_side(training, standing, resumes=resumable and (standing.left or not same))
+        self.discard.setVisible(standing.left)
         self.keep.setVisible(keeps)
         text = self.tr("Stop and keep best") if standing.is_active else self.tr("Keep trained weights")
         self.keep.setText(text)
@@ -345,7 +353,8 @@ class TrainingPanel(QWidget):
             self._side, text = _Action.BLOCKS, self.tr("Train block by block instead")
             tip = self.tr("One piece of the network after the other, from the present configuration.")
         elif resumes:
-            self._side, text = _Action.RESUME, self.tr("Resume at step {n}").format(n=count(training.steps))
+            text = self.tr("Continue") if standing.left else self.tr("Resume at step {n}")
+            self._side, text = _Action.RESUME, text.format(n=count(training.steps))
             tip = self.tr("Go on with this training, from the configuration and with the settings that it began with.")
         elif standing.is_active and standing.changed:
             self._side, text = _Action.START, self.tr("Train the present one")

@@ -34,6 +34,7 @@ class TrainingPresenter(QObject):
         panel.pause_requested.connect(self._on_pause)
         panel.resume_requested.connect(self._on_resume)
         panel.keep_requested.connect(session.keep_training)
+        panel.discard_requested.connect(session.discard_training)
         self._show_data()
         self._show_state()
 
@@ -95,6 +96,7 @@ class TrainingPresenter(QObject):
 
     def _show_state(self) -> None:
         session, panel = self._session, self._panel
+        session.look_for_training()
         training, asked = session.training, session.asked_training
         if session.summary is None:
             panel.show_no_network()
@@ -131,6 +133,7 @@ class TrainingPresenter(QObject):
             in_use=in_use,
             label="" if job is None or training.steps else job.progress.label,
             sentence=self._failure,
+            left=session.training_was_left,
             reason="" if session.quantizes else self.tr("Every layer is float: quantize some first."),
         )
 
