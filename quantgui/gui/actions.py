@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
 
-from PySide6.QtGui import QAction, QKeySequence
-from PySide6.QtWidgets import QMainWindow, QMenu
+from PySide6.QtGui import QKeySequence
 
-from quantgui.gui.icons import set_icon
+from quantgui.gui.needs import Need
 from quantgui.gui.texts import QT_TR_NOOP, translate
-from quantgui.session.session import Session
 
 Key = QKeySequence.StandardKey
-
-
-class Need(Enum):
-    """What must be there for an action to be possible."""
-
-    NETWORK = auto()
-    DATA = auto()
-    SELECTION = auto()
-    EDITABLE = auto()
-    UNDO = auto()
-    REDO = auto()
-    NOT_EVALUATED = auto()
-    NO_EXPORT_RUNNING = auto()
-    NO_SWEEP_RUNNING = auto()
-    NO_TRACE_RUNNING = auto()
-    NO_TRAINING_RUNNING = auto()
-    TRAINED = auto()
-    QUANTIZED = auto()
-    PINS = auto()
-    JOBS = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -511,146 +487,3 @@ ACTIONS: tuple[ActionSpec, ...] = (
 def tr(text: str) -> str:
     """Return a text of the table in the user's language; outside of classes QT_TR_NOOP marks it for no context."""
     return translate("", text)
-
-
-def why_not(needs: Sequence[Need], session: Session) -> str:
-    """Return the sentence that says why an action is not possible now; empty where it is."""
-    return next((sentence for need in needs if (sentence := _lack(need, session))), "")
-
-
-def _lack(need: Need, session: Session) -> str:  # noqa: C901 -- one case for each need
-    match need:
-        case Need.NETWORK:
-            return "" if session.summary is not None else translate("actions", "Open a network first.")
-        case Need.DATA:
-            return (
-                "" if session.data is not None else translate("actions", "Open data first: quality is measured on it.")
-            )
-        case Need.SELECTION:
-            return "" if session.selection else translate("actions", "Select a layer first.")
-        case Need.EDITABLE:
-            possible = any(session.is_editable(name) for name in session.selection)
-            return "" if possible else translate("actions", "The selected layers cannot be changed.")
-        case Need.UNDO:
-            return "" if session.undo_stack.canUndo() else translate("actions", "There is nothing to undo.")
-        case Need.REDO:
-            return "" if session.undo_stack.canRedo() else translate("actions", "There is nothing to redo.")
-        case Need.NOT_EVALUATED:
-            if session.jobs.is_active("evaluate"):
-                return translate("actions", "It is being evaluated.")
-            return (
-                translate("actions", "This configuration has been evaluated on all samples.")
-                if session.store.is_evaluated(session.config)
-                else ""
-            )
-        case Need.NO_EXPORT_RUNNING:
-            return translate("actions", "An export is under way.") if session.jobs.is_active("export") else ""
-        case Need.NO_SWEEP_RUNNING:
-            return (
-                translate("actions", "Sensitivity is being measured.") if session.jobs.is_active("sensitivity") else ""
-            )
-        case Need.PINS:
-            return "" if None not in session.pins else translate("actions", "Pin two configurations as A and B first.")
-        case Need.NO_TRACE_RUNNING:
-            return translate("actions", "Noise is being traced.") if session.jobs.is_active("noise") else ""
-        case Need.QUANTIZED:
-            return "" if session.quantizes else translate("actions", "Every layer is float: quantize some first.")
-        case Need.NO_TRAINING_RUNNING:
-            return translate("actions", "The network is being trained.") if session.jobs.is_active("training") else ""
-        case Need.TRAINED:
-            training = session.training
-            if training is None or training.trained is None:
-                return translate("actions", "Nothing better has been found by training.")
-            in_use = session.is_in_use(training.trained)
-            return translate("actions", "The trained weights are in use.") if in_use else ""
-        case Need.JOBS:
-            return (
-                ""
-                if any(job.is_active for job in session.jobs)
-                else translate("actions", "The engine has nothing to do.")
-            )
-
-
-def build_actions(
-    window: QMainWindow, handlers: Mapping[str, Callable[[], object]]
-) -> tuple[dict[str, QAction], dict[str, QMenu]]:
-    """Create a QAction for each `ActionSpec` in its menu; return actions by id and menus by title."""
-    menus = {title: window.menuBar().addMenu(tr(title)) for title in MENUS}
-    actions: dict[str, QAction] = {}
-    for spec in ACTIONS:
-        menu = menus[spec.menu]
-        menu.setToolTipsVisible(True)
-        if spec.separator:
-            menu.addSeparator()
-        text = spec.words(spec.text) + (f"\t{spec.keys}" if spec.keys else "")
-        action = QAction(text, window)
-        action.setObjectName(spec.id)
-        # The blank keeps the text away from the icon.
-        action.setIconText(" " + plain_text(spec, short=True))
-        action.setShortcut(QKeySequence(spec.shortcut))
-        action.setCheckable(spec.checkable)
-        if spec.icon:
-            set_icon(action, spec.icon)
-        action.triggered.connect(_plain(handlers[spec.id]))
-        menu.addAction(action)
-        actions[spec.id] = action
-        explain(action, spec, "")
-    return actions, menus
-
-
-def plain_text(spec: ActionSpec, *, short: bool = False) -> str:
-    """Return the text of an action without marks; the one on its button if `short`."""
-    return spec.words(spec.toolbar if short and spec.toolbar else spec.text).replace("&", "").rstrip("…")
-
-
-def _plain(handler: Callable[[], object]) -> Callable[[], None]:
-    # `triggered` passes whether the action is checked, which handlers do not take.
-    def call() -> None:
-        handler()
-
-    return call
-
-
-def update_actions(actions: Mapping[str, QAction], session: Session) -> None:
-    """Enable what is possible now, and let the others say why they are not."""
-    for spec in ACTIONS:
-        reason = why_not(spec.needs, session)
-        actions[spec.id].setEnabled(not reason)
-        explain(actions[spec.id], spec, reason)
-
-
-def explain(action: QAction, spec: ActionSpec, reason: str) -> None:
-    """Set the tooltip: what the action does, its key, and why it is not possible if it is not."""
-    key = shortcut_text(spec)
-    text = spec.words(spec.help) + (f" ({key})" if key else "")
-    action.setToolTip(f"{text}\n{reason}" if reason else text)
-
-
-def shortcut_text(spec: ActionSpec) -> str:
-    """Return the key of an action as it is printed on keyboards."""
-    sequence = QKeySequence(spec.shortcut)
-    return spec.keys or sequence.toString(QKeySequence.SequenceFormat.NativeText)
-
-
-def shortcuts_page() -> str:
-    """Return the help page of keys as Markdown."""
-    heading, key, meaning = (
-        translate("actions", "Keyboard shortcuts"),
-        translate("actions", "Key"),
-        translate("actions", "What it does"),
-    )
-    lines = [f"# {heading}", ""]
-    for title in MENUS:
-        rows = [spec for spec in ACTIONS if spec.menu == title and shortcut_text(spec)]
-        if rows:
-            lines += [f"## {tr(title).replace('&', '')}", "", f"| {key} | {meaning} |", "|---|---|"]
-            lines += [f"| `{shortcut_text(spec)}` | {spec.words(spec.help)} |" for spec in rows]
-            lines.append("")
-    lines.append(
-        translate(
-            "actions",
-            "The keys 2 … 8 and F work wherever no text is typed; Return in the layers table opens the menu of all "
-            "formats of the weights, Shift+Return that of the activations.",
-        )
-    )
-    return "\n".join(lines)

@@ -16,7 +16,7 @@ from PySide6.QtWidgets import QMessageBox, QWidget
 from quantgui import __version__
 from quantgui.errors import QuantGuiError
 from quantgui.gui import numbers
-from quantgui.gui.actions import ACTIONS, plain_text, why_not
+from quantgui.gui.actions import ACTIONS
 from quantgui.gui.dialogs.data import DataDialog
 from quantgui.gui.dialogs.export import ExportDialog
 from quantgui.gui.dialogs.files import FileChooser
@@ -26,6 +26,8 @@ from quantgui.gui.dialogs.preferences import PreferencesDialog
 from quantgui.gui.dialogs.settings_files import ImportDialog, WriteSettingsDialog
 from quantgui.gui.dialogs.verification import VerificationDialog
 from quantgui.gui.languages import code_in_use, languages
+from quantgui.gui.menus import plain_text
+from quantgui.gui.needs import why_not
 from quantgui.gui.presenters.network_comparison import NetworkComparisonPresenter
 from quantgui.gui.presenters.pytorch import PytorchPresenter
 from quantgui.gui.theme import theme_events

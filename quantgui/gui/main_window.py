@@ -42,12 +42,13 @@ from PySide6.QtWidgets import (
 
 from quantgui.errors import QuantGuiError
 from quantgui.gui import numbers
-from quantgui.gui.actions import ACTIONS, FILE, VIEW, build_actions, plain_text, update_actions
+from quantgui.gui.actions import ACTIONS, FILE, VIEW
 from quantgui.gui.commands import Answer, Commands
 from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.dock import SideWidths, make_dock
 from quantgui.gui.icons import icon, set_icon
 from quantgui.gui.languages import SYSTEM
+from quantgui.gui.menus import build_actions, plain_text, update_actions
 from quantgui.gui.panels.notice import NoticeBar
 from quantgui.gui.panels.welcome import WelcomePage
 from quantgui.gui.preset_groups import preset_groups, preset_refusal

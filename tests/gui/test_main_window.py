@@ -27,12 +27,13 @@ from PySide6.QtWidgets import (
 )
 
 from quantgui.engine.client import EngineClient
-from quantgui.gui.actions import ACTIONS, MENUS, plain_text, shortcut_text, shortcuts_page
+from quantgui.gui.actions import ACTIONS, MENUS
 from quantgui.gui.app import ERROR_INTERVAL_SECONDS, ExceptionHook, make_settings
 from quantgui.gui.commands import Answer
 from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.dialogs.help import HelpDialog
 from quantgui.gui.main_window import MainWindow
+from quantgui.gui.menus import plain_text, shortcut_text, shortcuts_page
 from quantgui.gui.models.layers import Column
 from quantgui.gui.theme import apply_theme
 from quantgui.results import Advice

@@ -19,13 +19,14 @@ from quantgui.analysis.proxies import GRADIENT_SQNR, INPUT_WEIGHTED_SQNR, OWN_OU
 from quantgui.engine.client import EngineClient
 from quantgui.engine.messages import JobCancelled, JobEvent, JobStarted
 from quantgui.engine.requests import Evaluate, MeasureSensitivity
-from quantgui.gui.actions import ACTIONS, why_not
+from quantgui.gui.actions import ACTIONS
 from quantgui.gui.colormap import damage_color
 from quantgui.gui.commands import Answer
 from quantgui.gui.damage import DamageScale, damage_scale
 from quantgui.gui.main_window import MainWindow
 from quantgui.gui.models.layers import ROLE_DAMAGE, Column, LayersModel
 from quantgui.gui.models.sensitivity import Fixed, SensitivityModel
+from quantgui.gui.needs import why_not
 from quantgui.gui.panels.layers import LayersPanel
 from quantgui.gui.panels.sensitivity import SensitivityPanel
 from quantgui.gui.presenters.sensitivity import SensitivityPresenter

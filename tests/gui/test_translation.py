@@ -103,7 +103,7 @@ def translated(source: Path, changes: dict[str, str]) -> None:
 def test_that_texts_are_extracted_translated_and_shown(qtbot: QtBot, qapp: QApplication, tmp_path: Path) -> None:
     source, compiled = tmp_path / "quantgui_de.ts", tmp_path / "quantgui_de.qm"
     gui = ROOT / "quantgui" / "gui"
-    extracted([gui / "panels" / "jobs.py", gui / "actions.py"], source)
+    extracted([gui / "panels" / "jobs.py", gui / "actions.py", gui / "needs.py"], source)
     words = {
         "Jobs": "Aufträge",
         "&Undo": "&Rückgängig",

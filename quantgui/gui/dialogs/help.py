@@ -8,7 +8,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QTextBlockFormat, QTextCursor
 from PySide6.QtWidgets import QDialog, QHBoxLayout, QListWidget, QListWidgetItem, QTextBrowser, QWidget
 
-from quantgui.gui.actions import shortcuts_page
+from quantgui.gui.menus import shortcuts_page
 from quantgui.gui.theme import current, theme_events
 from quantgui.paths import resources
 
