@@ -20,6 +20,9 @@ _MOST_ROWS = 64
 _BAND = 5
 """Bins to each side of a peak in a spectrum of twice the row's length: the main lobe of the usual windows."""
 _CONCENTRATED = 0.9
+_SHORTEST = 8
+_PURE = 0.999
+"""Share of the energy of a row of a discrete Fourier transform, which no window smears, at one frequency."""
 _SHARE_OF_ROWS = 0.9
 
 
@@ -38,7 +41,7 @@ def is_signal_transform(values: Array, channel_axis: int) -> bool:
         rows = values.reshape(max(values.shape[0], 1), -1)
     if max(rows.shape) > _MAX_LENGTH:
         return False
-    return any(_are_sinusoids(matrix) or _are_filters(matrix) for matrix in (rows, rows.T))
+    return any(_are_sinusoids(matrix) or _are_pure(matrix) or _are_filters(matrix) for matrix in (rows, rows.T))
 
 
 def _sample(matrix: Array) -> Array:
@@ -46,14 +49,30 @@ def _sample(matrix: Array) -> Array:
     return matrix[::step].astype(np.float64)
 
 
+def _are_pure(matrix: Array) -> bool:
+    """Return whether rows are those of a discrete Fourier transform, which is recognised however short it is."""
+    count, length = matrix.shape
+    if count < _MIN_ROWS or length < _SHORTEST:
+        return False
+    rows = _not_empty(_sample(matrix))
+    energy = np.abs(np.fft.rfft(rows, axis=1)) ** 2
+    pure = energy.max(axis=1) >= _PURE * energy.sum(axis=1)
+    spread = len(np.unique(energy[pure].argmax(axis=1)))
+    return bool(pure.sum() >= _SHARE_OF_ROWS * len(rows) and spread >= min(_MIN_ROWS, length) // 2 - 1)
+
+
+def _not_empty(rows: Array) -> Array:
+    """Return the rows that hold more than what rounding leaves of rows that would be sin(0)."""
+    largest = np.abs(rows).max()
+    kept: Array = rows[np.abs(rows).max(axis=1) > 1e-6 * largest]
+    return kept
+
+
 def _are_sinusoids(matrix: Array) -> bool:
     count, length = matrix.shape
     if count < _MIN_ROWS or length < _MIN_LENGTH:
         return False
-    rows = _sample(matrix)
-    largest = np.abs(rows).max()
-    # Rounding leaves rows that would be sin(0) almost, but not quite, empty.
-    rows = rows[np.abs(rows).max(axis=1) > 1e-6 * largest]
+    rows = _not_empty(_sample(matrix))
     if len(rows) < _MIN_ROWS:
         return False
     peaks: list[float] = []

@@ -46,7 +46,14 @@ def constant_q(octaves=5, rate=8000, lowest=55.0):
     return np.array(rows)
 
 
+def turns(length):
+    return 2 * np.pi * np.outer(np.arange(length), np.arange(length)) / length
+
+
 TRANSFORMS = {
+    "sines alone": (-np.sin(turns(32)).astype(np.float32), 0),
+    "sines of a transform of 16": (-np.sin(turns(16)).astype(np.float32), 1),
+    "cosines of a transform of 16": (np.cos(turns(16)).astype(np.float32), 1),
     "fourier as Conv": (fourier(256)[:, None], 0),
     "fourier with a Hamming window": (fourier(400, "hamming")[:, None], 0),
     "fourier without a window": (fourier(64, "none")[:, None], 0),
@@ -82,6 +89,9 @@ LEARNED = {
     "zeros": (np.zeros((64, 64), np.float32), 0),
     "one": (np.ones((1, 1, 1), np.float32), 0),
     "low rank": (random(128, 2) @ random(2, 128), 0),
+    "small identity": (np.eye(16, dtype=np.float32), 0),
+    "small": (random(16, 16), 0),
+    "small averages": (np.full((16, 16), 1 / 16, np.float32), 0),
     "identity": (np.eye(64, dtype=np.float32), 0),
 }
 
