@@ -12,7 +12,7 @@ from sessions import LAYERS, make_session, open_data, open_network
 
 from quantgui.engine.client import EngineClient
 from quantgui.engine.messages import JobCancelled, JobEvent, JobStarted
-from quantgui.engine.requests import TraceNoise, ViewSample
+from quantgui.engine.requests import Evaluate, TraceNoise, ViewSample
 from quantgui.gui.app import make_settings
 from quantgui.gui.commands import Answer
 from quantgui.gui.dialogs.files import FileChooser
@@ -65,6 +65,19 @@ def bound(qtbot, tmp_path):
     made = Bound(qtbot, tmp_path)
     yield made
     made.session.close()
+
+
+def test_that_a_trace_says_for_what_it_waits_and_how_long_it_takes(bound) -> None:
+    bound.open()
+    bound.quantize()
+    evaluation = bound.engine.newest(Evaluate)
+    bound.engine.say(JobStarted(evaluation, "evaluate"))
+    bound.panel.trace_requested.emit()
+    assert bound.panel.state.sentence() == "Waiting for: Evaluate W4."
+    number = bound.engine.newest(TraceNoise)
+    bound.engine.say(JobCancelled(evaluation, "evaluate"), JobStarted(number, "noise"))
+    bound.engine.say(JobEvent(number, "noise", Progress(2, 64, "Tracing noise on 64 samples", 170.0)))
+    assert bound.panel.state.sentence() == "Tracing noise on 64 samples · 3 min left"
 
 
 def test_that_the_tab_leads_from_nothing_to_a_trace(bound) -> None:

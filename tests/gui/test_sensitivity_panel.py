@@ -530,6 +530,21 @@ def test_that_the_question_within_the_configuration_is_asked_anew_when_that_chan
     assert result.controls.button.text() == "Measure"
 
 
+def test_that_a_sweep_that_waits_says_for_what(swept) -> None:
+    session, engine, result, _, presenter = swept
+    session.set_config(QuantConfig(find_preset("W4").spec, name="W4"), "W4")
+    evaluation = engine.newest(Evaluate)
+    engine.say(JobStarted(evaluation, "evaluate"))
+    presenter.measure()
+    assert result.state.sentence() == "Waiting for: Evaluate W4."
+    engine.say(JobCancelled(evaluation, "evaluate"))
+    assert result.state.sentence() == "Waiting for other work of the engine."
+    number = engine.newest(MeasureSensitivity)
+    engine.say(JobStarted(number, "sensitivity"))
+    engine.say(JobEvent(number, "sensitivity", Progress(3, 42, "Weight errors", 12.0)))
+    assert result.state.sentence() == "Weight errors · 12 s left"
+
+
 def test_that_pausing_cancels_the_job_and_resuming_asks_the_same(swept) -> None:
     _, engine, result, _, presenter = swept
     presenter.measure()

@@ -219,12 +219,20 @@ class NoisePanel(QWidget):
         """Show how far the trace is."""
         self._stale_bar.hide()
         if self._noise is None:
-            self.state.show_busy("activity", self.tr("Tracing noise"), label, done, total, action=self.tr("Stop"))
+            self.state.show_busy(
+                "activity",
+                self.tr("Tracing noise"),
+                label,
+                done,
+                total,
+                action=self.tr("Stop"),
+                seconds_left=seconds_left,
+            )
             self._action = _Action.STOP
             self._pages.show_page(self.state)
             return
         self.progress.start_anew(self.tr("Tracing noise"))
-        self.progress.show_progress(done, total, "", seconds_left)
+        self.progress.show_progress(done, total, "" if total else label, seconds_left)
         self._progress_bar.show()
 
     def show_failure(self, sentence: str) -> None:

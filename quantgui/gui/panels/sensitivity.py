@@ -157,6 +157,7 @@ class SensitivityPanel(QWidget):
         self._data: DataSummary | None = None
         self._job: Job | None = None
         self._answered = False
+        self._waits = ""
         self._sample_seconds = math.nan
         self._selected: tuple[str, ...] = ()
         self._syncing = False
@@ -235,16 +236,17 @@ class SensitivityPanel(QWidget):
         self._selected = tuple(names)
         self._show_selected()
 
-    def show_job(self, job: Job) -> None:
-        """Show how far the sweep is."""
+    def show_job(self, job: Job, waits: str = "") -> None:
+        """Show how far the sweep is; `waits` says for what it waits, if it does."""
         before = self._job
         goes_on = before is not None and before.number == job.number and before.state is job.state
-        self._job = job
+        goes_on = goes_on and waits == self._waits
+        self._job, self._waits = job, waits
         if job.state is JobState.RUNNING:
             progress = job.progress
             self.progress.show_progress(progress.done, progress.total, self._stage(), progress.seconds_left)
         elif job.state is JobState.WAITING:
-            self.progress.show_progress(0, 0, self.tr("waiting for other work"))
+            self.progress.show_progress(0, 0, waits)
         if not goes_on or self.model.table is None:
             self._show_page()
             self._show_proxies()
@@ -453,9 +455,10 @@ class SensitivityPanel(QWidget):
             self.state.show_busy(
                 "gauge",
                 self.tr("Measuring sensitivity"),
-                self._stage() or self.tr("Waiting for other work of the engine."),
+                self._stage() or self._waits,
                 progress.done,
                 progress.total,
+                seconds_left=progress.seconds_left,
             )
             self._action = ""
         else:

@@ -6,6 +6,7 @@ from PySide6.QtCore import QObject
 
 from quantgui.gui.panels.noise import NoisePanel
 from quantgui.gui.presenters.sight import WhenSeen
+from quantgui.gui.presenters.waiting import is_waiting, waiting_words
 from quantgui.results import NoiseReady, SampleReady
 from quantgui.session.jobs import Job, JobState
 from quantgui.session.session import Session
@@ -77,7 +78,9 @@ class NoisePresenter(QObject):
         if job.topic == TOPIC:
             self._failure = job.sentence if job.state is JobState.FAILED else ""
             self._when_seen(self._show_state)
-        elif job.topic == SAMPLE_TOPIC and job.state is JobState.FAILED:
+        elif is_waiting(self._session.jobs, TOPIC):
+            self._when_seen(self._show_state)
+        if job.topic == SAMPLE_TOPIC and job.state is JobState.FAILED:
             self._panel.show_sample_failure(job.sentence)
 
     # --- showing -------------------------------------------------------------------------------------------------
@@ -100,7 +103,9 @@ class NoisePresenter(QObject):
             if noise is not None and (noise is not panel.noise() or panel.is_stale()):
                 panel.show_noise(noise)
             if job is not None and job.is_active:
-                panel.show_tracing(job.progress.label, job.progress.done, job.progress.total, job.progress.seconds_left)
+                progress = job.progress
+                words = waiting_words(session.jobs, TOPIC) or progress.label
+                panel.show_tracing(words, progress.done, progress.total, progress.seconds_left)
             elif noise is not None:
                 panel.show_stopped()
             elif not session.quantizes:

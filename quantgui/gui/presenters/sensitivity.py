@@ -12,6 +12,7 @@ from quantgui.gui.models.layers import LayersModel, describe_layers
 from quantgui.gui.panels.sensitivity import SensitivityPanel
 from quantgui.gui.panels.sweep_controls import Question
 from quantgui.gui.presenters.sight import WhenSeen
+from quantgui.gui.presenters.waiting import is_waiting, waiting_words
 from quantgui.results import Candidate, NetworkSummary
 from quantgui.session.edits import fitting
 from quantgui.session.jobs import Job
@@ -108,7 +109,7 @@ class SensitivityPresenter(QObject):
         self._when_seen(self._show_table)
 
     def _on_job(self, job: Job) -> None:
-        if job.topic == TOPIC:
+        if job.topic == TOPIC or is_waiting(self._session.jobs, TOPIC):
             self._when_seen(self._show_job)
 
     def _on_rows_changed(self) -> None:
@@ -124,7 +125,7 @@ class SensitivityPresenter(QObject):
     def _show_job(self) -> None:
         job = self._session.jobs.of_topic(TOPIC)
         if job is not None:
-            self._panel.show_job(job)
+            self._panel.show_job(job, waiting_words(self._session.jobs, TOPIC))
 
     def _show_all_present(self) -> None:
         summary = self._session.summary

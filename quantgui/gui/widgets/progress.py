@@ -8,6 +8,7 @@ from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QGridLayout, QProgressBar, QSizePolicy, QToolButton, QWidget
 
 from quantgui.gui.icons import set_icon
+from quantgui.gui.texts import translate
 from quantgui.gui.widgets.labels import ElidedLabel, Tone, set_style
 
 _STEPS = 1000
@@ -71,10 +72,7 @@ class ProgressRow(QWidget):
         self._set_bar(round(_STEPS * min(done / total, 1.0)) if total else 0, _STEPS if total else 0)
         # What changes stands first: the end gives way where there is no room.
         parts = [self.tr("{done} / {total}").format(done=f"{done:,}", total=f"{total:,}")] if total else []
-        if seconds_left is not None and math.isfinite(seconds_left):
-            parts.append(self._time_left(seconds_left))
-        if detail:
-            parts.append(detail)
+        parts += [words for words in (time_left(seconds_left), detail) if words]
         self._state.setText(" · ".join(parts))
 
     def show_stalled(self, text: str) -> None:
@@ -102,12 +100,17 @@ class ProgressRow(QWidget):
         """Return what stands at the right."""
         return self._state.text()
 
-    def _time_left(self, seconds: float) -> str:
-        if seconds < 1:
-            return self.tr("less than 1 s left")
-        if seconds < 90:
-            return self.tr("{seconds} s left").format(seconds=round(seconds))
-        minutes = round(seconds / 60)
-        if minutes < 90:
-            return self.tr("{minutes} min left").format(minutes=minutes)
-        return self.tr("{hours} h {minutes} min left").format(hours=minutes // 60, minutes=minutes % 60)
+
+def time_left(seconds: float | None) -> str:
+    """Return words for the time until something is done; empty where it is not known."""
+    if seconds is None or not math.isfinite(seconds):
+        return ""
+    if seconds < 1:
+        return translate("ProgressRow", "less than 1 s left")
+    if seconds < 90:
+        return translate("ProgressRow", "{seconds} s left").format(seconds=round(seconds))
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return translate("ProgressRow", "{minutes} min left").format(minutes=minutes)
+    words = translate("ProgressRow", "{hours} h {minutes} min left")
+    return words.format(hours=minutes // 60, minutes=minutes % 60)

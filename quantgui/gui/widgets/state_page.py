@@ -7,6 +7,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QV
 
 from quantgui.gui.icons import pixmap
 from quantgui.gui.theme import current, theme_events
+from quantgui.gui.widgets.progress import time_left
 
 _ICON = 32
 
@@ -72,10 +73,20 @@ class StatePage(QWidget):
         self._on_theme_changed(None)
 
     def show_busy(
-        self, icon_name: str, heading: str, sentence: str = "", done: int = 0, total: int = 0, *, action: str = ""
+        self,
+        icon_name: str,
+        heading: str,
+        sentence: str = "",
+        done: int = 0,
+        total: int = 0,
+        *,
+        action: str = "",
+        seconds_left: float | None = None,
     ) -> None:
         """Show that something is under way: `done` of `total`, or a moving bar where that is not known."""
-        self.show_state(icon_name, heading, sentence, action=action)
+        self.show_state(
+            icon_name, heading, " · ".join(filter(None, (sentence, time_left(seconds_left)))), action=action
+        )
         self._bar.setRange(0, total)
         self._bar.setValue(done)
         self._bar.setAccessibleName(heading)
