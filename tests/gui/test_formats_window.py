@@ -81,9 +81,9 @@ def test_that_a_target_greys_marks_counts_and_is_remembered(window, qtbot, tmp_p
     assert model.rowCount() == count
     assert model._mark(model.layer(0)) == VIOLATION_MARK
     assert "QNN" in model.index(0, 0).data(3)  # the tooltip
-    window._refuse_presets()
-    assert not window.preset_actions["MXFP4"].isEnabled()
-    assert window.preset_actions["W8A8"].isEnabled()
+    window.toolbar.presets.refuse()
+    assert not window.toolbar.presets.actions_by_name["MXFP4"].isEnabled()
+    assert window.toolbar.presets.actions_by_name["W8A8"].isEnabled()
     assert not panels.sensitivity.controls.bits.button(3).isEnabled()
     session.set_config(preset_config(find_preset("W8A8"), session.summary.layers), "integers")
     assert panels.status.violations.isHidden()

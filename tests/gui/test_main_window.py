@@ -587,7 +587,7 @@ def test_that_search_finds_layers_actions_and_presets(opened, qtbot) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS[1:4], ids=lambda preset: preset.name)
 def test_that_presets_leave_what_must_stay_float(opened, preset) -> None:
-    action = next(a for a in opened.presets_menu.actions() if a.text() == preset.name)
+    action = next(a for a in opened.toolbar.presets.presets_menu.actions() if a.text() == preset.name)
     assert action.toolTip() == preset.help
     action.trigger()
     assert opened.session.config.name == preset.name

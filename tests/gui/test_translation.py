@@ -129,7 +129,7 @@ def german(tmp_path: Path) -> Path:
     folder = tmp_path / "translations"
     folder.mkdir()
     gui = ROOT / "quantgui" / "gui"
-    extracted([gui / "actions.py", gui / "main_window.py", gui / "panels" / "layers.py"], folder / "quantgui_de.ts")
+    extracted([gui / "actions.py", gui / "workspace.py", gui / "panels" / "layers.py"], folder / "quantgui_de.ts")
     words = {"&File": "&Datei", "&Open network…": "Netz &öffnen …", "Weights": "Gewichte", "Layers": "Schichten"}
     translated(folder / "quantgui_de.ts", words)
     source, compiled = folder / "quantgui_de.ts", folder / "quantgui_de.qm"

@@ -136,7 +136,7 @@ def test_that_a_network_is_opened_spoiled_mended_exported_and_verified(
     assert session.evaluation.quantized_score == before.quantized_score
 
     # the preset W8A8
-    next(action for action in window.presets_menu.actions() if action.text() == "W8A8").trigger()
+    next(action for action in window.toolbar.presets.presets_menu.actions() if action.text() == "W8A8").trigger()
     eight = quality(window, qtbot)
     assert eight.quantized_score.value > spoiled.quantized_score.value
     assert session.size() < size_at_4_bits
