@@ -50,7 +50,8 @@ def test_that_the_own_output_error_is_that_in_the_whole_network_with_this_layer_
     except StopIteration as end:
         proxies = end.value
     executor = Executor(network, segmented=False)
-    batches = [batch for batch, _ in executor.run_sequence(data.batches(ALONE_SAMPLES, ALONE_SAMPLES))]
+    answers = filter(None, executor.run_sequence(data.batches(ALONE_SAMPLES, ALONE_SAMPLES)))
+    batches = [batch for batch, _ in answers]
     nodes = {node.name: node for node in network.skeleton.graph.node}
     for layer in layers:
         # Where several nodes use a weight, one may feed another, whose input the whole network then disturbs too.
