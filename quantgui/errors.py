@@ -40,3 +40,16 @@ class ExportError(QuantGuiError):
 
 class EngineError(QuantGuiError):
     """The engine process died, or refused a request."""
+
+
+class OutOfMemoryError(NetworkError):
+    """There is not enough memory to load or run the network."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocation has failed, in Python or in a native library, which says so in a RuntimeError."""
+    # The words of the C++ standard library, ONNX Runtime and torch.
+    phrases = ("bad_alloc", "Failed to allocate memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
+    )

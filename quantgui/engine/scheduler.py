@@ -16,7 +16,7 @@ from typing import Any
 
 from quantgui.engine.messages import Cancel, EngineEvent, JobCancelled, JobDone, JobEvent, JobFailed, JobStarted, Submit
 from quantgui.engine.requests import OpenData, OpenNetwork, Request, SetMetric
-from quantgui.errors import QuantGuiError
+from quantgui.errors import QuantGuiError, is_out_of_memory
 from quantgui.results import Event
 
 _LOG = logging.getLogger(__name__)
@@ -130,21 +130,12 @@ def describe(error: BaseException) -> tuple[str, str]:
     match error:
         case QuantGuiError():
             return str(error), ""
-        case _ if _is_out_of_memory(error):
+        case _ if is_out_of_memory(error):
             return "There is not enough memory for this; use fewer samples or a smaller network.", ""
         case _:
             details = "".join(traceback.format_exception(error))
             what = " ".join(f"{type(error).__name__}: {error}".split())
             return f"Unexpected error, which is a fault of the program: {what[:300]}", details
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # Native libraries report a failed allocation as RuntimeError; these are the words of the C++ standard library,
-    # ONNX Runtime and torch.
-    phrases = ("bad_alloc", "Failed to allocate memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
-    )
 
 
 def _close(job: _Job) -> None:

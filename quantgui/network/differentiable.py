@@ -17,7 +17,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from quantgui.errors import DataError, NetworkError
+from quantgui.errors import DataError, NetworkError, is_out_of_memory
 from quantgui.network.network import Network
 from quantgui.network.surgery import subgraphs
 from quantgui.network.torch_operators.arrangement import ARRANGEMENT
@@ -280,6 +280,8 @@ def _applied(operator: Operator, node: OperatorNode, given: Sequence[Tensor | No
     try:
         results = operator(node, *given)
     except (RuntimeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise MemoryError(f"for the operator {node.op} (node '{node.name}')") from error
         detail = " ".join(str(error).split())[:200].rstrip(". ")
         raise NetworkError(f"torch cannot run the operator {node.op} (node '{node.name}'): {detail}.") from error
     return (results,) if isinstance(results, Tensor) else results

@@ -18,7 +18,7 @@ import onnx
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
-from quantgui.errors import NetworkError
+from quantgui.errors import NetworkError, OutOfMemoryError
 from quantgui.network.network import as_contiguous, injected_names
 from quantgui.results import Array
 
@@ -189,9 +189,11 @@ def runtime_errors(action: str) -> Iterator[None]:
     try:
         yield
     except RUNTIME_ERRORS as error:
-        raise NetworkError(describe_error(error, action)) from error
+        sentence = describe_error(error, action)
+        raise (OutOfMemoryError if sentence == _NO_MEMORY.format(action=action) else NetworkError)(sentence) from error
 
 
+_NO_MEMORY = "There is not enough memory to {action} the network."
 _PATTERNS = (
     (
         r"No Op registered for (?P<op>\S+) with domain_version of (?P<version>\d+)",
@@ -216,7 +218,7 @@ _PATTERNS = (
     (r"must be acyclic|[Cc]ycle", "The network's graph is cyclic, so it cannot be run."),
     (
         r"[Ff]ailed to allocate|bad allocation|bad_alloc|out of memory|MemoryError",
-        "There is not enough memory to {action} the network.",
+        _NO_MEMORY,
     ),
 )
 
@@ -228,7 +230,7 @@ def describe_error(error: Exception, action: str) -> str:
         if match := re.search(pattern, text):
             return sentence.format(action=action, **match.groupdict())
     if isinstance(error, MemoryError):
-        return f"There is not enough memory to {action} the network."
+        return _NO_MEMORY.format(action=action)
     detail = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
     detail = re.sub(r"^(Load model from \S+ failed:|Exception during initialization:)\s*", "", detail)
     detail = re.sub(r"\S*onnxruntime/\S+:\d+ \S.*? (?=[A-Z])", "", detail, count=1)

@@ -16,7 +16,7 @@ from quantgui.analysis.qat.loss import Objective, objective_of
 from quantgui.analysis.qat.network import TrainableNetwork
 from quantgui.analysis.qat.optimizer import Adam, rate_at
 from quantgui.analysis.qat.samples import Samples
-from quantgui.errors import NetworkError
+from quantgui.errors import NetworkError, is_out_of_memory
 from quantgui.network.batch import Batch
 from quantgui.network.datasets import Dataset
 from quantgui.network.differentiable import DifferentiableNetwork, uncovered_operators
@@ -197,18 +197,16 @@ def backward(loss: Tensor) -> None:
     """Compute the gradients of `loss`.
 
     Raises:
-        NetworkError: there is not enough memory, or an operator has no gradient.
+        NetworkError: an operator has no gradient.
+        MemoryError: there is not enough memory.
     """
     if not loss.requires_grad:
         raise NetworkError("Nothing flows from the weights that are trained to the outputs of the network.")
     try:
         loss.backward()
     except RuntimeError as error:
-        if "memory" in str(error):
-            raise NetworkError(
-                "There is not enough memory for the gradients of the whole network; train it piece by piece (--scope "
-                "blocks), or with fewer samples per step."
-            ) from error
+        if is_out_of_memory(error):
+            raise MemoryError("for gradients") from error
         detail = " ".join(str(error).split())[:200].rstrip(". ")
         raise NetworkError(f"torch cannot differentiate the network: {detail}.") from error
 

@@ -22,7 +22,7 @@ from quantgui.analysis.metric_function import Metric
 from quantgui.analysis.qat.checkpoint import Checkpoint, History, training_key
 from quantgui.analysis.qat.quality import Quality, Split, is_better, measure, split_samples
 from quantgui.analysis.simulation import weight_spec
-from quantgui.errors import NetworkError, SpecError
+from quantgui.errors import NetworkError, OutOfMemoryError, SpecError
 from quantgui.network.datasets import Dataset
 from quantgui.network.differentiation import require_torch
 from quantgui.network.executor import Executor
@@ -82,8 +82,18 @@ def train(
     yield Progress(0, training.steps, "Preparing the training")
     key = training_key(executor.network, config, training, data_names(dataset, training_data, ranges), metric)
     run = _Run(executor, dataset, config, activations, training, metric, Checkpoint(folder, key))
-    run.split = split_samples(dataset, training_data)
-    yield from run.events(training_data)
+    try:
+        run.split = split_samples(dataset, training_data)
+        yield from run.events(training_data)
+    except (MemoryError, OutOfMemoryError) as error:
+        raise NetworkError(_memory_sentence(training)) from error
+
+
+def _memory_sentence(training: Training) -> str:
+    what = f"There is not enough memory to train with {training.batch_size} samples per step"
+    if training.scope == "network":
+        return f"{what}: take fewer, or train the network piece by piece (--scope blocks)."
+    return f"{what}: take fewer, or smaller samples."
 
 
 def data_names(dataset: Dataset, training_data: Dataset, ranges: str) -> list[str]:
