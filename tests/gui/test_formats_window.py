@@ -52,7 +52,7 @@ def test_that_mxfp4_for_two_layers_moves_quality_and_is_one_undo_step(window, qt
     names = [layer.name for layer in session.summary.layers if session.is_editable(layer.name)][:2]
     session.select(names)
     before = evaluated(window, qtbot)
-    inspector.more.choices["mxfp4"].trigger()
+    inspector.weights.more.choices["mxfp4"].trigger()
     assert [str(session.spec_for(name).weights) for name in names] == ["mxfp4", "mxfp4"]
     assert evaluated(window, qtbot).output_sqnr_db < before.output_sqnr_db
     assert session.size() < session.summary.float_bytes

@@ -57,10 +57,10 @@ def choose(qtbot, combo, text: str) -> None:
 def test_that_it_shows_the_spec_and_the_facts_of_a_layer(panel) -> None:
     view = weight_view(weights(8, 36, ()), W4_CHANNEL, "conv1")
     panel.show_layers([CONV1], [W4A8], similar=3, view=view)
-    assert panel.bits.value() == IntFormat(4)
-    assert panel.floats.value() is None
-    assert panel.granularity.currentText() == "Per channel"
-    assert panel.activation_bits.value() == 8
+    assert panel.weights.bits.value() == IntFormat(4)
+    assert panel.weights.floats.value() is None
+    assert panel.weights.granularity.currentText() == "Per channel"
+    assert panel.activations.bits.value() == 8
     assert panel.sqnr.text().endswith("dB")
     assert panel.similar.isEnabled()
     assert panel.note() == "conv1"
@@ -68,104 +68,104 @@ def test_that_it_shows_the_spec_and_the_facts_of_a_layer(panel) -> None:
 
 def test_that_a_click_gives_all_selected_layers_a_format(panel, qtbot) -> None:
     panel.show_layers([CONV1, FC], [W4A8, FLOAT])
-    qtbot.mouseClick(panel.bits.button(IntFormat(6)), Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(panel.weights.bits.button(IntFormat(6)), Qt.MouseButton.LeftButton)
     specs, text, _ = panel.edits[-1]
     assert specs["conv1"].weights == replace(weight_spec(4), format=IntFormat(6))
     assert specs["fc"].weights == weight_spec(6)
     assert specs["conv1"].activations == activation_spec(8)
     assert text == "Set 2 layers to 6 bits"
-    qtbot.mouseClick(panel.floats.button(FloatFormat("bfloat16")), Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(panel.weights.floats.button(FloatFormat("bfloat16")), Qt.MouseButton.LeftButton)
     assert str(last(panel)["fc"].weights) == "bfloat16"
-    qtbot.mouseClick(panel.floats.button(None), Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(panel.weights.floats.button(None), Qt.MouseButton.LeftButton)
     assert last(panel)["conv1"].weights is None
 
 
 def test_that_layers_that_differ_are_shown_as_mixed(panel) -> None:
     other = LayerSpec(replace(weight_spec(8), symmetric=False, granularity=PerTensor(), full_range=True))
     panel.show_layers([CONV1, CONV2], [W4A8, other])
-    assert panel.bits.value() is None
-    assert panel.weights_title.text() == "Weights · mixed"
-    assert panel.symmetry.currentIndex() == panel.granularity.currentIndex() == -1
-    assert panel.symmetry.placeholderText() == "mixed"
-    assert panel.full_range.checkState() == Qt.CheckState.PartiallyChecked
-    assert panel.activation_bits.value() is None
+    assert panel.weights.bits.value() is None
+    assert panel.weights.title.text() == "Weights · mixed"
+    assert panel.weights.symmetry.currentIndex() == panel.weights.granularity.currentIndex() == -1
+    assert panel.weights.symmetry.placeholderText() == "mixed"
+    assert panel.weights.full_range.checkState() == Qt.CheckState.PartiallyChecked
+    assert panel.activations.bits.value() is None
 
 
 def test_that_settings_change_integer_weights_and_leave_float_ones(panel, qtbot) -> None:
     panel.show_layers([CONV1, FC], [W4A8, FLOAT])
-    choose(qtbot, panel.symmetry, "Asymmetric")
+    choose(qtbot, panel.weights.symmetry, "Asymmetric")
     assert last(panel) == {"conv1": replace(W4A8, weights=replace(weight_spec(4), symmetric=False)), "fc": FLOAT}
-    panel.full_range.click()
+    panel.weights.full_range.click()
     assert last(panel)["conv1"].weights.full_range
-    panel.narrow_range.click()
+    panel.weights.narrow_range.click()
     assert last(panel)["conv1"].weights.format.narrow_range
 
 
 def test_that_groups_have_a_size(panel, qtbot) -> None:
     panel.show_layers([CONV1], [W4A8])
-    assert panel.group_size.isHidden()
-    choose(qtbot, panel.granularity, "Groups of")
+    assert panel.weights.group_size.isHidden()
+    choose(qtbot, panel.weights.granularity, "Groups of")
     spec = last(panel)["conv1"]
     assert spec.weights.granularity == PerGroup(32)
     panel.show_layers([CONV1], [spec])
-    assert not panel.group_size.isHidden()
-    panel.group_size.setValue(128)
+    assert not panel.weights.group_size.isHidden()
+    panel.weights.group_size.setValue(128)
     assert last(panel)["conv1"].weights.granularity == PerGroup(128)
     assert panel.edits[-1][2], "turning the wheel is one step of undo"
-    choose(qtbot, panel.granularity, "Per channel")
+    choose(qtbot, panel.weights.granularity, "Per channel")
     assert last(panel)["conv1"].weights.granularity == PerChannel()
 
 
 def test_that_range_estimators_bring_their_parameters(panel, qtbot) -> None:
     view = weight_view(weights(8, 36, ()), W4_CHANNEL, "conv1")
     panel.show_layers([CONV1], [W4A8], view=view)
-    choose(qtbot, panel.range.kind, "Entropy")
+    choose(qtbot, panel.weights.range.kind, "Entropy")
     assert last(panel)["conv1"].weights.range_estimator == Entropy()
-    choose(qtbot, panel.range.kind, "Percentile")
+    choose(qtbot, panel.weights.range.kind, "Percentile")
     spec = last(panel)["conv1"]
     assert spec.weights.range_estimator == Percentile()
     panel.show_layers([CONV1], [spec], view=view)
-    assert panel.range.percentile.isVisible()
-    panel.range.percentile.setValue(99.5)
+    assert panel.weights.range.percentile.isVisible()
+    panel.weights.range.percentile.setValue(99.5)
     assert last(panel)["conv1"].weights.range_estimator == Percentile(99.5)
-    choose(qtbot, panel.range.kind, "Fixed")
+    choose(qtbot, panel.weights.range.kind, "Fixed")
     fixed = last(panel)["conv1"].weights.range_estimator
     assert fixed == FixedRange(view.low, view.high)
 
 
 def test_that_trained_ranges_are_shown_and_left_but_never_chosen(panel, qtbot) -> None:
     def offered() -> list[str]:
-        return [panel.range.kind.itemText(i) for i in range(panel.range.kind.count())]
+        return [panel.weights.range.kind.itemText(i) for i in range(panel.weights.range.kind.count())]
 
     trained = LayerSpec(replace(weight_spec(4), range_estimator=Trained("0123456789abcdef")))
     panel.show_layers([CONV1], [W4A8])
     assert "Trained" not in offered()
     for layers, specs in (([CONV1], [trained]), ([CONV1, FC], [trained, replace(trained, activations=None)])):
         panel.show_layers(layers, specs)
-        assert panel.range.kind.currentText() == "Trained"
-        choose(qtbot, panel.range.kind, "Trained")
+        assert panel.weights.range.kind.currentText() == "Trained"
+        choose(qtbot, panel.weights.range.kind, "Trained")
         assert panel.edits == []
     panel.show_layers([CONV1, FC], [trained, W4A8])
     assert "Trained" not in offered()
-    assert panel.range.kind.currentIndex() == -1
+    assert panel.weights.range.kind.currentIndex() == -1
     panel.show_layers([CONV1], [trained])
-    choose(qtbot, panel.range.kind, "Min–max")
+    choose(qtbot, panel.weights.range.kind, "Min–max")
     assert last(panel)["conv1"].weights.range_estimator == MinMax()
 
 
 def test_that_another_width_of_trained_weights_says_what_becomes_of_their_range(panel, qtbot) -> None:
     trained = LayerSpec(replace(weight_spec(4), range_estimator=Trained("0123456789abcdef")))
     panel.show_layers([CONV1], [trained])
-    qtbot.mouseClick(panel.bits.button(IntFormat(8)), Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(panel.weights.bits.button(IntFormat(8)), Qt.MouseButton.LeftButton)
     assert last(panel)["conv1"].weights == weight_spec(8)
     panel.show_layers([CONV1], [trained])
-    choose(qtbot, panel.granularity, "Per tensor")
+    choose(qtbot, panel.weights.granularity, "Per tensor")
     assert last(panel)["conv1"].weights.range_estimator == LeastSquaredError()
     assert panel.edits[-1][1] == "Set granularity in conv1; now least squared error"
 
 
 def test_that_the_input_weighted_range_is_greyed_with_the_reason_until_it_can_be_had(panel, qtbot) -> None:
-    kind = panel.range.kind
+    kind = panel.weights.range.kind
 
     def state() -> tuple[bool, str]:
         place = kind.findText("Input-weighted error")
@@ -182,43 +182,43 @@ def test_that_the_input_weighted_range_is_greyed_with_the_reason_until_it_can_be
     choose(qtbot, kind, "Input-weighted error")
     assert last(panel)["conv1"].weights.range_estimator == InputWeightedError()
     assert "Input-weighted error" not in [
-        panel.activation_range.kind.itemText(i) for i in range(panel.activation_range.kind.count())
+        panel.activations.range.kind.itemText(i) for i in range(panel.activations.range.kind.count())
     ]
 
 
 def test_that_looking_at_a_fixed_range_does_not_round_it(panel, qtbot) -> None:
     spec = LayerSpec(replace(weight_spec(8), range_estimator=FixedRange(-0.123456789, 0.987654321)))
     panel.show_layers([CONV1], [spec])
-    panel.range.low.setFocus()
-    panel.range.high.setFocus()
-    panel.range.low.editingFinished.emit()
+    panel.weights.range.low.setFocus()
+    panel.weights.range.high.setFocus()
+    panel.weights.range.low.editingFinished.emit()
     assert panel.edits == []
-    panel.range.high.setValue(0.5)
-    panel.range.high.editingFinished.emit()
+    panel.weights.range.high.setValue(0.5)
+    panel.weights.range.high.editingFinished.emit()
     assert last(panel)["conv1"].weights.range_estimator == FixedRange(-0.123456789, 0.5)
 
 
 def test_that_activations_are_edited_where_the_operator_has_them(panel, qtbot) -> None:
     panel.show_layers([CONV1], [FLOAT])
-    qtbot.mouseClick(panel.activation_bits.button(8), Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(panel.activations.bits.button(8), Qt.MouseButton.LeftButton)
     assert last(panel)["conv1"].activations == activation_spec(8)
     panel.show_layers([CONV1], [last(panel)["conv1"]])
-    choose(qtbot, panel.activation_range.kind, "Least squared error")
+    choose(qtbot, panel.activations.range.kind, "Least squared error")
     assert "activations" in panel.edits[-1][1]
     panel.show_layers([TABLE], [FLOAT])
-    assert not panel.activation_bits.isEnabled()
-    assert "Gather" in panel.activation_bits.toolTip()
+    assert not panel.activations.bits.isEnabled()
+    assert "Gather" in panel.activations.bits.toolTip()
 
 
 @pytest.mark.parametrize(("layer", "words"), [(FROZEN, "int8 in the file"), (TABLE, "infinite")])
 def test_that_what_cannot_be_changed_is_disabled_and_says_why(panel, layer, words: str) -> None:
     panel.show_layers([layer], [FLOAT])
-    assert not panel.bits.isEnabled()
+    assert not panel.weights.bits.isEnabled()
     assert not panel.preset.isEnabled()
     assert words in panel.preset.toolTip()
     assert panel.reason.isVisible()
     assert words in panel.reason.text()
-    assert (panel.floats.button(None).isChecked()) == (layer is TABLE)
+    assert (panel.weights.floats.button(None).isChecked()) == (layer is TABLE)
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)

@@ -122,7 +122,7 @@ def test_that_a_configuration_with_trained_weights_opens_again_in_the_window(win
     QApplication.processEvents()
     assert session.current_view.scales == pytest.approx(state.layers[name].qparams.scale)
     assert "trained" in window.panels.model.index(0, Column.SCHEME).data()
-    assert window.panels.inspector.range.kind.currentText() == "Trained"
+    assert window.panels.inspector.weights.range.kind.currentText() == "Trained"
     # Saved, closed and opened again it is the same.
     session.save_config(tmp_path / "second.json")
     shutil.rmtree(trained_folder())
