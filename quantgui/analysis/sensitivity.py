@@ -22,15 +22,13 @@ from functools import cached_property
 from itertools import islice
 from typing import Protocol
 
-import numpy as np
-
 from quantgui.analysis.evaluation import Tally
 from quantgui.analysis.metric_function import Metric
-from quantgui.analysis.proxies import GRADIENT_SQNR, PROXIES, WEIGHT_SQNR, Change, Proxies, guess
-from quantgui.analysis.ranking import RankErrors, rank_errors, ranked, spearman
+from quantgui.analysis.proxies import Change, Proxies, guess
 from quantgui.analysis.sampling import BUDGET, shares_behind, worth_more
-from quantgui.analysis.scores import Estimate, SampleRows, joined
+from quantgui.analysis.scores import SampleRows
 from quantgui.analysis.simulation import Grids, Ranges, build_simulation, fake_quantized, quantizers_for
+from quantgui.analysis.sweep_known import Key, Known
 from quantgui.analysis.sweep_store import Place, SweepStore
 from quantgui.errors import DataError, MetricError, NetworkError
 from quantgui.network.batch import Batch, carry
@@ -41,21 +39,17 @@ from quantgui.numerics.metrics import sqnr_db
 from quantgui.results import (
     ActivationReady,
     Array,
-    Candidate,
     DataSummary,
     Event,
     LayerInfo,
     Progress,
-    RankedLayer,
-    Score,
     Sensitivity,
     SensitivityReady,
 )
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import IntFormat
-from quantgui.spec.quantizer import LayerSpec, bits_of
-from quantgui.spec.size import weight_bytes
-from quantgui.spec.sweep import SMALLER_IS_BETTER, USER_METRIC, Sweep
+from quantgui.spec.quantizer import LayerSpec
+from quantgui.spec.sweep import USER_METRIC, Sweep
 
 FIRST_SAMPLES = 8
 """Samples of the first measurement, of one candidate of each layer and then of all."""
@@ -63,6 +57,8 @@ _GROWTH = 1.5
 """Samples of the next step for each of those before, where the order is not clear yet."""
 _FEW_AT_ONCE = FIRST_SAMPLES // 2
 """Samples per batch, where few samples may do: the first numbers come from two batches, which run at once."""
+_USUAL_SAMPLES = 64
+"""Samples whose share is spent even if there are fewer: an order from very few is worth little."""
 _MANY_SAMPLES = 256
 """Samples from which on batches are about as large as suits the network."""
 _SECONDS_BETWEEN_NEWS = 0.1
@@ -70,12 +66,6 @@ _SECONDS_BETWEEN_NEWS = 0.1
 _CACHE_USED = 0.7
 """Part of the cache that a portion of samples may fill: what crosses two cuts, and the outputs of the float network."""
 
-Key = tuple[str, int]
-"""A layer and the place of one of the sweep's specs. They are looked up all the time, which specs are slow at."""
-_NOTHING_CHANGES = (
-    "No candidate changes the outputs at all: on these samples they are constant, not finite, or do not depend on "
-    "these layers, so nothing can be chosen by them."
-)
 _REFERENCE = ("", LayerSpec())
 """Stands for the base itself, where layers and their specs are kept."""
 
@@ -121,7 +111,7 @@ def measure_sensitivity(
     work = _Work(executor, dataset, sweep, activations, metric, store, layers)
     try:
         yield from work.first_ranking()
-        yield from work.weight_errors(work.columns)
+        yield from work.weight_errors(work.known.columns)
         yield work.table(complete=False)
         yield from work.measure()
     finally:
@@ -172,27 +162,13 @@ class _Work:
         samples = self.dataset.summary.samples
         self.total = samples if sweep.samples is None else min(sweep.samples, samples)
         self.started = time.perf_counter()
-        self.specs: dict[Key, LayerSpec] = {
-            (layer.name, place): sweep.candidate(layer.name, spec)
-            for layer in self.layers
-            for place, spec in enumerate(sweep.specs)
-        }
-        self.keys = tuple(self.specs)
-        self.formats: dict[str, list[Key]] = {}
-        for key, candidate in self.specs.items():
-            self.formats.setdefault(sweep.label(candidate), []).append(key)
+        self.known = Known(sweep, self.layers, self.metric, self.total)
         self.grids: Grids = {}
         self.ranges: Ranges = {}
-        self.errors: dict[Key, float] = {}
-        self.guessed = self._recalled_guesses()
+        self._recall_guesses()
         self.guessing = False
-        self.rows: dict[Key, dict[Place, SampleRows]] = {key: {} for key in self.keys}
-        self.reference: dict[Place, SampleRows] = {}
         self.states: dict[Key | None, Mapping[str, Array]] = {}
         self.base_state: Mapping[str, Array] | None = None
-        self.resumed: set[Key] = set()
-        self.known: dict[tuple[Key, int], Estimate] = {}
-        self.places: list[Place] = []
         self.shares = shares_behind(network.summary.layers)
         self.forward_seconds = math.nan
         self.peak_cache = 0
@@ -212,11 +188,11 @@ class _Work:
         The finest format comes first, as its ranges need no search, and the middle one is measured, as it tells most.
         Ranges of all other formats wait: on some networks they take longer to find than all this.
         """
-        yield from self.weight_errors(self.columns[:1])
+        yield from self.weight_errors(self.known.columns[:1])
         yield self.table(complete=False)
         # A recurrent network goes through its samples in order, with a state of its own for each candidate.
-        if not self.dataset.carried and len(self.columns) > 1 and self.total > FIRST_SAMPLES:
-            middle = self.columns[len(self.columns) // 2]
+        if not self.dataset.carried and len(self.known.columns) > 1 and self.total > FIRST_SAMPLES:
+            middle = self.known.columns[len(self.known.columns) // 2]
             yield from self.weight_errors([middle])
             yield from self._measure_up_to(FIRST_SAMPLES, middle)
             yield self.table(complete=False)
@@ -226,12 +202,12 @@ class _Work:
         if self.sweep.what == "activations":
             return
         for column in columns:
-            missing = [key for key in column if key not in self.errors]
+            missing = [key for key in column if key not in self.known.errors]
             for key in missing:
-                yield Progress(len(self.errors), len(self.keys), "Weight errors")
-                self.errors[key] = self._weight_error(self.executor.network.layers[key[0]], self.specs[key])
+                yield Progress(len(self.known.errors), len(self.known.keys), "Weight errors")
+                self.known.errors[key] = self._weight_error(self.executor.network.layers[key[0]], self.known.specs[key])
             if missing:
-                yield SensitivityReady(self.sweep, self._candidates(missing))
+                yield SensitivityReady(self.sweep, self.known.candidates(missing))
 
     def _weight_error(self, layer: LayerInfo, spec: LayerSpec) -> float:
         if spec.weights is None or layer.read_only or not layer.finite:
@@ -245,12 +221,12 @@ class _Work:
         """Find all other cheap guesses, once it is clear that there is something to measure; yield the table again."""
         network = self.executor.network
         changes = []
-        for key, candidate in self.specs.items():
+        for key, candidate in self.known.specs.items():
             seen = {}
             if candidate.activations is not None:
                 seen = quantizers_for(network, self._config(key), self.activations, self.ranges)
             changes.append(Change(key, network.layers[key[0]], candidate, seen))
-        self.guessed = yield from guess(
+        self.known.guessed = yield from guess(
             network,
             self.dataset,
             changes,
@@ -260,15 +236,18 @@ class _Work:
             measured=self.total,
         )
         if self.store is not None:
-            self.store.put_guesses((key[0], self.specs[key], self.guessed.values[key]) for key in self.keys)
+            values = self.known.guessed.values
+            self.store.put_guesses((key[0], spec, values[key]) for key, spec in self.known.specs.items())
         yield self.table(complete=False)
 
-    def _recalled_guesses(self) -> Proxies:
-        """Return the guesses of an earlier run; none unless they are known for every candidate."""
-        known: dict[Hashable, Mapping[str, float]] = {}
+    def _recall_guesses(self) -> None:
+        """Take the guesses of an earlier run; none unless they are known for every candidate."""
         if self.store is not None:
-            known = {key: self.store.guesses(key[0], candidate) for key, candidate in self.specs.items()}
-        return Proxies(known if all(known.values()) else {})
+            found: dict[Hashable, Mapping[str, float]] = {
+                key: self.store.guesses(key[0], candidate) for key, candidate in self.known.specs.items()
+            }
+            if all(found.values()):
+                self.known.guessed = Proxies(found)
 
     # --- second and third: the network ---------------------------------------------------------------------------
 
@@ -277,7 +256,7 @@ class _Work:
         self.guessing = True
         in_one = bool(self.dataset.carried)
         target = self.total if in_one or self.sweep.exact else min(FIRST_SAMPLES, self.total)
-        active: Sequence[Key] = self.keys
+        active: Sequence[Key] = self.known.keys
         while active:
             yield from self._measure_up_to(target, active)
             if target >= self.total:
@@ -306,7 +285,7 @@ class _Work:
             portion: list[_Prepared] = []
             size, ended = 0, True
             while some := list(islice(batches, self.executor.lanes)):
-                if self.guessing and not self.guessed.values:
+                if self.guessing and not self.known.guessed.values:
                     yield from self.guesses()
                 progress = Progress(some[0].first, target, f"Preparing {target} samples")
                 prepared = yield from self._prepare(some, progress)
@@ -324,10 +303,10 @@ class _Work:
         """Yield those of the batches with the first `target` samples on which not all of `active` is known."""
         for batch in self._first_batches(target):
             place = (batch.first, batch.samples)
-            if place not in self.places:
-                self.places.append(place)
+            if place not in self.known.places:
+                self.known.places.append(place)
             self._recall(active, place)
-            if place not in self.reference or not all(place in self.rows[key] for key in active):
+            if place not in self.known.reference or not all(place in self.known.rows[key] for key in active):
                 yield batch
 
     def _first_batches(self, target: int) -> Iterator[Batch]:
@@ -346,15 +325,15 @@ class _Work:
         if self.store is None:
             return
         for key in active:
-            known = self.store.rows(key[0], self.specs[key])
-            if place not in known or place in self.rows[key]:
+            known = self.store.rows(key[0], self.known.specs[key])
+            if place not in known or place in self.known.rows[key]:
                 continue
             if not self.dataset.carried or sum(samples for _, samples in known) >= self.total:
-                self.rows[key][place] = known[place]
-                self.resumed.add(key)
+                self.known.rows[key][place] = known[place]
+                self.known.resumed.add(key)
         known = self.store.rows(*_REFERENCE)
         if place in known:
-            self.reference[place] = known[place]
+            self.known.reference[place] = known[place]
 
     def _prepare(self, batches: Sequence[Batch], progress: Progress) -> Generator[Event, None, list[_Prepared]]:
         """Run the float network and the base on some batches."""
@@ -377,9 +356,9 @@ class _Work:
                     continue
                 batch, (float_outputs, outputs) = answer
                 found.append(_Prepared(batch, float_outputs))
-                if found[-1].place not in self.reference:
+                if found[-1].place not in self.known.reference:
                     self.tally.add(batch, float_outputs, outputs)
-                    self._keep(*_REFERENCE, self.reference, {found[-1].place: self.tally.take(self.sweep.metric)})
+                    self._keep(*_REFERENCE, self.known.reference, {found[-1].place: self.tally.take(self.sweep.metric)})
         if math.isnan(self.forward_seconds):
             again = [replace(batch, key=f"{batch.key} again") for batch in batches]
             started = time.perf_counter()
@@ -401,7 +380,7 @@ class _Work:
         rows = samples * len(active) / max(1, self.executor.segment_count)
         places = [each.place for each in portion]
         # What an earlier sweep has found takes no time.
-        missing = {key for key in active if any(place not in self.rows[key] for place in places)}
+        missing = {key for key in active if any(place not in self.known.rows[key] for place in places)}
         waiting: list[Key] = []
         told = started
         for name, keys in by_layer.items():
@@ -419,10 +398,10 @@ class _Work:
                 self.executor.close_cut(cut)
             waiting += keys
             if time.perf_counter() - told > _SECONDS_BETWEEN_NEWS:
-                yield SensitivityReady(self.sweep, self._candidates(waiting))
+                yield SensitivityReady(self.sweep, self.known.candidates(waiting))
                 waiting, told = [], time.perf_counter()
         if waiting:
-            yield SensitivityReady(self.sweep, self._candidates(waiting))
+            yield SensitivityReady(self.sweep, self.known.candidates(waiting))
 
     def _measure_layer(
         self, keys: Sequence[Key], portion: Sequence[_Prepared], cut: frozenset[str], rows: float
@@ -438,7 +417,7 @@ class _Work:
             self.states[trial.key] = self._carried(outputs)
             return batch, outputs
 
-        missing = {key: [each for each in portion if each.place not in self.rows[key]] for key in keys}
+        missing = {key: [each for each in portion if each.place not in self.known.rows[key]] for key in keys}
         unknown = [key for key, places in missing.items() if places]
         yield len(keys) - len(unknown)
         found: dict[Place, SampleRows] = {}
@@ -452,7 +431,7 @@ class _Work:
                 self.tally.add(batch, trial.prepared.float_outputs, outputs)
                 found[trial.prepared.place] = self.tally.take(self.sweep.metric)
                 if trial.is_last:
-                    self._keep(trial.key[0], self.specs[trial.key], self.rows[trial.key], found)
+                    self._keep(trial.key[0], self.known.specs[trial.key], self.known.rows[trial.key], found)
                     self.executor.forget(trial.simulation, self.base, cut, exchanged=trial.key == unknown[-1])
                     found = {}
                 yield int(trial.is_last)
@@ -497,147 +476,33 @@ class _Work:
         if self.store is not None:
             self.store.put(layer, spec, found)
 
-    # --- what is known -------------------------------------------------------------------------------------------
-
-    def _estimate(self, key: Key, batches: int) -> Estimate:
-        """Return the metric of a candidate on the first `batches` batches."""
-        if (key, batches) not in self.known:
-            rows = joined([self.rows[key][place] for place in self.places[:batches]])
-            self.known[key, batches] = rows.estimate()
-        return self.known[key, batches]
-
-    def _batches(self, key: Key) -> int:
-        """Return on how many batches, from the first, a candidate is known."""
-        return next((i for i, place in enumerate(self.places) if place not in self.rows[key]), len(self.places))
-
-    @property
-    def columns(self) -> list[list[Key]]:
-        """The candidates of each format, the finest one first."""
-        return sorted(self.formats.values(), key=lambda column: -bits_of(self.sweep.specs[column[0][1]].weights))
+    # --- what is told -----------------------------------------------------------------------------------------------
 
     def _worth_more(self, target: int) -> list[Key]:
         """Return those candidates that should be measured on `target` samples: where ranks gain most for the cost.
 
         Half of what is left of the budget is spent, all of it at the end.
         """
-        samples = {key: sum(count for _, count in self.places[: self._batches(key)]) for key in self.keys}
-        spent = sum(self.shares[key[0]] * count for key, count in samples.items())
-        left = BUDGET * self.total * len(self.keys) - spent
-        costs = {key: self.shares[key[0]] * (target - count) for key, count in samples.items() if count < target}
-        columns = [(keys, self._rank_errors(keys)) for keys in self.formats.values()]
-        names = {key: key[0] for key in self.keys}
-        chosen = worth_more(columns, names, costs, left if target >= self.total else left / 2)
-        return [key for key in self.keys if key in chosen]
-
-    def _rank_errors(self, keys: Sequence[Key]) -> RankErrors:
-        return rank_errors(self._estimates(keys), self.total)
-
-    def _estimates(self, keys: Sequence[Key]) -> list[tuple[str, Estimate]]:
-        """Return the measured candidates of a column, by layer.
-
-        Samples differ, so values from fewer samples are brought to the level of those from most.
-        """
-        batches = {key: self._batches(key) for key in keys}
-        most = max(batches.values())
-        levels: dict[int, float] = {}
-        for count in set(batches.values()) - {0, most}:
-            changes = [
-                self._estimate(key, most).value - self._estimate(key, count).value
-                for key in keys
-                if batches[key] == most and math.isfinite(self._estimate(key, count).value)
-            ]
-            finite = [change for change in changes if math.isfinite(change)]
-            levels[count] = float(np.mean(finite)) if finite else 0.0
-        found = []
-        for key, count in batches.items():
-            if count:
-                estimate = self._estimate(key, count)
-                found.append((key[0], replace(estimate, value=estimate.value + levels.get(count, 0.0))))
-        return found
-
-    @property
-    def _higher_is_better(self) -> bool:
-        if self.sweep.metric == USER_METRIC and self.metric is not None:
-            return self.metric.higher_is_better
-        return self.sweep.metric not in SMALLER_IS_BETTER
-
-    def _candidates(self, keys: Sequence[Key]) -> tuple[Candidate, ...]:
-        """Return what is known of `keys`."""
-        estimates = {
-            (name, label): estimate
-            for label, column in self.formats.items()
-            for name, estimate in self._estimates(column)
+        samples = {
+            key: sum(count for _, count in self.known.places[: self.known.batches(key)]) for key in self.known.keys
         }
-        return tuple(self._candidate(key, estimates) for key in keys)
-
-    def _candidate(self, key: Key, estimates: Mapping[tuple[str, str], Estimate]) -> Candidate:
-        spec = self.specs[key]
-        layer = self.executor.network.layers[key[0]]
-        label = self.sweep.label(spec)
-        known = (layer.name, label) in estimates
-        score = estimates[layer.name, label].score if known else Score(math.nan, math.nan, 0)
-        size = weight_bytes(layer.channels, layer.elements_per_channel, spec.weights, float_bits=layer.float_bits)
-        error = self.errors.get(key, math.nan)
-        proxies = {proxy: self._guesses(proxy, [key])[0] for proxy in PROXIES}
-        return Candidate(layer.name, label, spec, score.value, score.stderr, score.samples, size, error, proxies)
-
-    def _order(self, keys: Sequence[Key]) -> tuple[RankedLayer, ...]:
-        if all(self._batches(key) for key in keys):
-            return ranked(self._estimates(keys), higher_is_better=self._higher_is_better)
-        guesses = self._guesses(GRADIENT_SQNR, keys)
-        if any(math.isnan(guess) for guess in guesses):
-            guesses = self._guesses(WEIGHT_SQNR, keys)
-        known = sorted((guess, key[0]) for guess, key in zip(guesses, keys, strict=True) if not math.isnan(guess))
-        return tuple(RankedLayer(name, certain=False) for _, name in known)
-
-    def _guesses(self, proxy: str, keys: Sequence[Key]) -> list[float]:
-        """Return what a proxy says of candidates, NaN where it says nothing."""
-        if proxy == WEIGHT_SQNR:
-            return [self.errors.get(key, math.nan) for key in keys]
-        return [self.guessed.values.get(key, {}).get(proxy, math.nan) for key in keys]
+        spent = sum(self.shares[key[0]] * count for key, count in samples.items())
+        left = BUDGET * max(self.total, _USUAL_SAMPLES) * len(self.known.keys) - spent
+        costs = {key: self.shares[key[0]] * (target - count) for key, count in samples.items() if count < target}
+        columns = [(keys, self.known.rank_errors(keys)) for keys in self.known.formats.values()]
+        names = {key: key[0] for key in self.known.keys}
+        chosen = worth_more(columns, names, costs, left if target >= self.total else left / 2)
+        return [key for key in self.known.keys if key in chosen]
 
     def table(self, *, complete: bool) -> Sensitivity:
         """Return all that is known."""
-        candidates = self._candidates(self.keys)
-        sign = 1 if self._higher_is_better else -1
-        values = np.array([sign * each.value for each in candidates])
-        columns = [np.array([each.format == label for each in candidates]) for label in self.formats]
-        correlations, layer_correlations = {}, {}
-        for proxy in PROXIES:
-            guesses = np.array([each.proxies[proxy] for each in candidates])
-            correlations[proxy] = spearman(guesses, values)
-            found = [spearman(guesses[column], values[column]) for column in columns]
-            known_of = [each for each in found if not math.isnan(each)]
-            layer_correlations[proxy] = float(np.mean(known_of)) if known_of else math.nan
-        known = joined(list(self.reference.values())).estimate().score if self.reference else None
-        user = self.metric is not None and self.sweep.metric == USER_METRIC
-        return Sensitivity(
-            sweep=self.sweep,
-            metric=self.metric.name if user and self.metric else self.sweep.metric,
-            higher_is_better=self._higher_is_better,
-            reference=known or Score(math.nan, math.nan, 0),
-            candidates=candidates,
-            orders={label: self._order(keys) for label, keys in self.formats.items()},
-            weight_error_correlation=correlations[WEIGHT_SQNR],
-            total_samples=self.total,
+        return self.known.table(
             float_forward_seconds=self.forward_seconds,
             seconds=time.perf_counter() - self.started,
             cut_segments=self.executor.segment_count,
             peak_cache_bytes=self.peak_cache,
-            resumed=len(self.resumed),
             complete=complete,
-            correlations={proxy: value for proxy, value in correlations.items() if not math.isnan(value)},
-            layer_correlations={proxy: value for proxy, value in layer_correlations.items() if not math.isnan(value)},
-            proxy_seconds=self.guessed.seconds,
-            notes=(*self.guessed.notes, *self._unchanged(candidates)),
         )
-
-    def _unchanged(self, candidates: Sequence[Candidate]) -> tuple[str, ...]:
-        """Return a warning where nothing that was tried changes the outputs: they cannot tell formats apart."""
-        measured = [each for each in candidates if each.samples]
-        if self.sweep.metric != "output_sqnr_db" or not measured or any(each.value != math.inf for each in measured):
-            return ()
-        return (_NOTHING_CHANGES,)
 
 
 def _exchanged(quantizer: TensorQuantizer, base: Sequence[TensorQuantizer]) -> TensorQuantizer:
