@@ -1,7 +1,8 @@
 """What training makes of networks that rounding ruins, by ``quantgui qat`` with the usual settings.
 
-Quality is never measured on what is trained on: other digits, mosaics of other pictures, and for efficientnet-lite0
-other crops of the same pictures (of others it knows less: fifteen have taught it).
+Three sets of samples: some are trained on, others decide which step is kept, and again others judge the written file,
+once, in ONNX Runtime: other digits, mosaics of other pictures, and for efficientnet-lite0 other crops of the same
+pictures (of others it knows less: fifteen have taught it; three such are judged too).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -26,7 +27,7 @@ from tests.benchmarks.measuring import Row
 from tests.networks import Array, digits, network_path, package_file
 
 TESTED: Final = ("astronaut.png", "rocket.jpg", "flower.jpg")
-"""Pictures that are never trained on."""
+"""Pictures that are never trained on, and decide nothing."""
 TRAINED: Final = (
     *("chelsea.png", "coffee.png", "motorcycle_left.png", "motorcycle_right.png", "ihc.png", "retina.jpg"),
     *("hubble_deep_field.jpg", "color.png", "camera.png", "brick.png", "grass.png", "gravel.png", "coins.png"),
@@ -67,28 +68,65 @@ def rows() -> Iterator[Row]:
 
 
 def _row(target: Target, folder: Path) -> Row:
-    words = write_material(target.network, folder)
+    material = write_material(target.network, folder)
+    words = material.words
     widest = None if target.network == "efficientnet-lite0" else MinMax()
     spec = LayerSpec(weight_spec(target.bits, range_estimator=widest), activation_spec(8))
     save_config(QuantConfig(spec), folder / "config.json")
-    words += ["--config", str(folder / "config.json"), "-o", str(folder / "trained.onnx"), *target.words]
-    told, processor = _told(words, folder)
-    before, after = told["before"]["value"], told["after"]["value"]
+    words = [*words, "--config", str(folder / "config.json")]
+    told, processor = _told(["qat", *words, "-o", str(folder / "trained.onnx"), *target.words], folder)
+    scores = {
+        name: _scores(target.network, folder / "trained.onnx", arrays) for name, arrays in material.judged.items()
+    }
+    _told(["export", *words, "-o", str(folder / "untrained.onnx")], folder)
+    before = _scores(target.network, folder / "untrained.onnx", material.judged["others"]).mean()
+    after = scores["others"].mean()
     return Row(
         f"{target.network} W{target.bits}A8, {' '.join(target.words)}",
-        f"{told['metric']} {before:.3f} -> {after:.3f} (float {told['float']['value']:.3f}), "
-        f"SQNR {told['before']['output_sqnr_db']:.1f} -> {told['after']['output_sqnr_db']:.1f} dB",
+        f"{told['metric']} {before:.3f} -> "
+        + ", ".join(f"{_mean(each)} ({name})" for name, each in scores.items())
+        + f"; {told['after']['value']:.3f} where the step was chosen (float {told['float']['value']:.3f}, "
+        f"SQNR {told['before']['output_sqnr_db']:.1f} -> {told['after']['output_sqnr_db']:.1f} dB)",
         f"{told['training_seconds']:.0f} s, {processor:.0f} s of processor",
         budget=target.reached,
-        held=(after - before if target.gain else after) >= target.least,
+        held=bool((after - before if target.gain else after) >= target.least),
     )
+
+
+def _mean(scores: Array) -> str:
+    return f"{scores.mean():.3f} ± {scores.std(ddof=1) / np.sqrt(len(scores)):.3f}"
+
+
+def _scores(network: str, path: Path, arrays: Mapping[str, Array]) -> Array:
+    """Return the score of each sample for a quantized file: right or not, PSNR in dB, or the float network's class."""
+    found = _outputs(path, arrays["input"])
+    match network:
+        case "ccexam-mnist":
+            return (found.argmax(1) == arrays["labels"]).astype(np.float64)
+        case "demosaicnet":
+            return -10 * np.log10(np.square(found.astype(np.float64) - arrays["labels"]).mean(axis=(1, 2, 3)))
+        case _:
+            return (found.argmax(1) == _outputs(network_path(network), arrays["input"]).argmax(1)).astype(np.float64)
+
+
+def _outputs(path: Path, inputs: Array) -> Array:
+    """Return what ONNX Runtime makes of samples, as the file says it: quantizing and back, and float between."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (name,) = (each.name for each in session.get_inputs())
+    rows = [session.run(None, {name: inputs[i : i + 8]})[0] for i in range(0, len(inputs), 8)]
+    return np.asarray(np.concatenate(rows))
 
 
 def _told(words: Sequence[str], folder: Path) -> tuple[dict[str, Any], float]:
     """Return what the command tells, and the seconds of processor time it took."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-m", "quantgui", "qat", *words, "--json"],
+        [sys.executable, "-m", "quantgui", *words, "--json"],
         env={**os.environ, "XDG_STATE_HOME": str(folder / "state")},
         stdout=subprocess.PIPE,
         check=True,
@@ -98,26 +136,37 @@ def _told(words: Sequence[str], folder: Path) -> tuple[dict[str, Any], float]:
     return told, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def write_material(network: str, folder: Path) -> list[str]:
-    """Write the data of a network, and return the words that name network and data."""
-    trained, tested = folder / "trained.npz", folder / "tested.npz"
-    words = [str(network_path(network)), "--data", str(tested), "--calibration", str(trained)]
+class Material(NamedTuple):
+    """The words that name network and data, and samples that judge: arrays ``input`` and perhaps ``labels``."""
+
+    words: list[str]
+    judged: dict[str, dict[str, Array]]
+
+
+def write_material(network: str, folder: Path) -> Material:
+    """Write the data of a network: what is trained on, and what decides which step is kept."""
+    trained, deciding = folder / "trained.npz", folder / "deciding.npz"
+    words = [str(network_path(network)), "--data", str(deciding), "--calibration", str(trained)]
     match network:
         case "ccexam-mnist":
             values, labels = digits(5000)
             name = _input_of(network)
             np.savez(trained, **{name: values[:4000]})
-            np.savez(tested, **{name: values[4000:], "labels": labels[4000:]})
+            np.savez(deciding, **{name: values[4000:4500], "labels": labels[4000:4500]})
+            return Material(words, {"others": {"input": values[4500:], "labels": labels[4500:]}})
         case "demosaicnet":
             np.savez(trained, input=_mosaics(64, COLOURED, 1)[0])
+            mosaics, truth = _mosaics(12, COLOURED, 4)
+            np.savez(deciding, input=mosaics, labels=truth)
             mosaics, truth = _mosaics(12, TESTED, 2)
-            np.savez(tested, input=mosaics, labels=truth)
             (folder / "psnr.py").write_text(_METRIC)
             words += ["--metric", f"{folder / 'psnr.py'}:psnr"]
+            return Material(words, {"others": {"input": mosaics, "labels": truth}})
         case _:
             np.savez(trained, input=_photographs(256, TRAINED, 1))
-            np.savez(tested, input=_photographs(96, TRAINED, 3))
-    return words
+            np.savez(deciding, input=_photographs(96, TRAINED, 11))
+            others, unknown = _photographs(96, TRAINED, 3), _photographs(96, TESTED, 2)
+            return Material(words, {"others": {"input": others}, "of unknown pictures": {"input": unknown}})
 
 
 def _input_of(network: str) -> str:
