@@ -187,6 +187,7 @@ class Presenter(QObject):
     # --- what the session says -----------------------------------------------------------------------------------
 
     def _on_network_opened(self, summary: NetworkSummary) -> None:
+        self._panels.jobs.keep_only({job.topic for job in self._session.jobs})
         self._panels.layers.show_network(summary)
         self._panels.graph.show_network(summary)
         self._panels.inspector.advice.show_advice(None)
@@ -194,6 +195,7 @@ class Presenter(QObject):
         self._panels.status.show_quality(None, current=False)
 
     def _on_network_closed(self) -> None:
+        self._panels.jobs.keep_only({job.topic for job in self._session.jobs})
         self._panels.layers.show_network(None)
         self._on_selection_changed(())
         self._show_sizes()

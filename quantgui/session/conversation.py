@@ -198,6 +198,7 @@ class Conversation(QObject):
             if not (but_opening and isinstance(wanted.request, _SETS_UP)):
                 self.engine.cancel(number)
                 del self._under_way[number]
+        self.jobs.forget_ended()
 
     def drop_outdated(self, topics: Iterable[str], config: QuantConfig) -> None:
         """Cancel the jobs of `topics` that are about another configuration; what they have found stays of use."""

@@ -149,6 +149,10 @@ class JobList:
         job = self._by_topic.get(topic)
         return job is not None and job.is_active
 
+    def forget_ended(self) -> None:
+        """Forget the jobs that have ended: what they were about is no longer open."""
+        self._by_topic = {topic: job for topic, job in self._by_topic.items() if job.is_active}
+
     def add(self, number: int, topic: str, request: Request) -> None:
         """Note a job that has been sent to the engine."""
         self._set(Job(number, topic, title_of(request)))

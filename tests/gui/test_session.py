@@ -38,6 +38,7 @@ from quantgui.engine.requests import (
     WeightErrors,
 )
 from quantgui.errors import SpecError
+from quantgui.gui.panels.jobs import JobsPanel
 from quantgui.paths import trained_folder
 from quantgui.results import (
     Advice,
@@ -84,6 +85,23 @@ def measured(opened):
 def set_bits(session, bits: int, *names: str, merge_key: str = "") -> None:
     specs = {name: with_weight_format(session.spec_for(name), IntFormat(bits)) for name in names}
     session.set_specs(specs, f"Set {bits} bits", merge_key=merge_key)
+
+
+def test_that_ended_jobs_of_another_network_are_forgotten(measured, qtbot):
+    session, engine = measured
+    panel = JobsPanel()
+    qtbot.addWidget(panel)
+    session.job_changed.connect(panel.show_job)
+    session.network_opened.connect(lambda _: panel.keep_only({job.topic for job in session.jobs}))
+    number = engine.newest(Evaluate)
+    engine.answer(number, evaluated(session.config))
+    assert session.jobs.of_topic("evaluate").state is JobState.DONE
+    assert panel.text_of("evaluate")
+    open_network(session, engine, "other.onnx")
+    assert session.jobs.of_topic("evaluate") is None
+    assert session.jobs.of_topic("network") is not None
+    assert not panel.text_of("evaluate")
+    assert panel.text_of("network")
 
 
 # --- undo --------------------------------------------------------------------------------------------------------

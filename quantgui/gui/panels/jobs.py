@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
@@ -75,6 +77,19 @@ class JobsPanel(Card):
                 row.show_state(self.tr("failed"), "bad")
         row.bar.setVisible(job.is_active)
         row.setToolTip(job.sentence)
+        self._show_count()
+
+    def keep_only(self, topics: Collection[str]) -> None:
+        """Take the rows of all other topics away: what they were about is no longer open."""
+        for topic in [each for each in self._rows if each not in topics]:
+            row = self._rows.pop(topic)
+            del self._numbers[topic]
+            self._active.discard(topic)
+            self._layout.removeWidget(row)
+            row.hide()
+            row.deleteLater()
+        if not self._rows:
+            self._pages.show_page(self._empty)
         self._show_count()
 
     def text_of(self, topic: str) -> str:
