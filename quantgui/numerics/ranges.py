@@ -3,7 +3,7 @@
 Least squared error is searched in each group on its own: the clipping limit runs from around the root mean square to
 a little beyond the largest value, first in coarse then in finer steps, and the scale is then refitted to the codes
 it gives (``scale = sum(x q) / sum(q^2)``), which never makes the error larger. Scales that are powers of two are few
-enough to try them all.
+enough to try them all; for grids of few levels there is a shorter way (`narrow_grids`), which large weights take.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from quantgui.numerics.groups import (
 from quantgui.numerics.half_quadratic import half_quadratic_ranges
 from quantgui.numerics.levels import Grid, UnitGrid, nearest_levels, uneven_grid
 from quantgui.numerics.minifloat import largest_power
+from quantgui.numerics.narrow_grids import BITS, NarrowGrid, best_limits
 from quantgui.numerics.qparams import SMALLEST_SCALE
 from quantgui.numerics.scales import largest_level
 from quantgui.numerics.statistics import collect, nonzero_counts, quantile, rebin
@@ -58,6 +59,12 @@ LARGE_GROUP = 1 << 20
 
 POOLED = 4096
 """Groups of fewer values are too small for a histogram of their own: entropy gives them one common clipping ratio."""
+
+MANY = 1 << 18
+"""Long groups of weights of more values than this are searched by counting, on grids of few levels."""
+
+LONG_GROUP = 256
+"""Shorter groups are searched by passes over their values, whatever their number."""
 
 _COARSE_STEPS = 20
 _REFITS = 3
@@ -120,7 +127,7 @@ def weight_ranges(x: Array, spec: QuantizerSpec, channel_axis: int, *, importanc
 
     def estimate(piece: Piece) -> tuple[Piece, Array, Array]:
         rows = None if weights is None else group_rows(weights, piece)
-        return piece, *_group_ranges(group_rows(box, piece), spec, fmt, rows)
+        return piece, *_group_ranges(group_rows(box, piece), spec, fmt, rows, many=x.size > MANY)
 
     return _filled(compute_each(estimate, whole_groups(box, spec.granularity), x.size), shape)
 
@@ -239,7 +246,7 @@ def _min_max(box: Array, spec: QuantizerSpec, shape: tuple[int, int]) -> Ranges:
     return low, high
 
 
-def _group_ranges(rows: Array, spec: QuantizerSpec, fmt: _Scaled, weights: Array | None) -> Ranges:
+def _group_ranges(rows: Array, spec: QuantizerSpec, fmt: _Scaled, weights: Array | None, *, many: bool) -> Ranges:
     match spec.range_estimator:
         case Percentile() | TwoSidedPercentile() as estimator:
             lower, upper = _tails(estimator)
@@ -251,6 +258,8 @@ def _group_ranges(rows: Array, spec: QuantizerSpec, fmt: _Scaled, weights: Array
             found = [_search(_Bins.of(collect(row), fmt), spec, fmt) for row in rows]
             return np.concatenate([low for low, _ in found]), np.concatenate([high for _, high in found])
         case _:
+            if many and weights is None and _is_counted(rows, spec, fmt):
+                return _search_by_counting(rows, spec, fmt)
             return _search(_Values.of(rows, fmt, weights), spec, fmt)
 
 
@@ -283,6 +292,7 @@ class _Values:
     maximum: Array
     rms: Array
     format: _Scaled
+    room: tuple[Array, Array]
     weights: Array | None = None
 
     @staticmethod
@@ -304,27 +314,30 @@ class _Values:
             weighted = np.sqrt((scaled * scaled * weights).sum(axis, dtype=np.float64) / total)
             rms = np.minimum(rms, weighted)
         rms = rms * np.ldexp(1.0, exponent)
-        return _Values(values, axis, low, high, rms, fmt, weights)
+        room = np.empty_like(values), np.empty_like(values)
+        return _Values(values, axis, low, high, rms, fmt, room, weights)
 
     def error(self, scale: Array, low: Array | float, high: Array | float) -> Array:
-        rest = self.values * self._along(1.0 / scale)
-        rest -= self._nearest(rest, low, high)
+        rest, codes = self._rounded(scale, low, high)
+        rest -= codes
         error: Array = self._products(rest, rest) * scale**2
         return error
 
     def refitted(self, scale: Array, low: Array | float, high: Array | float) -> Array:
-        units = self.values * self._along(1.0 / scale)
-        codes = self._nearest(units, low, high)
+        units, codes = self._rounded(scale, low, high)
         products, squares = self._products(units, codes), self._products(codes, codes)
         fits = (squares > 0) & (products > 0)
         fitted: Array = scale * np.where(fits, products / np.where(fits, squares, 1.0), 1.0)
         return fitted
 
-    def _nearest(self, units: Array, low: Array | float, high: Array | float) -> Array:
+    def _rounded(self, scale: Array, low: Array | float, high: Array | float) -> tuple[Array, Array]:
+        """Return the values in units of the scale, and their codes; the next call writes over both."""
+        units, codes = self.room
+        np.multiply(self.values, self._along(1.0 / scale), out=units)
         if not isinstance(self.format, IntFormat):
-            return nearest_levels(units, self.format)
-        codes = np.rint(units)
-        return np.clip(codes, self._along(low), self._along(high), out=codes)
+            return units, nearest_levels(units, self.format, out=codes)
+        np.rint(units, out=codes)
+        return units, np.clip(codes, self._along(low), self._along(high), out=codes)
 
     def _products(self, a: Array, b: Array) -> Array:
         if self.weights is not None:
@@ -391,6 +404,31 @@ class _Bins:
         return uneven_grid(self.format)
 
 
+def _is_counted(rows: Array, spec: QuantizerSpec, fmt: _Scaled) -> bool:
+    """Return whether `narrow_grids` finds the scales of rows: sooner than passes over all values do."""
+    is_narrow = isinstance(fmt, IntFormat) and fmt.bits in BITS and rows.shape[1] >= LONG_GROUP
+    return is_narrow and spec.symmetric and spec.scale_format != "e8m0"
+
+
+def _search_by_counting(rows: Array, spec: QuantizerSpec, fmt: _Scaled) -> Ranges:
+    grid = NarrowGrid(fmt.bits, *_ends(fmt), _divisor(spec, fmt))
+    largest = np.maximum(-rows.min(axis=1), rows.max(axis=1)).astype(np.float64)
+    # Neither NaN nor what leaves the range of float32 when squared.
+    usual = (largest > 1e-15) & (largest < 1e15)
+    unit = np.where(usual, largest, 1.0)
+    rms = np.sqrt(_sum_of_squares(rows, 1) / rows.shape[1])
+    smallest = np.where(usual, rms * _smallest_limit(fmt) / unit, 1.0)
+    rest = ~(usual | (largest == 0.0))
+    limit = np.zeros(len(rows))
+    if not rest.any():
+        limit = best_limits(rows, unit, smallest, grid)
+    else:
+        if not rest.all():
+            limit[~rest] = best_limits(rows[~rest], unit[~rest], smallest[~rest], grid)
+        _, limit[rest] = _search(_Values.of(rows[rest], fmt), spec, fmt)
+    return -limit, limit
+
+
 def _search(objective: _Objective, spec: QuantizerSpec, fmt: _Scaled) -> Ranges:
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         if not spec.symmetric and isinstance(fmt, IntFormat):
@@ -408,9 +446,15 @@ def _ends(fmt: _Scaled) -> tuple[float, float]:
     return float(fmt.quant_min - middle), float(fmt.quant_max - middle)
 
 
+def _divisor(spec: QuantizerSpec, fmt: _Scaled) -> float:
+    """Return the scales in the limit of a symmetric grid."""
+    low, high = _ends(fmt)
+    return (high - low) / 2 if spec.full_range else high
+
+
 def _search_symmetric(objective: _Objective, spec: QuantizerSpec, fmt: _Scaled) -> Ranges:
     low, high = _ends(fmt)
-    divisor = (high - low) / 2 if spec.full_range else high
+    divisor = _divisor(spec, fmt)
     absmax = np.maximum(-objective.minimum, objective.maximum)
 
     def error(limit: Array) -> Array:
@@ -470,21 +514,20 @@ def _search_asymmetric(objective: _Objective, spec: QuantizerSpec, fmt: IntForma
         one * 1.08,
         lambda r: error(minimum * r, maximum * r),
         fine=(3,),
-    ).limit
-    low, high = minimum * both, maximum * both
+    )
+    low, high, least = minimum * both.limit, maximum * both.limit, both.error
     for spread, coarse in ((2.5, 8), (1.15, 4)):
-
-        def scan(of_ratio: Callable[[Array], Array], spread: float = spread, coarse: int = coarse) -> Array:
-            start = _Best(one, of_ratio(one))
-            return _scan_limits(start, one / spread, one * spread, of_ratio, coarse=coarse, fine=(1,)).limit
-
-        high = high * scan(partial(_second, error, low, high))
-        low = low * scan(partial(_first, error, low, high))
+        for end in (_second, _first):
+            of_ratio = partial(end, error, low, high)
+            best = _scan_limits(_Best(one, least), one / spread, one * spread, of_ratio, coarse=coarse, fine=(1,))
+            low, high = (low, high * best.limit) if end is _second else (low * best.limit, high)
+            least = best.error
     for _ in range(_REFITS):
         scale, first = grid(low, high)
         refitted = objective.refitted(scale, first, first + levels)
-        keep = objective.error(refitted, first, first + levels) < error(low, high)
+        keep = objective.error(refitted, first, first + levels) < least
         low, high = np.where(keep, first * refitted, low), np.where(keep, (first + levels) * refitted, high)
+        least = error(low, high)
     held = absmax > 0
     return np.where(held, np.minimum(low, 0.0), 0.0), np.where(held, np.maximum(high, 0.0), 0.0)
 

@@ -80,7 +80,9 @@ def _write_layer(x: np.ndarray, folder: Path) -> Path:
 
 
 def _searches(x: np.ndarray) -> Iterator[Row]:
-    """Yield what true searches of ranges take."""
+    """Yield what true searches of ranges take, and symmetric ones against torch's rounding to the grids found."""
+    import torch
+
     for granularity in (PerChannel(), PerGroup(32)):
         for symmetric in (True, False):
             spec = QuantizerSpec(IntFormat(4), symmetric, granularity, LeastSquaredError())
@@ -92,6 +94,21 @@ def _searches(x: np.ndarray) -> Iterator[Row]:
                 budget=f"<= {milliseconds(SEARCH)}",
                 held=search <= SEARCH,
             )
+    tensor, qparams = torch.from_numpy(x), weight_qparams(x, QuantizerSpec(), 0)
+    scale, zero_point = torch.from_numpy(qparams.scale), torch.from_numpy(qparams.zero_point)
+
+    def reference() -> object:
+        return torch.fake_quantize_per_channel_affine(tensor, scale, zero_point, 0, -128, 127)
+
+    for bits in (2, 3, 4, 5, 6):
+        spec = QuantizerSpec(IntFormat(bits), range_estimator=LeastSquaredError())
+        search, theirs = seconds(lambda spec=spec: weight_ranges(x, spec, 0), reference, rounds=3)
+        yield Row(
+            f"the same, int{bits} per channel",
+            milliseconds(search),
+            f"torch, fake quantization {milliseconds(theirs)}",
+            search / theirs,
+        )
 
 
 def _fake_quantization() -> Iterator[Row]:
