@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from gui_examples import shown
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QFontInfo
 from PySide6.QtWidgets import QApplication
 
 from quantgui.gui.numbers import amount, count, data_size, decibel, percent, short
@@ -65,7 +66,7 @@ def test_that_a_label_measures_its_text_anew_in_another_font(qtbot) -> None:
     shown(qtbot, label, 400, 20)
     before = label.sizeHint().width()
     font = label.font()
-    font.setPixelSize(3 * font.pixelSize())
+    font.setPixelSize(3 * QFontInfo(font).pixelSize())
     label.setFont(font)
     assert label.sizeHint().width() > 2 * before
     label.resize(before, 20)
