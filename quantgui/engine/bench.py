@@ -70,6 +70,7 @@ from quantgui.network.executor import Executor
 from quantgui.network.network import Network
 from quantgui.network.pytorch.opening import Original, hold_against, read_pytorch
 from quantgui.network.reader import read_network
+from quantgui.network.rows import fed_as_it_runs
 from quantgui.network.session import release_memory
 from quantgui.paths import state_folder
 from quantgui.results import (
@@ -237,7 +238,9 @@ class Bench:
         yield Progress(0, 0, "Reading data")
         network, options = self._opened().network, request.image_options
         dataset, *others = (
-            open_dataset(source, network.summary.inputs, network.summary, options, network=network)
+            fed_as_it_runs(
+                network, open_dataset(source, network.summary.inputs, network.summary, options, network=network)
+            )
             for source in (request.source, request.calibration)
             if source
         )
