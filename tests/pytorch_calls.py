@@ -149,3 +149,9 @@ def packed() -> nn.Module:
             return nn.utils.rnn.pad_packed_sequence(self.cell(packed)[0], batch_first=True)[0]
 
     return Packed()
+
+
+def steps() -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """Return the network with the loop over time, and an example of its input."""
+    torch.manual_seed(0)
+    return Steps(), (torch.zeros(2, 4, 3),)

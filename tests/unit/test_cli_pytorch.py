@@ -76,3 +76,17 @@ def test_that_what_goes_wrong_is_one_sentence(weights, capsys) -> None:
         (["none.pt2"], "no file"),
     ):
         assert said in sentence(["inspect", *words], capsys)
+
+
+def test_that_the_switch_of_the_exporter_decides_whether_time_may_vary(capsys) -> None:
+    code = str(Path(__file__).parents[1] / "pytorch_calls.py")
+    words = ["inspect", f"{code}:steps", "--trust", "--free-axes", "0,1", "--json", "--exporter"]
+    found = {}
+    for exporter in ("dynamo", "old"):
+        assert main([*words, exporter]) == 0
+        found[exporter] = json.loads(capsys.readouterr().out)
+        assert found[exporter]["conversion"]["exporter"] == exporter
+    assert any("froze axis 1 of 'x' at 4" in note and "the old" in note for note in found["dynamo"]["warnings"])
+    assert found["dynamo"]["conversion"]["frozen_axes"] == ["axis 1 of 'x' at 4"]
+    assert found["old"]["conversion"]["frozen_axes"] == []
+    assert found["old"]["warnings"] == []
