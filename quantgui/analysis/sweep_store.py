@@ -25,6 +25,7 @@ from quantgui import __version__
 from quantgui.analysis.metric_function import Metric
 from quantgui.analysis.scores import SampleRows
 from quantgui.errors import DataError
+from quantgui.network.bounded_folder import drop_oldest
 from quantgui.network.network import Network, as_contiguous
 from quantgui.results import Array
 from quantgui.spec.quantizer import LayerSpec
@@ -81,25 +82,8 @@ def open_sweep(folder: Path, key: str, most_bytes: int = MOST_BYTES) -> SweepSto
     with contextlib.suppress(OSError):
         # What is read counts as used, even if nothing is written.
         os.utime(store.path)
-        _drop_oldest(folder, store.path, most_bytes)
+        drop_oldest(folder, "*.jsonl", store.path, most_bytes)
     return store
-
-
-def _drop_oldest(folder: Path, kept: Path, most_bytes: int) -> None:
-    """Delete sweeps, those used longest ago first, until the rest takes no more than `most_bytes`; never `kept`."""
-    known = []
-    for path in folder.glob("*.jsonl"):
-        # Another program may have deleted it meanwhile.
-        with contextlib.suppress(FileNotFoundError):
-            status = path.stat()
-            known.append((status.st_mtime_ns, status.st_size, path))
-    used = sum(size for _, size, _ in known)
-    for _, size, path in sorted(known):
-        if used <= most_bytes:
-            break
-        if path != kept:
-            path.unlink(missing_ok=True)
-            used -= size
 
 
 class SweepStore:

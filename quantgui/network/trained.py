@@ -24,6 +24,7 @@ from typing import Any, Final
 import numpy as np
 
 from quantgui.errors import NetworkError
+from quantgui.network.bounded_folder import drop_oldest
 from quantgui.numerics.qparams import QParams
 from quantgui.paths import trained_folder
 from quantgui.results import Array
@@ -105,26 +106,11 @@ def save_state(state: TrainedState, folder: Path) -> str:
         path = folder / f"{digest.hexdigest()}{ENDING}"
         temporary.replace(path)
         if folder == trained_folder():
-            _drop_oldest(folder, path)
+            drop_oldest(folder, f"*{ENDING}", path, MOST_BYTES)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise NetworkError(f"Cannot keep the trained weights in '{folder}': {error.strerror}.") from error
     return digest.hexdigest()
-
-
-def _drop_oldest(folder: Path, newest: Path) -> None:
-    """Delete states, those used longest ago first, until all take no more than `MOST_BYTES`; never `newest`."""
-    known = []
-    for path in folder.glob(f"*{ENDING}"):
-        # Another program may have deleted it meanwhile.
-        with contextlib.suppress(FileNotFoundError):
-            status = path.stat()
-            known.append((status.st_mtime_ns, status.st_size, path))
-    used = sum(size for _, size, _ in known)
-    for _, size, path in sorted(known):
-        if used > MOST_BYTES and path != newest:
-            path.unlink(missing_ok=True)
-            used -= size
 
 
 def _tensors(state: TrainedState) -> Iterator[tuple[str, Array]]:

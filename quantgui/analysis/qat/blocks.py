@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 import torch
 
-from quantgui.analysis.qat.course import OnceQuantized, backward, part_of, require_finite
+from quantgui.analysis.qat.course import OnceQuantized, backward, kept_arrays, require_finite, set_kept
 from quantgui.analysis.qat.network import Parameter, TrainableNetwork
 from quantgui.analysis.qat.optimizer import Adam, rate_at
 from quantgui.analysis.qat.samples import Samples
@@ -39,8 +39,6 @@ from quantgui.spec.training import Training
 _STORED_SHARE: Final = 2
 """Part of the executor's memory for what goes into a piece and should come out."""
 _TINY: Final = 1e-12
-_OPTIMIZER: Final = "optimizer:"
-_PARAMETER: Final = "parameter:"
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,18 +203,13 @@ class Blocks:
 
     def arrays(self) -> dict[str, Array]:
         """Return all that is needed to go on from here."""
-        arrays = {f"{_PARAMETER}{name}": values for name, values in self.trainable.values().items()}
-        if self._adam is not None:
-            arrays |= {f"{_OPTIMIZER}{name}": values for name, values in self._adam.arrays().items()}
-        elif self._kept_optimizer is not None:
-            arrays |= {f"{_OPTIMIZER}{name}": values for name, values in self._kept_optimizer[1].items()}
-        return {**arrays, "place": np.array(self._place if self._kept_optimizer is None else self._kept_optimizer[0])}
+        place, optimizer = self._kept_optimizer or (self._place, {} if self._adam is None else self._adam.arrays())
+        return {**kept_arrays(self.trainable, optimizer), "place": np.array(place)}
 
     def set_arrays(self, arrays: Mapping[str, Array]) -> None:
         """Go on from where `arrays` were taken."""
-        self.trainable.set_values(part_of(arrays, _PARAMETER))
         self._place, self._adam = -1, None
-        self._kept_optimizer = int(arrays["place"]), part_of(arrays, _OPTIMIZER)
+        self._kept_optimizer = int(arrays["place"]), set_kept(self.trainable, arrays)
 
     # --- one piece -----------------------------------------------------------------------------------------------
 

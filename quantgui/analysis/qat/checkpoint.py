@@ -23,6 +23,7 @@ import numpy as np
 from quantgui import __version__
 from quantgui.analysis.metric_function import Metric
 from quantgui.errors import DataError, SpecError
+from quantgui.network.bounded_folder import drop_oldest
 from quantgui.network.network import Network
 from quantgui.results import Array, Evaluation, Score
 from quantgui.spec.config import QuantConfig
@@ -170,7 +171,7 @@ class Checkpoint:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise DataError(f"Cannot keep the training in '{self.path}': {error.strerror}.") from error
-        self._drop_oldest()
+        drop_oldest(self.path.parent, "*.npz", self.path, self._most_bytes)
 
     def drop(self) -> None:
         """Forget what was kept.
@@ -182,21 +183,6 @@ class Checkpoint:
             self.path.unlink(missing_ok=True)
         except OSError as error:
             raise DataError(f"Cannot delete the training in '{self.path}': {error.strerror}.") from error
-
-    def _drop_oldest(self) -> None:
-        known = []
-        for path in self.path.parent.glob("*.npz"):
-            # Another program may have deleted it meanwhile.
-            with contextlib.suppress(FileNotFoundError):
-                status = path.stat()
-                known.append((status.st_mtime_ns, status.st_size, path))
-        used = sum(size for _, size, _ in known)
-        for _, size, path in sorted(known):
-            if used <= self._most_bytes:
-                break
-            if path != self.path:
-                path.unlink(missing_ok=True)
-                used -= size
 
 
 def _write(file: io.BufferedIOBase, arrays: Mapping[str, Array]) -> None:

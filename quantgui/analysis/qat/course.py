@@ -147,14 +147,10 @@ class _WholeNetwork:
         return self._trainable.configured(state)
 
     def arrays(self) -> dict[str, Array]:
-        return {
-            **{f"{_PARAMETER}{name}": values for name, values in self._trainable.values().items()},
-            **{f"{_OPTIMIZER}{name}": values for name, values in self._adam.arrays().items()},
-        }
+        return kept_arrays(self._trainable, self._adam.arrays())
 
     def set_arrays(self, arrays: Mapping[str, Array]) -> None:
-        self._trainable.set_values(part_of(arrays, _PARAMETER))
-        self._adam.set_arrays(part_of(arrays, _OPTIMIZER))
+        self._adam.set_arrays(set_kept(self._trainable, arrays))
 
     def _targets(self, part: Array, batch: Batch) -> dict[str, Array]:
         if self._training.teacher == "labels":
@@ -188,7 +184,21 @@ class OnceQuantized:
             torch.autograd.backward([values for values, _ in reached], [gradient for _, gradient in reached])
 
 
-def part_of(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+def kept_arrays(trainable: TrainableNetwork, optimizer: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the parameters and the state of their optimizer as a checkpoint keeps them."""
+    return {
+        **{f"{_PARAMETER}{name}": values for name, values in trainable.values().items()},
+        **{f"{_OPTIMIZER}{name}": values for name, values in optimizer.items()},
+    }
+
+
+def set_kept(trainable: TrainableNetwork, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Give `trainable` the parameters that `kept_arrays` returned, and return the state of the optimizer."""
+    trainable.set_values(_part_of(arrays, _PARAMETER))
+    return _part_of(arrays, _OPTIMIZER)
+
+
+def _part_of(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     """Return the arrays whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from quantgui.analysis.metric_function import Metric
 from quantgui.analysis.qat.checkpoint import Checkpoint, History, read_history, training_key
+from quantgui.network.bounded_folder import oldest_first
 from quantgui.network.network import Network
 from quantgui.results import TrainingReady
 from quantgui.spec.config import QuantConfig
@@ -36,17 +37,10 @@ def left_training(
 
     if discarded is not None:
         Checkpoint(folder, key_of(*discarded)).drop()
-    return next((found for path in _newest_first(folder) if (found := _left_at(path, key_of, network))), None)
-
-
-def _newest_first(folder: Path) -> list[Path]:
-    known = []
-    for path in folder.glob("*.npz"):
-        try:
-            known.append((path.stat().st_mtime_ns, path))
-        except FileNotFoundError:  # another program has deleted it meanwhile
-            continue
-    return [path for _, path in sorted(known, reverse=True)]
+    return next(
+        (found for _, _, path in reversed(oldest_first(folder, "*.npz")) if (found := _left_at(path, key_of, network))),
+        None,
+    )
 
 
 def _left_at(path: Path, key_of: Callable[[QuantConfig, Training], str], network: Network) -> TrainingReady | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from quantgui.errors import NetworkError
+from quantgui.network.bounded_folder import drop_oldest
 from quantgui.spec.pytorch_source import Exporter
 
 MOST_BYTES: Final = 2 << 30
@@ -96,7 +97,9 @@ def store(folder: Path, key: str, content: bytes, about: Converted, most_bytes: 
         _write(folder / f"{key}.json", json.dumps(told).encode())
     except OSError as error:
         raise NetworkError(f"Cannot keep the converted network in '{folder}': {error.strerror}.") from error
-    _drop_oldest(folder, path, most_bytes)
+    # Another program may use one, which some systems then do not delete.
+    with contextlib.suppress(OSError):
+        drop_oldest(folder, "*.onnx", path, most_bytes, beside=".json")
     return Converted(path, about.exporter, about.frozen, about.difference, about.notes)
 
 
@@ -112,21 +115,3 @@ def _write(path: Path, content: bytes) -> None:
     except OSError:
         beside.unlink(missing_ok=True)
         raise
-
-
-def _drop_oldest(folder: Path, kept: Path, most_bytes: int) -> None:
-    known = []
-    for path in folder.glob("*.onnx"):
-        # Another program may have deleted it meanwhile.
-        with contextlib.suppress(FileNotFoundError):
-            status = path.stat()
-            known.append((status.st_mtime_ns, status.st_size, path))
-    used = sum(size for _, size, _ in known)
-    for _, size, path in sorted(known):
-        if used <= most_bytes:
-            break
-        if path != kept:
-            with contextlib.suppress(OSError):
-                path.with_suffix(".json").unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
-            used -= size
