@@ -1,7 +1,7 @@
 """What AIMET takes for one candidate of its per-layer sensitivity: ``child_aimet NETWORK SAMPLES [SWEEP ...]``.
 
-SWEEP is ``both`` (weights and activations), ``weights`` or ``adaptive`` (weights, on as many samples as it takes); all
-of them unless named.
+SWEEP is ``both`` (weights and activations), ``few`` (both, on as many samples as it takes), ``weights`` or ``adaptive``
+(weights, on as many samples as it takes); all of them unless named.
 
 It needs aimet-onnx (2.42 was tried), which is no dependency of the project: run it in an environment that has both.
 AIMET's own `analyze_per_layer_sensitivity` evaluates the network with one operator's quantizers enabled, once for every
@@ -37,7 +37,7 @@ from tests.benchmarks.measuring import tell
 from tests.networks import network_path, write_samples
 
 SWEEPS: dict[str, tuple[What, bool]] = {
-    "both": ("both", True), "weights": ("weights", True), "adaptive": ("weights", False),
+    "both": ("both", True), "weights": ("weights", True), "adaptive": ("weights", False), "few": ("both", False),
 }  # fmt: skip
 """What is changed of a layer, and whether all samples are run for every candidate."""
 TRIED = 10
