@@ -38,6 +38,8 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 )
 """What ONNX Runtime raises when a network cannot be loaded or run."""
 
+_M_ARENA_MAX = -8
+"""glibc's number for the most heaps (malloc.h)."""
 _SUB_BYTE = {
     onnx.TensorProto.INT4: 4,
     onnx.TensorProto.UINT4: 4,
@@ -125,9 +127,20 @@ def release_memory() -> None:
 
 @functools.cache
 def _heap_trimmer() -> Callable[[int], int] | None:
+    return None if (library := _glibc()) is None else library.malloc_trim
+
+
+def _use_one_heap() -> None:
+    """Let all threads share glibc's heap: one for each would keep what sessions built and dropped there have left."""
+    if (library := _glibc()) is not None:
+        library.mallopt(_M_ARENA_MAX, 1)
+
+
+def _glibc() -> ctypes.CDLL | None:
     if sys.platform != "linux":
         return None
-    return getattr(ctypes.CDLL(None), "malloc_trim", None)
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "malloc_trim") and hasattr(library, "mallopt") else None
 
 
 @functools.cache
@@ -136,6 +149,7 @@ def _shared_arena() -> onnxruntime.InferenceSession:
 
     The arena never gives back the memory of its first allocation, so this one is made small.
     """
+    _use_one_heap()
     memory = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
