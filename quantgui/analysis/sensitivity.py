@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -59,6 +59,8 @@ _FEW_AT_ONCE = FIRST_SAMPLES // 2
 """Samples per batch, where few samples may do: the first numbers come from two batches, which run at once."""
 _USUAL_SAMPLES = 64
 """Samples whose share is spent even if there are fewer: an order from very few is worth little."""
+_ROWS_WORTH_A_CUT = 16
+"""Samples run through a layer, by all of its candidates, from which on the network is cut before it."""
 _MANY_SAMPLES = 256
 """Samples from which on batches are about as large as suits the network."""
 _SECONDS_BETWEEN_NEWS = 0.1
@@ -205,11 +207,12 @@ class _Work:
             missing = [key for key in column if key not in self.known.errors]
             for key in missing:
                 yield Progress(len(self.known.errors), len(self.known.keys), "Weight errors")
-                self.known.errors[key] = self._weight_error(self.executor.network.layers[key[0]], self.known.specs[key])
+                self.known.errors[key] = self._weight_error(key)
             if missing:
                 yield SensitivityReady(self.sweep, self.known.candidates(missing))
 
-    def _weight_error(self, layer: LayerInfo, spec: LayerSpec) -> float:
+    def _weight_error(self, key: Key) -> float:
+        layer, spec = self.executor.network.layers[key[0]], self.known.specs[key]
         if spec.weights is None or layer.read_only or not layer.finite:
             return math.inf
         network = self.executor.network
@@ -370,46 +373,51 @@ class _Work:
 
     def _measure_portion(self, portion: Sequence[_Prepared], active: Sequence[Key]) -> Iterator[Event]:
         """Yield the numbers of one layer after the other."""
-        by_layer: dict[str, list[Key]] = {}
+        if not portion:
+            return
+        missing: dict[Key, list[_Prepared]] = {}
         for key in active:
-            if portion:
-                by_layer.setdefault(key[0], []).append(key)
-        started, done, known = time.perf_counter(), 0, 0
+            if unknown := [each for each in portion if each.place not in self.known.rows[key]]:
+                missing[key] = unknown
         samples = sum(each.batch.samples for each in portion)
         label = f"Measuring {len(active)} candidates on {samples} samples"
         rows = samples * len(active) / max(1, self.executor.segment_count)
-        places = [each.place for each in portion]
+        started, measured = time.perf_counter(), 0
         # What an earlier sweep has found takes no time.
-        missing = {key for key in active if any(place not in self.known.rows[key] for place in places)}
-        waiting: list[Key] = []
-        told = started
-        for name, keys in by_layer.items():
-            layer = self.executor.network.layers[name]
-            cut = frozenset({layer.weight, *layer.users})
+        waiting = [key for key in active if key not in missing]
+        known, told = len(waiting), started
+        for cut, keys in self._groups(missing, samples):
             try:
-                known += sum(key not in missing for key in keys)
-                for finished in self._measure_layer(keys, portion, cut, rows):
-                    done += finished
-                    measured, spent = done - known, time.perf_counter() - started
-                    left = spent / measured * (len(missing) - measured) if measured > 0 else None
-                    yield Progress(done, len(active), label, left)
+                for finished in self._measure_together({key: missing[key] for key in keys}, cut, rows):
+                    if finished is not None:
+                        measured += 1
+                        waiting.append(finished)
+                    spent = time.perf_counter() - started
+                    left = spent / measured * (len(missing) - measured) if measured else None
+                    yield Progress(known + measured, len(active), label, left)
+                    if waiting and time.perf_counter() - told > _SECONDS_BETWEEN_NEWS:
+                        yield SensitivityReady(self.sweep, self.known.candidates(waiting))
+                        waiting, told = [], time.perf_counter()
                 self.peak_cache = max(self.peak_cache, self.executor.cached_bytes)
             finally:
                 self.executor.close_cut(cut)
-            waiting += keys
-            if time.perf_counter() - told > _SECONDS_BETWEEN_NEWS:
-                yield SensitivityReady(self.sweep, self.known.candidates(waiting))
-                waiting, told = [], time.perf_counter()
         if waiting:
             yield SensitivityReady(self.sweep, self.known.candidates(waiting))
 
-    def _measure_layer(
-        self, keys: Sequence[Key], portion: Sequence[_Prepared], cut: frozenset[str], rows: float
-    ) -> Iterator[int]:
-        """Run the candidates of a layer on those batches of a portion that they are not known on.
+    def _groups(self, keys: Iterable[Key], samples: int) -> list[tuple[frozenset[str], list[Key]]]:
+        """Return where the network is cut for which candidates: before each layer, unless so few runs do not pay it."""
+        by_layer: dict[str, list[Key]] = {}
+        for key in keys:
+            by_layer.setdefault(key[0], []).append(key)
+        if samples * max(map(len, by_layer.values()), default=0) < _ROWS_WORTH_A_CUT:
+            return [(frozenset(), [key for several in by_layer.values() for key in several])]
+        layers = self.executor.network.layers
+        return [(frozenset({layers[name].weight, *layers[name].users}), several) for name, several in by_layer.items()]
 
-        Yields how many candidates became known since it yielded last.
-        """
+    def _measure_together(
+        self, missing: Mapping[Key, Sequence[_Prepared]], cut: frozenset[str], rows: float
+    ) -> Iterator[Key | None]:
+        """Run candidates on the batches that they are not known on; yield each once it is known, None in between."""
 
         def outputs_of(trial: _Trial) -> tuple[Batch, dict[str, Array]]:
             batch = carry(trial.prepared.batch, self.states.get(trial.key))
@@ -417,24 +425,24 @@ class _Work:
             self.states[trial.key] = self._carried(outputs)
             return batch, outputs
 
-        missing = {key: [each for each in portion if each.place not in self.known.rows[key]] for key in keys}
-        unknown = [key for key, places in missing.items() if places]
-        yield len(keys) - len(unknown)
+        ends = {key[0]: key for key in missing}
         found: dict[Place, SampleRows] = {}
-        trials = self._trials({key: missing[key] for key in unknown})
-        with closing(self.executor.each(trials, outputs_of, together=not self.dataset.carried)) as answers:
+        with closing(
+            self.executor.each(self._trials(missing), outputs_of, together=not self.dataset.carried)
+        ) as answers:
             for answer in answers:
                 if answer is None:
-                    yield 0
+                    yield None
                     continue
                 trial, (batch, outputs) = answer
+                key = trial.key
                 self.tally.add(batch, trial.prepared.float_outputs, outputs)
                 found[trial.prepared.place] = self.tally.take(self.sweep.metric)
                 if trial.is_last:
-                    self._keep(trial.key[0], self.known.specs[trial.key], self.known.rows[trial.key], found)
-                    self.executor.forget(trial.simulation, self.base, cut, exchanged=trial.key == unknown[-1])
+                    self._keep(key[0], self.known.specs[key], self.known.rows[key], found)
+                    self.executor.forget(trial.simulation, self.base, cut, exchanged=key == ends[key[0]])
                     found = {}
-                yield int(trial.is_last)
+                yield key if trial.is_last else None
 
     def _trials(self, missing: Mapping[Key, Sequence[_Prepared]]) -> Iterator[_Trial]:
         for key, portion in missing.items():
