@@ -22,6 +22,7 @@ from quantgui.analysis.metric_function import Metric
 from quantgui.analysis.mix_choices import Latencies, find_choices, swept_layers
 from quantgui.analysis.mix_measuring import SQNR_METRIC, Gauge, Measured
 from quantgui.analysis.mix_refining import Refinement, Trial
+from quantgui.analysis.pace import paced
 from quantgui.analysis.sensitivity import SweptData
 from quantgui.errors import DataError, MetricError, SpecError
 from quantgui.network.executor import Executor
@@ -103,7 +104,7 @@ def find_mix(
     if USER_METRIC in (mix.sweep.metric, mix.drop_metric) and metric is None:
         raise MetricError("The mix is measured by your metric, but none is loaded.")
     work = _Work(executor, mix, table, Gauge(executor, dataset, mix, activations, metric), latencies or {})
-    yield from work.events()
+    yield from paced(work.events())
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +138,7 @@ class _Work:
         self.choices = find_choices(self.network.summary, self.mix, damages, groups, self.latencies)
         self.fixed_damage = 0.0
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event, None, None]:
         """Find the frontier, measure its points, refine the chosen one."""
         yield Progress(0, 0, "Finding the frontier")
         yield from self._measure_pinned()
@@ -207,10 +208,16 @@ class _Work:
     # --- measuring -----------------------------------------------------------------------------------------------
 
     def _measure_in_order(self, order: Sequence[int]) -> Iterator[Event]:
-        for number, place in enumerate(order):
-            if self.points[place].measured is None:
-                yield from self._measure(place, f"Measuring mix {number + 1} of {len(order)}")
-                yield self._ready()
+        unknown = [place for place in order if self.points[place].measured is None]
+        for number, place in enumerate(unknown):
+            for event in self._measure(place, f"Measuring {len(unknown)} mixes"):
+                if isinstance(event, Progress):
+                    # One stage for all of them, so that it can be said how long it takes.
+                    done, total_steps = number * event.total + event.done, len(unknown) * event.total
+                    yield replace(event, done=done, total=total_steps)
+                else:
+                    yield event
+            yield self._ready()
 
     def _measure(self, place: int, label: str) -> Generator[Event, None, Measured]:
         each = self.points[place]

@@ -382,19 +382,23 @@ class _Work:
         samples = sum(each.batch.samples for each in portion)
         label = f"Measuring {len(active)} candidates on {samples} samples"
         rows = samples * len(active) / max(1, self.executor.segment_count)
-        started, measured = time.perf_counter(), 0
+        costs = {
+            key: self.shares[key[0]] * sum(each.batch.samples for each in unknown) for key, unknown in missing.items()
+        }
+        all_costs = sum(costs.values()) + self._later_costs(sum(costs.values()))
+        started, paid = time.perf_counter(), 0.0
         # What an earlier sweep has found takes no time.
         waiting = [key for key in active if key not in missing]
-        known, told = len(waiting), started
+        done, told = len(waiting), started
         for cut, keys in self._groups(missing, samples):
             try:
                 for finished in self._measure_together({key: missing[key] for key in keys}, cut, rows):
                     if finished is not None:
-                        measured += 1
+                        done += 1
+                        paid += costs[finished]
                         waiting.append(finished)
-                    spent = time.perf_counter() - started
-                    left = spent / measured * (len(missing) - measured) if measured else None
-                    yield Progress(known + measured, len(active), label, left)
+                    left = (time.perf_counter() - started) / paid * (all_costs - paid) if paid else None
+                    yield Progress(done, len(active), label, left)
                     if waiting and time.perf_counter() - told > _SECONDS_BETWEEN_NEWS:
                         yield SensitivityReady(self.sweep, self.known.candidates(waiting))
                         waiting, told = [], time.perf_counter()
@@ -491,16 +495,30 @@ class _Work:
 
         Half of what is left of the budget is spent, all of it at the end.
         """
-        samples = {
-            key: sum(count for _, count in self.known.places[: self.known.batches(key)]) for key in self.known.keys
-        }
-        spent = sum(self.shares[key[0]] * count for key, count in samples.items())
-        left = BUDGET * max(self.total, _USUAL_SAMPLES) * len(self.known.keys) - spent
+        samples = self._samples()
+        left = self._budget_left(samples)
         costs = {key: self.shares[key[0]] * (target - count) for key, count in samples.items() if count < target}
         columns = [(keys, self.known.rank_errors(keys)) for keys in self.known.formats.values()]
         names = {key: key[0] for key in self.known.keys}
         chosen = worth_more(columns, names, costs, left if target >= self.total else left / 2)
         return [key for key in self.known.keys if key in chosen]
+
+    def _later_costs(self, costs: float) -> float:
+        """Return what may be spent after a pass that costs `costs`; less, if the order is clear before."""
+        if self.sweep.exact or self.dataset.carried:
+            return 0.0
+        samples = self._samples()
+        unknown = sum(self.shares[key[0]] * (self.total - count) for key, count in samples.items())
+        return max(0.0, min(unknown, self._budget_left(samples)) - costs)
+
+    def _budget_left(self, samples: Mapping[Key, int]) -> float:
+        spent = sum(self.shares[key[0]] * count for key, count in samples.items())
+        return BUDGET * max(self.total, _USUAL_SAMPLES) * len(samples) - spent
+
+    def _samples(self) -> dict[Key, int]:
+        """Return on how many samples each candidate is known."""
+        known = self.known
+        return {key: sum(count for _, count in known.places[: known.batches(key)]) for key in known.keys}
 
     def table(self, *, complete: bool) -> Sensitivity:
         """Return all that is known."""
