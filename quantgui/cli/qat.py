@@ -71,7 +71,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_count,
         default=_USUAL.patience,
-        help="stop after N evaluations without a better one, 0 for never (%(default)s)",
+        help="stop after N evaluations without a better one in the second half, 0 for never (%(default)s)",
     )
     group.add_argument("--seed", metavar="N", type=_count, default=_USUAL.seed, help="of the order of samples")
     add_target_argument(parser, "also say what this runtime cannot run")

@@ -27,7 +27,8 @@ class Training:
         scope: ``network``: all layers at once, gradients through the whole network; ``blocks``: one piece of the
             network after the other learns to give the float network's output of that piece, which needs gradients
             through that piece only.
-        patience: evaluations without a better one until training stops by itself; 0 for never.
+        patience: evaluations without a better one, in the second half of the steps, until training stops by itself; 0
+            for never.
         seed: of the order of samples.
     """
 

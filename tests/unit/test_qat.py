@@ -202,7 +202,8 @@ def test_that_training_stops_when_nothing_gets_better(tmp_path):
     material = ternary(tmp_path)
     exact = QuantConfig(LayerSpec(QuantizerSpec(IntFormat(2), range_estimator=FixedRange(-0.5, 0.5))))
     found = material.trained(exact, Training(steps=200, batch_size=32, patience=2), tmp_path / "checkpoints")
-    assert found.steps < 200
+    # The rate is still high in the first half: what comes then tells nothing.
+    assert 100 < found.steps < 200
     assert found.best is None
     assert found.trained is None
     assert not list((tmp_path / "xdg_state_home" / "quantgui" / "trained").iterdir())

@@ -224,7 +224,8 @@ class _Run:
             history.best, history.best_judged, history.trained = history.step, quality.judged, config
             history.waited = 0
         else:
-            history.waited += 1
+            # While the rate is high there may be nothing better: most comes when it falls.
+            history.waited += 2 * history.step > self.training.steps
             if is_new:
                 states.drop(name)
         yield self._ready()

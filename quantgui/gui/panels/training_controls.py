@@ -202,7 +202,10 @@ class TrainingControls(QWidget):
         self.patience.setSpecialValueText(self.tr("no early end"))
         self.patience.setAccessibleName(self.tr("Patience"))
         self.patience.setToolTip(
-            self.tr("Evaluations in a row that are no better than the best until training ends by itself; 0: never.")
+            self.tr(
+                "Evaluations in a row, in the second half of the steps, that are no better than the best until "
+                "training ends by itself; 0: never."
+            )
         )
         self.seed = _spin(0, _MOST_SEED, DEFAULTS.seed, 1, "")
         self.seed.setPrefix(self.tr("seed "))
