@@ -48,8 +48,8 @@ class OutOfMemoryError(NetworkError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an allocation has failed, in Python or in a native library, which says so in a RuntimeError."""
-    # The words of the C++ standard library, ONNX Runtime and torch.
-    phrases = ("bad_alloc", "Failed to allocate memory", "can't allocate memory")
+    # The words of the C++ standard library, ONNX Runtime, torch and Python (whose threads need a stack).
+    phrases = ("bad_alloc", "Failed to allocate memory", "can't allocate memory", "can't start new thread")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
     )

@@ -68,4 +68,5 @@ def main() -> None:
     print(_trained(bench, Training(steps=4, batch_size=24, scope=scope)))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ class Picture(nn.Module):
 
 
 class Frames(nn.Module):
-    """A recurrent network whose code reads the number of frames as a number of Python, which fixes it."""
+    """A recurrent network whose code reads the number of frames as a number, which only compiled code keeps free."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,6 +45,14 @@ class Frames(nn.Module):
         return self.out(self.cell(frames)[0].sum(1) / float(steps))
 
 
+class Counted(Frames):
+    """The same, with a number that no exporter can follow."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        steps = np.array(frames.shape[1]).astype(np.float32).item()
+        return self.out(self.cell(frames)[0].sum(1) / steps)
+
+
 def picture() -> nn.Module:
     """Return the classifier with the same numbers every time."""
     torch.manual_seed(0)
@@ -53,6 +62,12 @@ def picture() -> nn.Module:
 def with_inputs() -> tuple[nn.Module, tuple[Tensor, ...]]:
     """Return the classifier and an example of its input."""
     return picture(), (torch.zeros(1, 3, 16, 16),)
+
+
+def counted() -> nn.Module:
+    """Return the recurrent network that no exporter can follow."""
+    torch.manual_seed(0)
+    return Counted()
 
 
 def frames() -> nn.Module:

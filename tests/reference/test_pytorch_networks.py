@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_modules
 import torch
 from networks import CACHE
 from pytorch_networks import SOURCES
@@ -135,17 +136,33 @@ def _fields(value: PytorchOptions) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("exporter", "said"), [("dynamo", "old exporter may"), ("old", "new exporter may"), ("auto", "No")]
+    ("module", "exporter", "said"),
+    [
+        ("frames", "dynamo", "old exporter may"),
+        ("counted", "old", "new exporter may"),
+        ("counted", "auto", "No"),
+    ],
 )
-def test_that_an_axis_that_the_code_fixes_is_found_out_and_told(exporter, said) -> None:
+def test_that_an_axis_that_the_code_fixes_is_found_out_and_told(module, exporter, said) -> None:
     """The module divides by the number of steps, read as a number of Python: the form declares the axis to be free."""
-    code = f"{Path(__file__).parents[1] / 'pytorch_modules.py'}:frames"
+    code = f"{Path(__file__).parents[1] / 'pytorch_modules.py'}:{module}"
     way = PytorchOptions("", True, (ExampleInput((2, 7, 6)),), free_axes=((0, 1),), exporter=exporter)
     summary = opened(Bench(), code, way)
     assert summary.conversion.frozen == ("axis 1 of 'frames' at 7",)
     assert summary.conversion.difference < DIFFERENCE
     (note,) = [note for note in summary.warnings if "axis 1 of 'frames' at 7" in note]
     assert said in note
+
+
+@pytest.mark.parametrize("exporter", ["old", "auto"])
+def test_that_the_old_exporter_keeps_an_axis_free_that_only_compiled_code_does(exporter) -> None:
+    code = f"{Path(__file__).parents[1] / 'pytorch_modules.py'}:frames"
+    way = PytorchOptions("", True, (ExampleInput((2, 7, 6)),), free_axes=((0, 1),), exporter=exporter)
+    bench = Bench()
+    summary = opened(bench, code, way)
+    assert (summary.conversion.exporter, summary.conversion.frozen) == ("old", ())
+    longer = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 19, 6)).astype(np.float32))
+    assert max(differences(bench, pytorch_modules.frames().eval(), (longer,))) < DIFFERENCE
 
 
 def test_that_the_old_exporter_takes_over_where_the_new_one_cannot() -> None:

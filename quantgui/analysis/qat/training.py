@@ -22,7 +22,7 @@ from quantgui.analysis.metric_function import Metric
 from quantgui.analysis.qat.checkpoint import Checkpoint, History, training_key
 from quantgui.analysis.qat.quality import Quality, Split, is_better, measure, split_samples
 from quantgui.analysis.simulation import weight_spec
-from quantgui.errors import NetworkError, OutOfMemoryError, SpecError
+from quantgui.errors import NetworkError, OutOfMemoryError, SpecError, is_out_of_memory
 from quantgui.network.datasets import Dataset
 from quantgui.network.differentiation import require_torch
 from quantgui.network.executor import Executor
@@ -85,7 +85,9 @@ def train(
     try:
         run.split = split_samples(dataset, training_data)
         yield from run.events(training_data)
-    except (MemoryError, OutOfMemoryError) as error:
+    except (MemoryError, OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
+            raise
         raise NetworkError(_memory_sentence(training)) from error
 
 
