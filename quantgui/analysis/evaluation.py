@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Protocol
 
@@ -55,7 +56,7 @@ class Runner(Protocol):
     def network(self) -> Network: ...
     def run_sequence(
         self, batches: Iterable[Batch], simulations: Sequence[Simulation]
-    ) -> Iterator[tuple[Batch, Sequence[Mapping[str, Array]]] | None]: ...
+    ) -> Generator[tuple[Batch, Sequence[Mapping[str, Array]]] | None, None, None]: ...
 
 
 class Samples(Protocol):
@@ -120,15 +121,17 @@ def evaluate_simulation(
     started = time.perf_counter()
     seen = 0
     yield Progress(seen, total, "Evaluating")
-    for answer in executor.run_sequence(dataset.batches(batch_size, samples), (FLOAT_SIMULATION, simulation)):
-        if answer is None:
-            left = (time.perf_counter() - started) / seen * (total - seen) if seen else None
-            yield Progress(seen, total, "Evaluating", left)
-            continue
-        batch, (float_outputs, outputs) = answer
-        tally.add(batch, float_outputs, outputs)
-        seen += batch.samples
-        yield tally.evaluation(time.perf_counter() - started)
+    batches = dataset.batches(batch_size, samples)
+    with closing(executor.run_sequence(batches, (FLOAT_SIMULATION, simulation))) as answers:
+        for answer in answers:
+            if answer is None:
+                left = (time.perf_counter() - started) / seen * (total - seen) if seen else None
+                yield Progress(seen, total, "Evaluating", left)
+                continue
+            batch, (float_outputs, outputs) = answer
+            tally.add(batch, float_outputs, outputs)
+            seen += batch.samples
+            yield tally.evaluation(time.perf_counter() - started)
 
 
 class Tally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from quantgui.analysis.evaluation import Tally
@@ -87,12 +88,13 @@ class Gauge:
         seen = 0
         yield Progress(seen, self.total, label)
         batches = self.dataset.batches(samples=self.total)
-        for answer in self.executor.run_sequence(batches, (FLOAT_SIMULATION, simulation)):
-            if answer is not None:
-                batch, (float_outputs, outputs) = answer
-                tally.add(batch, float_outputs, outputs)
-                seen += batch.samples
-            yield Progress(seen, self.total, label)
+        with closing(self.executor.run_sequence(batches, (FLOAT_SIMULATION, simulation))) as answers:
+            for answer in answers:
+                if answer is not None:
+                    batch, (float_outputs, outputs) = answer
+                    tally.add(batch, float_outputs, outputs)
+                    seen += batch.samples
+                yield Progress(seen, self.total, label)
         if self.mix.drop is not None and not self.limited_metric:
             self.limited_metric = USER_METRIC if self.metric else tally.evaluation(0.0).metric
         quality = tally.rows(self.mix.sweep.metric)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -190,11 +191,12 @@ class Refinement:
         data, executor = self.gauge.dataset, self.gauge.executor
         samples = self.gauge.total if data.carried else min(LOCAL_SAMPLES, self.gauge.total)
         found: list[tuple[Batch, Mapping[str, Array]]] = []
-        for answer in executor.run_sequence(data.batches(samples=samples)):
-            yield Progress(len(found), samples, "Preparing changes")
-            if answer is not None:
-                batch, (outputs,) = answer
-                found.append((batch, outputs))
+        with closing(executor.run_sequence(data.batches(samples=samples))) as answers:
+            for answer in answers:
+                yield Progress(sum(batch.samples for batch, _ in found), samples, "Preparing changes")
+                if answer is not None:
+                    batch, (outputs,) = answer
+                    found.append((batch, outputs))
         return found
 
     def _damage(
@@ -208,13 +210,14 @@ class Refinement:
         """Return the damage of a simulation on some batches."""
         tally = self.gauge.tally()
         executor = self.gauge.executor
-        answers = executor.run_sequence((batch for batch, _ in batches), (simulation,), keep=base, cut=cut)
         references = iter(batches)
-        for answer in answers:
-            yield progress
-            if answer is not None:
-                batch, (outputs,) = answer
-                tally.add(batch, next(references)[1], outputs)
+        plain = (batch for batch, _ in batches)
+        with closing(executor.run_sequence(plain, (simulation,), keep=base, cut=cut)) as answers:
+            for answer in answers:
+                yield progress
+                if answer is not None:
+                    batch, (outputs,) = answer
+                    tally.add(batch, next(references)[1], outputs)
         return self.model.damage(tally.rows(self.gauge.mix.sweep.metric).estimate().value)
 
     def _exchanged(self, simulation: Simulation, base: Simulation, index: int) -> Simulation:

@@ -93,7 +93,10 @@ class Part:
 
 
 class Executor:
-    """Runs one network; to be used by one thread, and by the work that it gives to `each`."""
+    """Runs one network; to be used by one thread, and by the work that it gives to `each`.
+
+    That work goes on while whoever asked for it waits, and the thread may use the executor for others meanwhile.
+    """
 
     def __init__(
         self, network: Network, *, cache_bytes: int = 512 * 2**20, threads: int = 2, segmented: bool = True
@@ -151,7 +154,8 @@ class Executor:
 
     def front_bytes(self, batch: Batch) -> int:
         """Return about how many bytes of `batch` cross one cut at most: what must be kept to go from layer to layer."""
-        self._plan(batch)
+        with self._lock:
+            self._plan(batch)
         return self._widest_cut * _rows(batch) // self._traced_rows
 
     def run(
@@ -196,7 +200,8 @@ class Executor:
         segment = part_of(self.network, nodes, output)
         if not all(name in self._types for name in (*segment.inputs, output)):
             return None
-        ready = self._sessions.build(self._variants.of(segment, simulation), (), self._borders or self._types)
+        with self._lock:
+            ready = self._sessions.build(self._variants.of(segment, simulation), (), self._borders or self._types)
         return Part(segment.inputs, output, ready.session)
 
     def exchangeable(self, name: str, rows: int) -> bool:

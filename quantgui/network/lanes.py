@@ -36,7 +36,6 @@ class Lanes:
         self.count = max(1, min(threads, _MOST_LANES))
         self._all_threads = threads
         self._here = threading.local()
-        self._running: set[onnxruntime.RunOptions] = set()
         self._lock = threading.Lock()
 
     @property
@@ -56,7 +55,8 @@ class Lanes:
         """Yield each item with what `work` makes of it, in order; None now and then, while there is nothing else.
 
         Items are taken in the caller's thread, work is done in others: several pieces at once if `together` (and there
-        are several), else one after the other. Once the caller stops, what is still running is broken off.
+        are several), else one after the other. Once the caller stops, what is still running is broken off; what others
+        have begun meanwhile goes on.
 
         Raises:
             Exception: what `work` raises, when its turn has come.
@@ -65,7 +65,8 @@ class Lanes:
         first = list(islice(source, 2))
         lanes = self.count if together and len(first) > 1 else 1
         waiting: deque[tuple[T, Future[R]]] = deque()
-        with ThreadPoolExecutor(lanes, "lane", self._enter, (self._all_threads // lanes,)) as pool:
+        running: set[onnxruntime.RunOptions] = set()
+        with ThreadPoolExecutor(lanes, "lane", self._enter, (self._all_threads // lanes, running)) as pool:
             try:
                 for item in chain(first, source):
                     waiting.append((item, pool.submit(work, item)))
@@ -74,7 +75,7 @@ class Lanes:
                 while waiting:
                     yield from _next(waiting)
             finally:
-                self._break_off([future for _, future in waiting])
+                self._break_off([future for _, future in waiting], running)
 
     def run(
         self, session: onnxruntime.InferenceSession, outputs: Sequence[str], inputs: Mapping[str, Array]
@@ -85,27 +86,29 @@ class Lanes:
             NetworkError: ONNX Runtime cannot run it on these inputs.
         """
         options = onnxruntime.RunOptions()
+        running: set[onnxruntime.RunOptions] = getattr(self._here, "running", set())
         with self._lock:
-            self._running.add(options)
+            running.add(options)
         try:
             with runtime_errors("run"):
                 results: list[Array] = session.run(list(outputs), dict(inputs), options)
             return results
         finally:
             with self._lock:
-                self._running.discard(options)
+                running.discard(options)
 
-    def _enter(self, threads: int) -> None:
+    def _enter(self, threads: int, running: set[onnxruntime.RunOptions]) -> None:
         self._here.threads = max(1, threads)
+        self._here.running = running
 
-    def _break_off(self, futures: Sequence[Future[R]]) -> None:
+    def _break_off(self, futures: Sequence[Future[R]], running: set[onnxruntime.RunOptions]) -> None:
         """End all work under way as soon as possible: before the next operator."""
         for future in futures:
             future.cancel()
         pending = [future for future in futures if not future.done()]
         while pending:
             with self._lock:
-                for options in self._running:
+                for options in running:
                     options.terminate = True
             _, unfinished = wait(pending, _HEARTBEAT_SECONDS)
             pending = list(unfinished)

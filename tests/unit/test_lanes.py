@@ -79,8 +79,8 @@ def test_that_no_more_is_taken_than_the_lanes_need() -> None:
     assert len(taken) < 10
 
 
-def endless_model() -> onnx.ModelProto:
-    """Return a network whose Loop would take hours."""
+def endless_model(times: int = 10**9) -> onnx.ModelProto:
+    """Return a network whose Loop would take hours, unless it has less to do."""
     value = helper.make_tensor_value_info
     body = helper.make_graph(
         [helper.make_node("Identity", ["on"], ["still"]), helper.make_node("MatMul", ["a", "a"], ["b"])],
@@ -88,7 +88,7 @@ def endless_model() -> onnx.ModelProto:
         [value("i", TensorProto.INT64, []), value("on", TensorProto.BOOL, []), value("a", TensorProto.FLOAT, [64, 64])],
         [value("still", TensorProto.BOOL, []), value("b", TensorProto.FLOAT, [64, 64])],
     )
-    many = helper.make_tensor("many", TensorProto.INT64, [], [10**9])
+    many = helper.make_tensor("many", TensorProto.INT64, [], [times])
     graph = helper.make_graph(
         [helper.make_node("Loop", ["many", "", "x"], ["y"], body=body)],
         "endless",
@@ -114,6 +114,20 @@ def test_that_a_run_under_way_is_broken_off_when_the_caller_stops() -> None:
     with closing(lanes.each(range(4), work)) as answers:
         assert next(answers) is None
     assert len(errors) == 2
+
+
+def test_that_stopping_one_caller_leaves_the_work_of_another_alone() -> None:
+    endless, quick = (
+        create_session(endless_model(), {}, threads=1),
+        create_session(endless_model(30_000), {}, threads=1),
+    )
+    lanes = Lanes(2)
+    feeds = {"x": np.zeros((64, 64), np.float32)}
+    going_on = lanes.each(range(3), lambda item: (item, lanes.run(quick, ["y"], feeds)[0].shape))
+    assert next(filter(None, going_on))[0] == 0
+    with closing(lanes.each(range(2), lambda _: lanes.run(endless, ["y"], feeds))) as stopped:
+        assert next(stopped) is None
+    assert [result for _, result in filter(None, going_on)] == [(1, (64, 64)), (2, (64, 64))]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,14 +90,15 @@ def measure(
     simulation = build_simulation(executor.network, config, activations)
     whole, some = Tally(executor.network, total, metric), Tally(executor.network, total, metric)
     started = time.perf_counter()
-    for answer in executor.run_sequence(dataset.batches(), (FLOAT_SIMULATION, simulation)):
-        yield Progress(whole.samples, total, "Evaluating")
-        if answer is None:
-            continue
-        batch, (expected, found) = answer
-        whole.add(batch, expected, found)
-        if judging is not None and batch.first in judging:
-            some.add(batch, expected, found)
+    with closing(executor.run_sequence(dataset.batches(), (FLOAT_SIMULATION, simulation))) as answers:
+        for answer in answers:
+            yield Progress(whole.samples, total, "Evaluating")
+            if answer is None:
+                continue
+            batch, (expected, found) = answer
+            whole.add(batch, expected, found)
+            if judging is not None and batch.first in judging:
+                some.add(batch, expected, found)
     executor.forget(simulation)
     seconds = time.perf_counter() - started
     evaluation = whole.evaluation(seconds)
