@@ -488,7 +488,7 @@ class _Work:
         if self.store is not None:
             self.store.put(layer, spec, found)
 
-    # --- what is told -----------------------------------------------------------------------------------------------
+    # --- what it costs, and what is told ----------------------------------------------------------------------------
 
     def _worth_more(self, target: int) -> list[Key]:
         """Return those candidates that should be measured on `target` samples: where ranks gain most for the cost.

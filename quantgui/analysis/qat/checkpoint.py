@@ -25,7 +25,7 @@ from quantgui.analysis.metric_function import Metric
 from quantgui.errors import DataError, SpecError
 from quantgui.network.bounded_folder import drop_oldest
 from quantgui.network.network import Network
-from quantgui.results import Array, Evaluation, Score
+from quantgui.results import Array, Evaluation, Score, TrainingReady
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.serialization import config_from_json, config_to_json
 from quantgui.spec.training import Training
@@ -77,7 +77,7 @@ class History:
         evaluations: steps with the quality after them.
         best: step of the best, and `best_judged` its quality on the samples that choose.
         trained: the configuration with what was best.
-        waited: evaluations since the best.
+        waited: evaluations in the second half since the best.
         seconds: of training and evaluations.
         complete: whether it has come to its end.
         config, training: what it started from, and how it is trained.
@@ -96,6 +96,24 @@ class History:
     complete: bool = False
     config: QuantConfig | None = None
     training: Training | None = None
+
+    def ready(self, config: QuantConfig, training: Training) -> TrainingReady:
+        """Return what can be told of a training of `config`; what only a run knows is left out."""
+        steps, losses = self.curve.arrays()
+        return TrainingReady(
+            config=config,
+            training=training,
+            steps=self.step,
+            loss_steps=steps,
+            losses=losses,
+            before=self.before,
+            evaluations=tuple(self.evaluations),
+            best=self.best,
+            trained=self.trained,
+            layers=(),
+            seconds=self.seconds,
+            complete=self.complete,
+        )
 
 
 def read_history(path: Path) -> History | None:

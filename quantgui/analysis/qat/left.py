@@ -50,20 +50,7 @@ def _left_at(path: Path, key_of: Callable[[QuantConfig, Training], str], network
     # The name of the file tells whether it is of this network, this data and this metric.
     if key_of(history.config, history.training) != path.stem or not _is_whole(history, network):
         return None
-    steps, losses = history.curve.arrays()
-    return TrainingReady(
-        config=history.config,
-        training=history.training,
-        steps=history.step,
-        loss_steps=steps,
-        losses=losses,
-        before=history.before,
-        evaluations=tuple(history.evaluations),
-        best=history.best,
-        trained=history.trained,
-        layers=(),
-        seconds=history.seconds,
-    )
+    return history.ready(history.config, history.training)
 
 
 def _is_whole(history: History, network: Network) -> bool:

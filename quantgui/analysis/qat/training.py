@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -290,22 +290,12 @@ class _Run:
         return (self._seconds() - self._seconds_before) / done * (self.training.steps - self.history.step)
 
     def _ready(self) -> TrainingReady:
-        history = self.history
-        steps, losses = history.curve.arrays()
-        return TrainingReady(
-            config=self.config,
-            training=self.training,
-            steps=history.step,
-            loss_steps=steps,
-            losses=losses,
-            before=history.before,
-            evaluations=tuple(history.evaluations),
-            best=history.best,
-            trained=history.trained,
+        complete = self.history.complete
+        return replace(
+            self.history.ready(self.config, self.training),
             layers=self.layers,
-            seconds=history.seconds if history.complete else self._seconds(),
-            seconds_left=0.0 if history.complete else self._seconds_left(),
+            seconds=self.history.seconds if complete else self._seconds(),
+            seconds_left=0.0 if complete else self._seconds_left(),
             resumed=self.resumed,
-            complete=history.complete,
             notes=self.notes,
         )
