@@ -9,6 +9,9 @@ NUMBER_OF_WORKERS ?= 2
 BENCHMARKS ?=
 # As the tests have it: a build for the processor.
 TORCH := torch==2.13.0
+# Releases to install, known to work; empty for the newest.
+VERSIONS ?= .ci/versions.txt
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(if $(VERSIONS),-c $(VERSIONS))
 
 .PHONY: run test check bench screenshots samples clean
 
@@ -40,14 +43,14 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("quantgui needs Python 3.11 or newer; set PYTHON=... to one.") if sys.version_info < (3, 11) else None'
 	@$(PYTHON) -m venv $(VENV) || { echo "Cannot create an environment: install Python's venv module (Debian: python3-venv)."; exit 1; }
 
-$(VENV)/.run: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.run: pyproject.toml $(VERSIONS) | $(VENV)/bin/python
 	@.ci/system-libraries run
 	@echo "Making the environment $(VENV), about 1.2 GB with PyTorch: once, and it takes a minute or several."
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[pytorch]' '$(TORCH)'
+	$(PIP_INSTALL) -e '.[pytorch]' '$(TORCH)'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml tests/network-packages.txt | $(VENV)/bin/python
+$(VENV)/.test: pyproject.toml tests/network-packages.txt $(VERSIONS) | $(VENV)/bin/python
 	@.ci/system-libraries test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/network-packages.txt
+	$(PIP_INSTALL) --quiet -e '.[test]'
+	$(PIP_INSTALL) --quiet --no-deps -r tests/network-packages.txt
 	@touch $@ $(VENV)/.run

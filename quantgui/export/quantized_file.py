@@ -2,14 +2,14 @@
 
 Known are Q/DQ pairs, the integer operators (QLinearConv, QLinearMatMul, ConvInteger, MatMulInteger and ONNX Runtime's
 relatives) and MatMulNBits. A layer is found by the name of its node, its weight or its output, whatever suffix the
-tool has added, and only if it has as many values.
+tool has added, or by what its product is scaled and shifted to, and only if it has as many values.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -95,7 +95,7 @@ def read_quantized(path: Path, network: Network) -> Imported:
         program = read_program(read_file(path))
     except NetworkError as error:
         raise ExportError(str(error)) from error
-    producers = program.producers()
+    producers, consumers = program.producers(), program.consumers()
     names = _Layers(network)
     found: dict[str, ReadLayer] = {}
     unmatched: list[str] = []
@@ -108,7 +108,7 @@ def read_quantized(path: Path, network: Network) -> Imported:
             continue
         for weight in find_quantized(node, program, producers):
             grid = _weight_grid(node, weight, program, producers)
-            layer = names.find(node, weight)
+            layer = names.find(node, weight, _scaled(node, consumers))
             if layer is None or grid is None:
                 unmatched.append(node.name)
                 continue
@@ -153,15 +153,29 @@ class _Layers:
                 return found
         return []
 
-    def find(self, node: Node, weight: QuantizedWeight) -> LayerInfo | None:
+    def find(self, node: Node, weight: QuantizedWeight, scaled: Iterable[str]) -> LayerInfo | None:
+        """Return the layer that `node` stands for; `scaled` are the values its product becomes."""
         names = [node.name, _SUFFIXES.sub("", node.name), *node.outputs, *(_ADDED.sub("", x) for x in node.outputs)]
-        names += [weight.weight, _ADDED.sub("", weight.weight), _SUFFIXES.sub("", weight.weight)]
+        names += [weight.weight, _ADDED.sub("", weight.weight), _SUFFIXES.sub("", weight.weight), *scaled]
         count = math.prod(weight.shape)
         for name in names:
             for layer in self._by_name.get(name, ()):
                 if layer.parameters == count:
                     return layer
         return None
+
+
+def _scaled(node: Node, consumers: Mapping[str, list[Node]]) -> list[str]:
+    """Return the values that the product of an integer operator becomes by its scales and its bias, one by one.
+
+    A tool that takes a Gemm apart may keep no more of it than the name of the last of them.
+    """
+    found: list[str] = []
+    value = node.outputs[0]
+    while len(users := consumers.get(value, [])) == 1 and users[0].op in ("Cast", "Mul", "Add") and len(found) < 3:
+        value = users[0].outputs[0]
+        found.append(value)
+    return found
 
 
 def _weight_grid(node: Node, weight: QuantizedWeight, program: Program, producers: Mapping[str, Node]) -> _Grid | None:

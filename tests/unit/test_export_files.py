@@ -62,8 +62,8 @@ def test_that_an_invalid_network_leaves_the_old_file_alone(tmp_path: Path) -> No
 
 def test_that_a_network_onnx_runtime_cannot_run_is_not_written(tmp_path: Path) -> None:
     model, data = network()
-    model.opset_import[0].version = 28
-    model.ir_version = 14
+    # Far beyond what any release of ONNX Runtime reads; the checker lets it pass.
+    model.opset_import[0].version = 999
     with pytest.raises(ExportError, match=r"^The quantized network was not written, as "):
         write_network(tmp_path / "out.onnx", model, data)
     assert not list(tmp_path.iterdir())
