@@ -10,17 +10,13 @@ from gui_examples import layer, shown
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QPushButton
 from sessions import make_session, open_data, open_network
+from windows import open_window, real_session
 
-from quantgui.engine.client import EngineClient
 from quantgui.engine.messages import JobEvent, JobFailed, JobStarted
 from quantgui.engine.requests import ExamineData, ViewSample
-from quantgui.gui.app import make_settings
-from quantgui.gui.commands import Answer
-from quantgui.gui.main_window import MainWindow
 from quantgui.gui.panels.data_check import DataCheckPanel, thumbnail
 from quantgui.results import DataExamined, DataReport, Finding, Progress, RangeGrowth
 from quantgui.session.samples import read_samples
-from quantgui.session.session import Session
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.presets import activation_spec, weight_spec
 from quantgui.spec.quantizer import LayerSpec
@@ -150,12 +146,7 @@ class Window:
 
     def __init__(self, qtbot, folder) -> None:
         self.session, self.engine = make_session(folder)
-        self.main = MainWindow(self.session, make_settings(folder / "layout.ini"))
-        self.main.commands.ask_to_save = lambda: Answer.DISCARD
-        qtbot.addWidget(self.main)
-        self.main.resize(1440, 900)
-        with qtbot.waitExposed(self.main):
-            self.main.show()
+        self.main = open_window(qtbot, self.session, folder, size=(1440, 900))
         open_network(self.session, self.engine)
         open_data(self.session, self.engine)
         QApplication.processEvents()
@@ -242,11 +233,8 @@ def test_that_wrong_pictures_for_the_digits_are_told_and_right_ones_are_not(qtbo
     digits = next(each for each in read_samples() if "digits" in each.network)
     right = dict(np.load(digits.evaluation))
     np.savez(tmp_path / "wrong.npz", **right | {"picture": right["picture"] * 255})
-    session = Session(EngineClient, tmp_path / "state")
-    main = MainWindow(session, make_settings(tmp_path / "layout.ini"))
-    main.commands.ask_to_save = lambda: Answer.DISCARD
-    qtbot.addWidget(main)
-    main.show()
+    session = real_session(tmp_path)
+    main = open_window(qtbot, session, tmp_path)
     session.open_network(str(digits.network), str(tmp_path / "wrong.npz"))
     qtbot.waitUntil(lambda: session.data_report is not None, timeout=PATIENCE)
     assert "Prepare them as 0 … 1" in main.notice.sentence()

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import pytest
 from PySide6.QtCore import Qt
+from windows import open_window, real_session
 
-from quantgui.engine.client import EngineClient
 from quantgui.gui.app import make_settings
-from quantgui.gui.commands import Answer
-from quantgui.gui.main_window import MainWindow
 from quantgui.gui.models.layers import VIOLATION_MARK
 from quantgui.results import Evaluation
 from quantgui.session.samples import read_samples
-from quantgui.session.session import Session
 from quantgui.spec.presets import activation_spec, find_preset, preset_config, weight_spec
 from quantgui.spec.quantizer import LayerSpec
 
@@ -21,19 +18,9 @@ PATIENCE = 60_000
 SAMPLE = read_samples()[0]
 
 
-def make_window(qtbot, folder) -> MainWindow:
-    session = Session(EngineClient, folder / "state")
-    window = MainWindow(session, make_settings(folder / "layout.ini"))
-    window.commands.ask_to_save = lambda: Answer.DISCARD
-    qtbot.addWidget(window, before_close_func=lambda w: w.session.close())
-    with qtbot.waitExposed(window):
-        window.show()
-    return window
-
-
 @pytest.fixture
 def window(qtbot, tmp_path):
-    window = make_window(qtbot, tmp_path)
+    window = open_window(qtbot, real_session(tmp_path), tmp_path)
     with qtbot.waitSignal(window.session.data_opened, timeout=PATIENCE):
         window.commands.open_sample(SAMPLE)
     qtbot.waitUntil(lambda: window.session.evaluation is not None, timeout=PATIENCE)

@@ -6,14 +6,10 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
+from windows import open_window, real_session
 
-from quantgui.engine.client import EngineClient
-from quantgui.gui.app import make_settings
-from quantgui.gui.commands import Answer
-from quantgui.gui.main_window import MainWindow
 from quantgui.session import conversation
 from quantgui.session.samples import read_samples
-from quantgui.session.session import Session
 
 pytestmark = pytest.mark.qt_log_ignore("This plugin does not support")
 PATIENCE = 60_000
@@ -22,12 +18,8 @@ SAMPLE = read_samples()[0]
 
 @pytest.fixture
 def opened(qtbot, qapp, tmp_path):
-    session = Session(EngineClient, tmp_path / "state")
-    window = MainWindow(session, make_settings(tmp_path / "layout.ini"))
-    window.commands.ask_to_save = lambda: Answer.DISCARD
-    qtbot.addWidget(window, before_close_func=lambda w: w.session.close())
-    with qtbot.waitExposed(window):
-        window.show()
+    session = real_session(tmp_path)
+    window = open_window(qtbot, session, tmp_path)
     session.open_network(SAMPLE.network, SAMPLE.evaluation)
     qtbot.waitUntil(lambda: session.evaluation is not None and session.evaluation.complete, timeout=PATIENCE)
     yield window

@@ -25,12 +25,11 @@ from PySide6.QtWidgets import (
     QTextEdit,
     QWidget,
 )
+from windows import PathChooser, open_window, real_session
 
-from quantgui.engine.client import EngineClient
 from quantgui.gui.actions import ACTIONS, MENUS
-from quantgui.gui.app import ERROR_INTERVAL_SECONDS, ExceptionHook, make_settings
+from quantgui.gui.app import ERROR_INTERVAL_SECONDS, ExceptionHook
 from quantgui.gui.commands import Answer
-from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.dialogs.help import HelpDialog
 from quantgui.gui.main_window import MainWindow
 from quantgui.gui.menus import plain_text, shortcut_text, shortcuts_page
@@ -39,7 +38,6 @@ from quantgui.gui.theme import apply_theme
 from quantgui.results import Advice
 from quantgui.session.recent import RecentFile
 from quantgui.session.samples import read_samples
-from quantgui.session.session import Session
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.presets import PRESETS, find_preset
 from quantgui.spec.serialization import load_config
@@ -50,31 +48,8 @@ SAMPLE = read_samples()[0]
 ROOT = Path(__file__).parents[2]
 
 
-class Chooser(FileChooser):
-    """Answers with the paths a user would have chosen."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.path = ""
-
-    def open_file(self, *_: object) -> str:
-        return self.path
-
-    def open_folder(self, *_: object) -> str:
-        return self.path
-
-    def save_file(self, *_: object) -> str:
-        return self.path
-
-
 def make_window(qtbot, folder: Path) -> MainWindow:
-    session = Session(EngineClient, folder / "state")
-    window = MainWindow(session, make_settings(folder / "layout.ini"), Chooser())
-    window.commands.ask_to_save = lambda: Answer.DISCARD
-    qtbot.addWidget(window, before_close_func=lambda w: w.session.close())
-    with qtbot.waitExposed(window):
-        window.show()
-    return window
+    return open_window(qtbot, real_session(folder), folder, chooser=PathChooser())
 
 
 @pytest.fixture

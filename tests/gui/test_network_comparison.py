@@ -11,16 +11,13 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 from PySide6.QtCore import QAbstractItemModel, Qt
 from PySide6.QtTest import QAbstractItemModelTester
 from sessions import evaluation
+from windows import open_window, real_session
 
-from quantgui.engine.client import EngineClient
-from quantgui.gui.app import make_settings
-from quantgui.gui.commands import Answer
 from quantgui.gui.dialogs.network_comparison import NetworkComparisonDialog, Sizes
 from quantgui.gui.main_window import MainWindow
 from quantgui.gui.models.network_comparison import OtherColumn
 from quantgui.results import LayerComparison, NetworkComparison, Progress
 from quantgui.session.samples import read_samples
-from quantgui.session.session import Session
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.presets import find_preset, preset_config
 
@@ -123,12 +120,8 @@ def theirs(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def window(qtbot, tmp_path) -> MainWindow:
-    session = Session(EngineClient, tmp_path / "state")
-    result = MainWindow(session, make_settings(tmp_path / "layout.ini"))
-    result.commands.ask_to_save = lambda: Answer.DISCARD
-    qtbot.addWidget(result, before_close_func=lambda w: w.session.close())
-    with qtbot.waitExposed(result):
-        result.show()
+    session = real_session(tmp_path)
+    result = open_window(qtbot, session, tmp_path)
     with qtbot.waitSignal(session.data_opened, timeout=PATIENCE):
         result.commands.open_sample(SAMPLE)
     return result

@@ -9,14 +9,10 @@ from noise_examples import noise, sample
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication
 from sessions import LAYERS, make_session, open_data, open_network
+from windows import open_window, real_session
 
-from quantgui.engine.client import EngineClient
 from quantgui.engine.messages import JobCancelled, JobEvent, JobStarted
 from quantgui.engine.requests import Evaluate, TraceNoise, ViewSample
-from quantgui.gui.app import make_settings
-from quantgui.gui.commands import Answer
-from quantgui.gui.dialogs.files import FileChooser
-from quantgui.gui.main_window import MainWindow
 from quantgui.gui.panels.graph import GraphPanel
 from quantgui.gui.panels.noise import NoisePanel
 from quantgui.gui.presenters.graph_colours import GraphColours
@@ -24,7 +20,6 @@ from quantgui.gui.presenters.noise import NoisePresenter
 from quantgui.gui.theme import apply_theme
 from quantgui.results import LayerNoise, NoiseReady, Progress
 from quantgui.session.samples import read_samples
-from quantgui.session.session import Session
 from quantgui.spec.presets import find_preset, preset_config
 
 pytestmark = pytest.mark.qt_log_ignore("This plugin does not support")
@@ -208,12 +203,8 @@ def test_that_the_graph_can_be_coloured_by_noise_and_bits(qtbot, tmp_path) -> No
 @pytest.fixture
 def window(qtbot, qapp, tmp_path):
     apply_theme(qapp, "dark")
-    session = Session(EngineClient, tmp_path / "state")
-    window = MainWindow(session, make_settings(tmp_path / "layout.ini"), FileChooser())
-    window.commands.ask_to_save = lambda: Answer.DISCARD
-    qtbot.addWidget(window, before_close_func=lambda w: w.session.close())
-    with qtbot.waitExposed(window):
-        window.show()
+    session = real_session(tmp_path)
+    window = open_window(qtbot, session, tmp_path)
     with qtbot.waitSignal(session.network_opened, timeout=PATIENCE):
         window.welcome.sample_chosen.emit(read_samples()[0])
     qtbot.waitUntil(lambda: session.data is not None, timeout=PATIENCE)

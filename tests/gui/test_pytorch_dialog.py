@@ -9,14 +9,12 @@ import pytest
 from gui_examples import shown
 from PySide6.QtCore import Qt
 from sessions import LAYERS, make_session, summary
+from windows import open_window
 
 from quantgui.engine.messages import EngineReady
 from quantgui.engine.requests import OpenNetwork
-from quantgui.gui.app import make_settings
-from quantgui.gui.commands import Answer
 from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.dialogs.pytorch import PytorchDialog
-from quantgui.gui.main_window import MainWindow
 from quantgui.results import Conversion, NetworkOpened, Progress
 from quantgui.spec.pytorch_source import DEFAULT_OPTIONS, ExampleInput, PytorchOptions
 
@@ -37,10 +35,7 @@ def dialog(qtbot) -> PytorchDialog:
 def window(qtbot, tmp_path: Path):
     session, engine = make_session(tmp_path / "state")
     engine.say(EngineReady())
-    result = MainWindow(session, make_settings(tmp_path / "s.ini"), FileChooser())
-    result.commands.ask_to_save = lambda: Answer.DISCARD
-    qtbot.addWidget(result)
-    result.show()
+    result = open_window(qtbot, session, tmp_path)
     result.engine = engine
     yield result
     result.close()

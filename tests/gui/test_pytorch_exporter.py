@@ -6,13 +6,7 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
-
-from quantgui.engine.client import EngineClient
-from quantgui.gui.app import make_settings
-from quantgui.gui.commands import Answer
-from quantgui.gui.dialogs.files import FileChooser
-from quantgui.gui.main_window import MainWindow
-from quantgui.session.session import Session
+from windows import open_window, real_session
 
 pytestmark = [pytest.mark.qt_log_ignore("This plugin does not support"), pytest.mark.timeout(240)]
 PATIENCE = 120_000
@@ -20,12 +14,8 @@ CODE = str(Path(__file__).parents[1] / "pytorch_calls.py")
 
 
 def test_that_the_old_exporter_chosen_in_the_dialog_keeps_time_free(qtbot, qapp, tmp_path) -> None:
-    session = Session(EngineClient, tmp_path / "state")
-    window = MainWindow(session, make_settings(tmp_path / "layout.ini"), FileChooser())
-    window.commands.ask_to_save = lambda: Answer.DISCARD
-    qtbot.addWidget(window, before_close_func=lambda w: w.session.close())
-    with qtbot.waitExposed(window):
-        window.show()
+    session = real_session(tmp_path)
+    window = open_window(qtbot, session, tmp_path)
     frozen = {}
     for exporter in ("dynamo", "old"):
         window.commands.pytorch.ask()

@@ -9,21 +9,19 @@ import pytest
 from gui_examples import shown
 from hypothesis import given
 from hypothesis import strategies as st
-from PySide6.QtCore import QPoint, QSettings, Qt
+from PySide6.QtCore import QPoint, Qt
 from PySide6.QtTest import QAbstractItemModelTester
 from PySide6.QtWidgets import QApplication, QPushButton, QWidget
 from sens_examples import made_value, names, summary_of, table
 from sessions import data, evaluated, make_session, open_data, open_network
+from windows import open_window, real_session
 
 from quantgui.analysis.proxies import GRADIENT_SQNR, INPUT_WEIGHTED_SQNR, OWN_OUTPUT_SQNR, WEIGHT_SQNR
-from quantgui.engine.client import EngineClient
 from quantgui.engine.messages import JobCancelled, JobEvent, JobStarted
 from quantgui.engine.requests import Evaluate, MeasureSensitivity
 from quantgui.gui.actions import ACTIONS
 from quantgui.gui.colormap import damage_color
-from quantgui.gui.commands import Answer
 from quantgui.gui.damage import DamageScale, damage_scale
-from quantgui.gui.main_window import MainWindow
 from quantgui.gui.models.layers import ROLE_DAMAGE, Column, LayersModel
 from quantgui.gui.models.sensitivity import Fixed, SensitivityModel
 from quantgui.gui.needs import why_not
@@ -34,7 +32,6 @@ from quantgui.gui.theme import apply_theme
 from quantgui.results import LayerInfo, Progress, SensitivityReady
 from quantgui.session.jobs import Job, JobState
 from quantgui.session.samples import read_samples
-from quantgui.session.session import Session
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.presets import find_preset, preset_config, weight_spec
 from quantgui.spec.quantizer import LayerSpec
@@ -657,12 +654,8 @@ def test_that_a_layer_that_cannot_be_changed_keeps_its_format(qtbot, tmp_path) -
 
 def test_that_a_real_sweep_fills_the_map_and_a_cell_chosen_in_it_is_evaluated(qtbot, qapp, tmp_path) -> None:
     apply_theme(qapp, "dark")
-    session = Session(EngineClient, tmp_path / "state")
-    window = MainWindow(session, QSettings(str(tmp_path / "layout.ini"), QSettings.Format.IniFormat))
-    window.commands.ask_to_save = lambda: Answer.DISCARD
-    qtbot.addWidget(window, before_close_func=lambda w: w.session.close())
-    with qtbot.waitExposed(window):
-        window.show()
+    session = real_session(tmp_path)
+    window = open_window(qtbot, session, tmp_path)
     with qtbot.waitSignal(session.data_opened, timeout=PATIENCE):
         window.welcome.sample_chosen.emit(next(each for each in read_samples() if each.name == "digits"))
 

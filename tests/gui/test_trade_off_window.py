@@ -10,17 +10,15 @@ from mix_examples import frontier
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtWidgets import QApplication
 from sessions import LAYERS, evaluated, make_session, open_data, open_network
+from windows import open_window, real_session
 
-from quantgui.engine.client import EngineClient
 from quantgui.engine.messages import JobStarted
 from quantgui.engine.requests import Evaluate, FindMix
 from quantgui.gui.app import make_settings
-from quantgui.gui.commands import Answer
 from quantgui.gui.main_window import MainWindow
 from quantgui.gui.models.layers import Column
 from quantgui.results import Score
 from quantgui.session.samples import read_samples
-from quantgui.session.session import Session
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.presets import find_preset, preset_config, weight_spec
 from quantgui.spec.quantizer import LayerSpec
@@ -37,12 +35,7 @@ class Window:
 
     def __init__(self, qtbot, folder) -> None:
         self.session, self.engine = make_session(folder)
-        self.main = MainWindow(self.session, make_settings(folder / "layout.ini"))
-        self.main.commands.ask_to_save = lambda: Answer.DISCARD
-        qtbot.addWidget(self.main)
-        self.main.resize(1440, 900)
-        with qtbot.waitExposed(self.main):
-            self.main.show()
+        self.main = open_window(qtbot, self.session, folder, size=(1440, 900))
         open_network(self.session, self.engine)
         open_data(self.session, self.engine)
         QApplication.processEvents()
@@ -310,12 +303,8 @@ def test_that_another_network_lets_go_of_everything(window) -> None:
 
 @pytest.mark.timeout(300)
 def test_that_a_mix_is_found_dragged_undone_and_compared_on_a_real_network(qtbot, tmp_path) -> None:
-    session = Session(EngineClient, tmp_path / "state")
-    main = MainWindow(session, make_settings(tmp_path / "layout.ini"))
-    main.commands.ask_to_save = lambda: Answer.DISCARD
-    qtbot.addWidget(main, before_close_func=lambda _: session.close())
-    with qtbot.waitExposed(main):
-        main.show()
+    session = real_session(tmp_path)
+    main = open_window(qtbot, session, tmp_path)
     with qtbot.waitSignal(session.data_opened, timeout=PATIENCE):
         main.welcome.sample_chosen.emit(read_samples()[0])
     panel, presenter = main.panels.trade_off, main.presenter.trade_off

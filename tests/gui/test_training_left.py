@@ -8,11 +8,8 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
+from windows import open_window, real_session
 
-from quantgui.engine.client import EngineClient
-from quantgui.gui.app import make_settings
-from quantgui.gui.commands import Answer
-from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.main_window import MainWindow
 from quantgui.session.jobs import JobState
 from quantgui.session.samples import read_samples
@@ -29,13 +26,9 @@ W2 = QuantConfig(LayerSpec(weight_spec(2)), name="W2")
 @contextmanager
 def _window(qtbot, folder: Path) -> Iterator[MainWindow]:
     """Open the window with the sample and its training tab in sight; close it as a user does."""
-    session = Session(EngineClient, folder / "state")
+    session = real_session(folder)
     session.evaluates_automatically = False
-    window = MainWindow(session, make_settings(folder / "layout.ini"), FileChooser())
-    window.commands.ask_to_save = lambda: Answer.DISCARD
-    qtbot.addWidget(window, before_close_func=lambda w: w.session.close())
-    with qtbot.waitExposed(window):
-        window.show()
+    window = open_window(qtbot, session, folder)
     with qtbot.waitSignal(session.network_opened, timeout=PATIENCE):
         window.welcome.sample_chosen.emit(read_samples()[0])
     qtbot.waitUntil(lambda: session.data is not None, timeout=PATIENCE)

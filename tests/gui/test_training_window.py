@@ -10,12 +10,8 @@ import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication
 from trained_examples import trained_config
+from windows import open_window, real_session
 
-from quantgui.engine.client import EngineClient
-from quantgui.gui.app import make_settings
-from quantgui.gui.commands import Answer
-from quantgui.gui.dialogs.files import FileChooser
-from quantgui.gui.main_window import MainWindow
 from quantgui.gui.models.layers import Column
 from quantgui.gui.theme import apply_theme
 from quantgui.network.network import Network
@@ -37,12 +33,8 @@ PATIENCE = 120_000
 @pytest.fixture
 def window(qtbot, qapp, tmp_path):
     apply_theme(qapp, "dark")
-    session = Session(EngineClient, tmp_path / "state")
-    window = MainWindow(session, make_settings(tmp_path / "layout.ini"), FileChooser())
-    window.commands.ask_to_save = lambda: Answer.DISCARD
-    qtbot.addWidget(window, before_close_func=lambda w: w.session.close())
-    with qtbot.waitExposed(window):
-        window.show()
+    session = real_session(tmp_path)
+    window = open_window(qtbot, session, tmp_path)
     with qtbot.waitSignal(session.network_opened, timeout=PATIENCE):
         window.welcome.sample_chosen.emit(read_samples()[0])
     qtbot.waitUntil(lambda: session.data is not None, timeout=PATIENCE)

@@ -14,31 +14,16 @@ from demosaic import Material, write_material
 from PySide6.QtCore import QItemSelectionModel, Qt
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
+from windows import PathChooser, open_window, real_session
 
-from quantgui.engine.client import EngineClient
-from quantgui.gui.app import make_settings
-from quantgui.gui.commands import Answer
-from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.main_window import MainWindow
 from quantgui.gui.theme import apply_theme
 from quantgui.results import Evaluation, Verification
-from quantgui.session.session import Session
 from quantgui.spec.serialization import save_config
 
 pytestmark = [pytest.mark.x11, pytest.mark.network, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 PATIENCE_MS = 120_000
-
-
-class Answers(FileChooser):
-    """Answers with the path a user would have chosen in the system's dialog."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.path = ""
-
-    def open_file(self, *_: object) -> str:
-        return self.path
 
 
 @pytest.fixture
@@ -49,13 +34,8 @@ def material(tmp_path: Path) -> Material:
 @pytest.fixture
 def window(qtbot: QtBot, qapp: QApplication, tmp_path: Path) -> Iterator[MainWindow]:
     apply_theme(qapp, "dark")
-    session = Session(EngineClient, tmp_path / "state")
-    window = MainWindow(session, make_settings(tmp_path / "layout.ini"), Answers())
-    window.commands.ask_to_save = lambda: Answer.DISCARD
-    qtbot.addWidget(window)
-    window.resize(1440, 900)
-    with qtbot.waitExposed(window):
-        window.show()
+    session = real_session(tmp_path)
+    window = open_window(qtbot, session, tmp_path, chooser=PathChooser(), size=(1440, 900))
     yield window
     window.close()
     session.close()

@@ -13,16 +13,13 @@ import pytest
 from PySide6.QtGui import QCursor, QImage
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
+from windows import open_window, real_session
 
-from quantgui.engine.client import EngineClient
-from quantgui.gui.app import make_settings
-from quantgui.gui.commands import Answer
 from quantgui.gui.main_window import MainWindow
 from quantgui.gui.theme import apply_theme
 from quantgui.paths import resources
 from quantgui.session.jobs import JobState
 from quantgui.session.samples import read_samples
-from quantgui.session.session import Session
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.presets import activation_spec, find_preset, preset_config, weight_spec
 from quantgui.spec.quantizer import LayerSpec
@@ -37,14 +34,9 @@ def window(request: pytest.FixtureRequest, qtbot: QtBot, qapp: QApplication, tmp
     QCursor.setPos(5000, 5000)  # hovers nothing
     qapp.setCursorFlashTime(0)
     apply_theme(qapp, request.param)
-    session = Session(EngineClient, tmp_path / "state")
-    window = MainWindow(session, make_settings(tmp_path / "layout.ini"))
-    window.commands.ask_to_save = lambda: Answer.DISCARD
+    session = real_session(tmp_path)
+    window = open_window(qtbot, session, tmp_path, size=(1440, 900))
     window.setProperty("scheme", request.param)
-    qtbot.addWidget(window)
-    window.resize(1440, 900)
-    with qtbot.waitExposed(window):
-        window.show()
     yield window
     window.close()
     session.close()
