@@ -450,22 +450,6 @@ def plan_biases(
     return {plan.bias: replace(plan, of_layer=tuple(of_layer[plan.layer.name])) for plan in agreed}
 
 
-def constant_biases(network: Network) -> dict[str, dict[str, str]]:
-    """Return the constant biases of each layer that nothing else uses, with the first node that does, by layer."""
-    graph = network.wiring
-    biases: dict[str, dict[str, str]] = {}
-    for layer in network.summary.layers:
-        nodes = [graph.nodes[user] for user in layer.users if graph.nodes[user].op_type in _WITH_BIAS]
-        own = {node.name for node in nodes}
-        found = biases.setdefault(layer.name, {})
-        for node in nodes:
-            name = node.input[2] if len(node.input) > 2 else ""
-            constant = name in network.constants and network.constants[name].dtype.kind == "f"
-            if constant and name not in graph.outputs and {each.name for each in graph.consumers[name]} <= own:
-                found.setdefault(name, node.name)
-    return biases
-
-
 def encode_bias(network: Network, plan: BiasPlan, activations: Activations = NO_ACTIVATIONS) -> BiasEncoding:
     """Return the int32 codes of a bias, clipped to the ends of int32."""
     weight = layer_qparams(network, plan.layer, plan.spec, plan, activations)

@@ -21,17 +21,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from quantgui.analysis.layer_biases import constant_biases
 from quantgui.analysis.simulation import (
     ActivationPlace,
     BiasPlan,
     activation_places,
     build_simulation,
-    constant_biases,
     layer_qparams,
     plan_biases,
     quantizer_specs,
     quantizers_for,
     through,
+    trained_biases,
     weight_spec,
 )
 from quantgui.analysis.weight_grids import bias_values, weight_values
@@ -224,7 +225,8 @@ class TrainableNetwork:
         for name, layer in self._layers.items():
             if layer.info.weight in piece.initializers:
                 names |= {f"weight:{name}", f"scale:{name}", f"zero_point:{name}"}
-                names |= {f"bias:{bias}" for bias in layer.biases}
+            # The cut may lie between a product and what is added to it.
+            names |= {f"bias:{bias}" for bias in layer.biases if bias in piece.initializers}
         tensors = {name for node in piece.network.skeleton.graph.node for name in (*node.input, *node.output)}
         for (tensor, _), grid in self._grids.items():
             if tensor in tensors:
@@ -235,9 +237,11 @@ class TrainableNetwork:
         weights = {name: values for name, values in self._fixed.items() if name in wanted}
         parts: dict[str, list[tuple[int, int, Tensor]]] = {}
         for name, layer in self._layers.items():
+            scale, zero_point = self._grid_tensors(name, layer.qparams)
+            for bias in (each for each in layer.biases if each in wanted):
+                weights[bias] = self._typed(bias, self._bias(bias, scale.detach()))
             if layer.info.weight not in wanted:
                 continue
-            scale, zero_point = self._grid_tensors(name, layer.qparams)
             weight = self.parameters[f"weight:{name}"].value
             values = fake_quantize_weight(weight, scale, zero_point, layer.spec, layer.info.channel_axis)
             if layer.info.rows is None:
@@ -245,8 +249,6 @@ class TrainableNetwork:
             else:
                 start, stop = layer.info.rows
                 parts.setdefault(layer.info.weight, []).append((start, stop, values.reshape(stop - start, -1)))
-            for bias in layer.biases:
-                weights[bias] = self._typed(bias, self._bias(bias, scale.detach()))
         for name, rows in parts.items():
             weights[name] = self._typed(name, _with_rows(weights[name], rows))
         return weights
@@ -278,23 +280,25 @@ class TrainableNetwork:
         plans = plan_biases(self.network, self.config, quantizers)
         by_layer = {plan.layer.name: plan for plan in plans.values()}
         biases = constant_biases(self.network)
+        trained = trained_biases(self.network, self.config)
         read = {place.node: place.read for place in self._places}
         for info in self.network.summary.layers:
             spec = weight_spec(info, self.config)
             if spec is None or not isinstance(spec.format, IntFormat):
                 continue
             qparams = layer_qparams(self.network, info, spec, by_layer.get(info.name), self._activations)
-            layer = _Layer(info, spec, spec.format, qparams, tuple(biases[info.name]))
+            own = {bias: node for bias, node in biases[info.name].items() if f"bias:{bias}" not in self.parameters}
+            layer = _Layer(info, spec, spec.format, qparams, tuple(own))
             self._layers[info.name] = layer
             weight = _tensor(weight_values(self.network, info, spec))
             axes = [axis for axis in range(weight.dim()) if axis != info.channel_axis % weight.dim()]
             # The channels of a network whose BatchNorm has been folded differ by orders of magnitude.
             unit = weight.detach().square().mean(axes, keepdim=True).sqrt() if axes else weight.detach().abs()
             self.parameters[f"weight:{info.name}"] = Parameter(weight, unit)
-            for bias, node in biases[info.name].items():
+            for bias, node in own.items():
                 if bias in plans:
                     self._integer_biases[bias] = _IntegerBias(plans[bias], self._grid_seen(read.get(node, ""), node))
-                values = _tensor(bias_values(self.network, bias, info, spec))
+                values = _tensor(bias_values(self.network, bias, *trained.get(bias, (info, spec))))
                 size = torch.maximum(values.detach().square().mean(), unit.square().mean()).sqrt()
                 self.parameters[f"bias:{bias}"] = Parameter(values, size)
             if learn_scales and _is_free(spec):
