@@ -54,7 +54,8 @@ from quantgui.spec.presets import Preset
 from quantgui.spec.targets import find_target
 
 if TYPE_CHECKING:
-    from quantgui.gui.presenter import Panels, Presenter
+    from quantgui.gui.panels.all_panels import Panels
+    from quantgui.gui.presenter import Presenter
 
 FIRST_SIZE = QSize(1440, 900)
 SMALLEST = QSize(1024, 640)

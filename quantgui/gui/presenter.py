@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from PySide6.QtCore import QObject
 
-from quantgui.gui.models.layers import LayersModel, describe_layers, format_words
-from quantgui.gui.panels.activations import ActivationsPanel
+from quantgui.gui.models.layers import describe_layers, format_words
 from quantgui.gui.panels.advice import proposal_words
-from quantgui.gui.panels.channels import ChannelsPanel
-from quantgui.gui.panels.data_check import DataCheckPanel
-from quantgui.gui.panels.graph import GraphPanel
-from quantgui.gui.panels.inspector import InspectorPanel
-from quantgui.gui.panels.jobs import JobsPanel
-from quantgui.gui.panels.layers import LayersPanel
-from quantgui.gui.panels.noise import NoisePanel
-from quantgui.gui.panels.sensitivity import SensitivityPanel
-from quantgui.gui.panels.trade_off import TradeOffPanel
-from quantgui.gui.panels.training import TrainingPanel
-from quantgui.gui.panels.weights import WeightsPanel
+from quantgui.gui.panels.all_panels import Panels
 from quantgui.gui.presenters.data_check import DataCheckPresenter
 from quantgui.gui.presenters.graph_colours import GraphColours
 from quantgui.gui.presenters.noise import NoisePresenter
@@ -29,7 +16,6 @@ from quantgui.gui.presenters.sight import WhenSeen
 from quantgui.gui.presenters.targets import TargetPresenter
 from quantgui.gui.presenters.trade_off import TradeOffPresenter
 from quantgui.gui.presenters.training import TrainingPresenter
-from quantgui.gui.status_line import StatusLine
 from quantgui.results import EvaluationReady, LayerInfo, NetworkSummary
 from quantgui.session.edits import adapted, fitting, with_weight_format, with_weights
 from quantgui.session.jobs import Job, JobState
@@ -38,41 +24,6 @@ from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import Format
 from quantgui.spec.presets import Preset, preset_config
 from quantgui.spec.quantizer import FixedRange, LayerSpec, QuantizerSpec
-
-
-class Panels(QObject):
-    """All panels, made once, one after the other by `make`."""
-
-    def __init__(self, session: Session, status: StatusLine, parent: QObject) -> None:
-        super().__init__(parent)
-        self.status = status
-        self.model = LayersModel(session, self)
-
-    def make(self) -> Iterator[None]:
-        """Make one panel in each step."""
-        self.layers = LayersPanel(self.model)
-        yield
-        self.weights = WeightsPanel()
-        yield
-        self.channels = ChannelsPanel()
-        yield
-        self.activations = ActivationsPanel()
-        yield
-        self.graph = GraphPanel()
-        yield
-        self.trade_off = TradeOffPanel()
-        yield
-        self.sensitivity = SensitivityPanel()
-        yield
-        self.noise = NoisePanel()
-        yield
-        self.data_check = DataCheckPanel()
-        yield
-        self.training = TrainingPanel()
-        yield
-        self.inspector = InspectorPanel()
-        self.jobs = JobsPanel()
-        yield
 
 
 class Presenter(QObject):

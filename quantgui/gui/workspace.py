@@ -24,8 +24,9 @@ from quantgui.session.session import Session
 
 if TYPE_CHECKING:
     from quantgui.gui.panels.activations import ActivationsPanel
+    from quantgui.gui.panels.all_panels import Panels
     from quantgui.gui.panels.weights import WeightsPanel
-    from quantgui.gui.presenter import Panels, Presenter
+    from quantgui.gui.presenter import Presenter
 
 LAYOUT_VERSION = 2
 WIDE = 1400
@@ -93,7 +94,8 @@ class Workspace(QMainWindow):
         import quantgui.gui.plots.base  # noqa: F401 -- brings the plots' library
 
         yield True
-        from quantgui.gui.presenter import Panels, Presenter
+        from quantgui.gui.panels.all_panels import Panels
+        from quantgui.gui.presenter import Presenter
 
         yield True
         panels = Panels(self._session, self._status, self)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from PySide6.QtCore import QObject
 
 from quantgui.gui.models.filter import VIOLATES
+from quantgui.gui.panels.all_panels import Panels
 from quantgui.session.session import Session
-
-if TYPE_CHECKING:
-    from quantgui.gui.presenter import Panels
 
 _EXAMPLES = 5
 """Layers whose reasons the tooltip tells; the others have theirs in the table."""
