@@ -8,9 +8,9 @@ from pytestqt.qtbot import QtBot
 
 from quantgui.engine.client import EngineClient
 from quantgui.gui.app import make_settings
-from quantgui.gui.commands import Answer
 from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.main_window import MainWindow
+from quantgui.gui.presenters.configuration_file import Answer
 from quantgui.session.session import Session
 
 
@@ -49,7 +49,7 @@ def open_window(
     The session is closed with the window.
     """
     window = MainWindow(session, make_settings(folder / "layout.ini"), chooser)
-    window.commands.ask_to_save = lambda: Answer.DISCARD
+    window.commands.configuration_file.ask_to_save = lambda: Answer.DISCARD
     qtbot.addWidget(window, before_close_func=lambda closed: closed.session.close())
     if size is not None:
         window.resize(*size)

@@ -3,138 +3,97 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Callable
-from enum import Enum, auto
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QObject, Signal
+from PySide6.QtCore import QObject, QSettings, Signal
 from PySide6.QtWidgets import QMessageBox, QWidget
 
 from quantgui import __version__
-from quantgui.errors import QuantGuiError
-from quantgui.gui import numbers
 from quantgui.gui.actions import ACTIONS
-from quantgui.gui.dialogs.data import DataDialog
-from quantgui.gui.dialogs.export import ExportDialog
 from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.dialogs.help import SHORTCUTS, HelpDialog
 from quantgui.gui.dialogs.palette import Entry, SearchDialog
-from quantgui.gui.dialogs.preferences import PreferencesDialog
-from quantgui.gui.dialogs.settings_files import ImportDialog, WriteSettingsDialog
-from quantgui.gui.dialogs.verification import VerificationDialog
-from quantgui.gui.languages import code_in_use, languages
 from quantgui.gui.menus import plain_text
 from quantgui.gui.needs import why_not
+from quantgui.gui.presenters.configuration_file import ConfigurationFilePresenter
+from quantgui.gui.presenters.data import DataPresenter
+from quantgui.gui.presenters.export import ExportPresenter
 from quantgui.gui.presenters.network_comparison import NetworkComparisonPresenter
+from quantgui.gui.presenters.preferences import PreferencesPresenter
 from quantgui.gui.presenters.pytorch import PytorchPresenter
-from quantgui.gui.theme import theme_events
-from quantgui.results import DataSummary, Exported, ReportWritten, SettingsRead, SettingsWritten, Verification
+from quantgui.gui.presenters.settings_files import SUFFIXES, SettingsFilesPresenter
+from quantgui.gui.widgets.front import bring_to_front
+from quantgui.gui.workspace import Workspace
 from quantgui.session.document import Side
-from quantgui.session.jobs import Job, JobState
 from quantgui.session.recent import RecentFile
 from quantgui.session.samples import Sample
 from quantgui.session.session import Session
-from quantgui.spec.config import changed_layers
 from quantgui.spec.formats import IntFormat
 from quantgui.spec.presets import PRESETS, Preset
 from quantgui.spec.pytorch_source import DEFAULT_OPTIONS, PytorchOptions, is_factory, is_weights
-from quantgui.spec.quantizer import bits_of
-from quantgui.spec.serialization import load_config
-
-if TYPE_CHECKING:
-    from quantgui.gui.main_window import MainWindow
 
 NETWORKS = "Networks (*.onnx *.pt2);;PyTorch code (*.py);;All files (*)"
-CONFIGS = "Configuration (*.json)"
-SETTINGS = "Settings of other tools (*.json *.encodings *.py *.txt);;All files (*)"
-SETTINGS_SUFFIXES = (".encodings", ".py", ".txt")
-REPORTS = "Report (*.html)"
-
-
-class Answer(Enum):
-    """What to do with a configuration that has not been saved."""
-
-    SAVE = auto()
-    DISCARD = auto()
-    CANCEL = auto()
+TABS = ("weights", "channels", "activations", "graph", "sensitivity", "noise", "data", "training")
+"""The tabs in their order, as the actions that show them name them."""
 
 
 class Commands(QObject):
-    """Handlers of all actions.
+    """Handlers of all actions; those that need dialogs have presenters of their own.
 
-    Attributes:
-        ask_to_save: asks what to do with an unsaved configuration; a test puts its own answer here.
+    Args:
+        session: the open document.
+        workspace: the panels that actions turn to.
+        chooser: asks for files.
+        settings: where look and language are kept.
+        window: what dialogs belong to; closing it leaves the program.
 
     Signals:
-        scheme_chosen: ``system``, ``light`` or ``dark``.
-        language_chosen: ``system``, or the code of a language, from the next start on.
-        tab_chosen: number of the tab to be shown.
-        layout_reset: the panels go back to where they were at first.
-        quit_requested: the user wants to leave.
-        noticed: a sentence that is worth being seen, and whether it is a failure.
-        withdrawn: a sentence that is not true any more.
+        noticed: a sentence on why something cannot be done.
     """
 
-    scheme_chosen = Signal(str)
-    language_chosen = Signal(str)
-    tab_chosen = Signal(int)
-    layout_reset = Signal()
-    quit_requested = Signal()
-    noticed = Signal(str, bool)
-    withdrawn = Signal(str)
+    noticed = Signal(str)
 
-    def __init__(self, session: Session, chooser: FileChooser, window: MainWindow) -> None:
+    def __init__(
+        self, session: Session, workspace: Workspace, chooser: FileChooser, settings: QSettings, window: QWidget
+    ) -> None:
         super().__init__(window)
         self._session = session
+        self._workspace = workspace
         self._chooser = chooser
         self._window = window
-        self._complaint = ""
-        self.ask_to_save: Callable[[], Answer] = self._ask_to_save
-        self.data_dialog: DataDialog | None = None
-        self.export_dialog: ExportDialog | None = None
-        self.verification_dialog: VerificationDialog | None = None
-        self.settings_dialog: WriteSettingsDialog | None = None
-        self.import_dialog: ImportDialog | None = None
+        self.configuration_file = ConfigurationFilePresenter(session, chooser, window, self)
+        self.data = DataPresenter(session, chooser, window, self)
+        self.exports = ExportPresenter(session, chooser, workspace.status, window, self)
+        self.settings_files = SettingsFilesPresenter(session, chooser, window, self)
         self.network_comparison = NetworkComparisonPresenter(session, chooser, window, self)
-        self.pytorch = PytorchPresenter(session, chooser, window, self.may_leave, self)
+        self.pytorch = PytorchPresenter(session, chooser, window, self.configuration_file.may_leave, self)
+        self.preferences = PreferencesPresenter(settings, window, self)
         self.help_dialog: HelpDialog | None = None
         self.search_dialog: SearchDialog | None = None
-        self.preferences_dialog: PreferencesDialog | None = None
+        self.configuration_file.saved.connect(self._on_saved)
         session.network_opened.connect(lambda summary: chooser.visit(summary.path))
-        session.data_opened.connect(self._on_data_opened)
-        session.exported.connect(self._on_exported)
-        session.verified.connect(self._on_verified)
-        session.settings_written.connect(self._on_settings_written)
-        session.settings_read.connect(self._on_settings_read)
-        session.report_written.connect(self._on_report_written)
-        session.job_changed.connect(self._on_job_changed)
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         """Return what each action does, by the action's id."""
         bits = {f"bits_{n}": self._setting_bits(n) for n in range(2, 9)}
-        tabs = tuple(
-            f"tab_{name}"
-            for name in ("weights", "channels", "activations", "graph", "sensitivity", "noise", "data", "training")
-        )
+        tabs = {f"tab_{name}": self._showing_tab(place) for place, name in enumerate(TABS)}
         return {
             "open": self.open_network,
             "open_pytorch": self.pytorch.ask,
-            "data": self.open_data,
-            "load_config": self.load_config,
-            "save_config": self.save_config,
-            "save_config_as": self.save_config_as,
-            "export": self.export,
-            "verify": self.verify,
-            "write_settings": self.write_settings,
-            "read_settings": self.read_settings,
+            "data": self.data.show,
+            "load_config": self.configuration_file.choose,
+            "save_config": self.configuration_file.save,
+            "save_config_as": self.configuration_file.save_as,
+            "export": self.exports.show,
+            "verify": self.exports.verify,
+            "write_settings": self.settings_files.show,
+            "read_settings": self.settings_files.choose,
             "compare_network": self.network_comparison.choose,
-            "report": self.write_report,
+            "report": self.exports.write_report,
             "close": self.close_network,
-            "preferences": self.preferences,
-            "quit": self.quit_requested.emit,
+            "preferences": self.preferences.show,
+            "quit": self._window.close,
             "undo": self.undo,
             "redo": self.redo,
             "search": self.search,
@@ -143,7 +102,7 @@ class Commands(QObject):
             "select_all": self.select_all,
             "select_similar": self.select_similar,
             **bits,
-            "float": lambda: self._window.presenter.set_weight_format(None),
+            "float": lambda: self._workspace.presenter.set_weight_format(None),
             "apply_similar": self.apply_to_similar,
             "evaluate": self._session.evaluate,
             "automatic": self.toggle_automatic,
@@ -160,9 +119,9 @@ class Commands(QObject):
             "compare": self.compare,
             "stop": self.stop_jobs,
             "restart": self._session.restart_engine,
-            **{name: self._showing_tab(place) for place, name in enumerate(tabs)},
-            "theme": self.toggle_theme,
-            "reset_layout": self.layout_reset.emit,
+            **tabs,
+            "theme": self.preferences.toggle_theme,
+            "reset_layout": self.reset_layout,
             "help": self.help,
             "shortcuts": lambda: self.help(SHORTCUTS),
             "about": self.about,
@@ -196,11 +155,9 @@ class Commands(QObject):
         """
         if is_factory(path) and not pytorch.trusted:
             self.pytorch.ask(path, pytorch, data, calibration)
-        elif self.may_leave():
-            try:
-                chosen = load_config(Path(config)) if config else None
-            except QuantGuiError as error:
-                self._complain_of_file(str(error))
+        elif self.configuration_file.may_leave():
+            chosen = self.configuration_file.read(Path(config)) if config else None
+            if config and chosen is None:
                 return
             self._session.open_network(path, data, chosen, calibration=calibration, pytorch=pytorch)
 
@@ -221,7 +178,7 @@ class Commands(QObject):
         networks = [path for path in paths if path.lower().endswith((".onnx", ".pt2"))]
         code, weights = [path for path in paths if path.lower().endswith(".py")], [p for p in paths if is_weights(p)]
         configs = [path for path in paths if path.lower().endswith(".json")]
-        settings = [path for path in paths if path.lower().endswith(SETTINGS_SUFFIXES)]
+        settings = [path for path in paths if path.lower().endswith(SUFFIXES)]
         data = [path for path in paths if path not in networks + configs + settings + weights]
         if networks:
             self.open_path(networks[0], data[0] if data else "")
@@ -230,63 +187,22 @@ class Commands(QObject):
         elif code and (weights or self._session.summary is None):
             self.pytorch.ask(code[0], PytorchOptions(next(iter(weights), "")), data[0] if data else "")
         elif self._session.summary is None:
-            self.noticed.emit(self.tr("Drop a network (.onnx, .pt2) first: what you dropped belongs to one."), True)
+            self.noticed.emit(self.tr("Drop a network (.onnx, .pt2) first: what you dropped belongs to one."))
         elif settings:
             self._session.read_settings(settings[0])
         elif configs and not _is_configuration(Path(configs[0])):
             self._session.read_settings(configs[0])
         elif configs:
-            self._load(Path(configs[0]))
+            self.configuration_file.load(Path(configs[0]))
         elif data:
             self._session.open_data(data[0])
 
     def close_network(self) -> None:
         """Close the network."""
-        if self.may_leave():
+        if self.configuration_file.may_leave():
             self._session.close_network()
 
-    def open_data(self) -> None:
-        """Show the dialog for data and metric."""
-        if self._session.summary is None:
-            return
-        if self.data_dialog is None:
-            self.data_dialog = DataDialog(self._chooser, self._window)
-            self.data_dialog.data_chosen.connect(self._session.open_data)
-            self.data_dialog.metric_chosen.connect(self._session.set_metric)
-        self.data_dialog.show_network(self._session.summary.inputs)
-        self.data_dialog.show_data(self._session.data)
-        self.data_dialog.show_metric(self._session.metric)
-        _present(self.data_dialog)
-
-    # --- configuration -------------------------------------------------------------------------------------------
-
-    def may_leave(self) -> bool:
-        """Return whether the configuration may be left behind, after asking the user if it is not saved."""
-        if self._session.is_saved:
-            return True
-        match self.ask_to_save():
-            case Answer.SAVE:
-                return self.save_config()
-            case Answer.DISCARD:
-                return True
-            case Answer.CANCEL:
-                return False
-
-    def load_config(self) -> None:
-        """Ask for a configuration and take it over."""
-        if path := self._chooser.open_file(self._window, self.tr("Load configuration"), CONFIGS):
-            self._load(Path(path))
-
-    def save_config(self) -> bool:
-        """Save the configuration where it came from; return whether it has been saved."""
-        return self._save(self._session.config_path) if self._session.config_path else self.save_config_as()
-
-    def save_config_as(self) -> bool:
-        """Ask for a file and save the configuration; return whether it has been saved."""
-        summary = self._session.summary
-        suggestion = f"{Path(summary.path).stem}.quantization.json" if summary is not None else "quantization.json"
-        path = self._chooser.save_file(self._window, self.tr("Save configuration"), suggestion, CONFIGS)
-        return bool(path) and self._save(path)
+    # --- layers --------------------------------------------------------------------------------------------------
 
     def undo(self) -> None:
         """Undo, and say what."""
@@ -294,7 +210,7 @@ class Commands(QObject):
         text = stack.undoText()
         stack.undo()
         if text:
-            self._window.status.show_notice(self.tr("Undone: {what}").format(what=text))
+            self._workspace.status.show_notice(self.tr("Undone: {what}").format(what=text))
 
     def redo(self) -> None:
         """Redo, and say what."""
@@ -302,23 +218,23 @@ class Commands(QObject):
         text = stack.redoText()
         stack.redo()
         if text:
-            self._window.status.show_notice(self.tr("Done again: {what}").format(what=text))
+            self._workspace.status.show_notice(self.tr("Done again: {what}").format(what=text))
 
     def focus_filter(self) -> None:
         """Let the next keys go to the filter of the layers table."""
-        self._window.panels.layers.focus_filter()
+        self._workspace.panels.layers.focus_filter()
 
     def select_all(self) -> None:
         """Select all layers shown in the table."""
-        self._window.panels.layers.table.selectAll()
+        self._workspace.panels.layers.table.selectAll()
 
     def choose_target(self) -> None:
         """Open the list of targets."""
-        self._window.status.focus_target()
+        self._workspace.status.focus_target()
 
     def apply_to_similar(self) -> None:
         """Give all layers of the current one's operator its spec."""
-        self._window.presenter.apply_to_similar()
+        self._workspace.presenter.apply_to_similar()
 
     def select_similar(self) -> None:
         """Select all layers with the operator of the current one."""
@@ -339,148 +255,48 @@ class Commands(QObject):
 
     def measure_sensitivity(self) -> None:
         """Show the sensitivity tab, and measure what its settings ask."""
-        self._window.tabs.setCurrentWidget(self._window.panels.sensitivity)
-        self._window.presenter.sensitivity.measure()
+        self._workspace.tabs.setCurrentWidget(self._workspace.panels.sensitivity)
+        self._workspace.presenter.sensitivity.measure()
 
     def find_mix(self) -> None:
         """Show the dialog that looks for a mix."""
-        self._window.presenter.trade_off.find_mix()
+        self._workspace.presenter.trade_off.find_mix()
 
     def compare(self) -> None:
         """Show A and B layer by layer."""
-        self._window.presenter.trade_off.compare()
+        self._workspace.presenter.trade_off.compare()
 
     def flip(self) -> None:
         """Put A to use, or B if A is in use, and say which."""
-        self._window.presenter.trade_off.flip()
+        self._workspace.presenter.trade_off.flip()
         first, second = self._session.pins
         side = "A" if self._session.config == first else "B"
         if first is not None and second is not None:
-            self._window.status.show_notice(self.tr("{side} is in use").format(side=side))
+            self._workspace.status.show_notice(self.tr("{side} is in use").format(side=side))
 
     def _pin(self, side: Side) -> None:
-        self._window.presenter.trade_off.pin(side)
-        self._window.status.show_notice(self.tr("Pinned the present configuration as {side}").format(side=side))
+        self._workspace.presenter.trade_off.pin(side)
+        self._workspace.status.show_notice(self.tr("Pinned the present configuration as {side}").format(side=side))
 
     def trace_noise(self) -> None:
         """Show the noise tab, and trace the present configuration."""
-        self._window.tabs.setCurrentWidget(self._window.panels.noise)
-        self._window.presenter.noise.trace()
+        self._workspace.tabs.setCurrentWidget(self._workspace.panels.noise)
+        self._workspace.presenter.noise.trace()
 
     def check_data(self) -> None:
         """Show the data tab, and check the data with the present configuration."""
-        self._window.tabs.setCurrentWidget(self._window.panels.data_check)
-        self._window.presenter.data_check.check()
+        self._workspace.tabs.setCurrentWidget(self._workspace.panels.data_check)
+        self._workspace.presenter.data_check.check()
 
     def train(self) -> None:
         """Show the training tab, and train as its settings say."""
-        self._window.tabs.setCurrentWidget(self._window.panels.training)
-        self._window.presenter.training.train()
+        self._workspace.tabs.setCurrentWidget(self._workspace.panels.training)
+        self._workspace.presenter.training.train()
 
     def keep_training(self) -> None:
         """Make what training has found the configuration, and say so."""
         self._session.keep_training()
-        self._window.status.show_notice(self.tr("Trained weights are in use; Undo brings the former ones back"))
-
-    # --- export --------------------------------------------------------------------------------------------------
-
-    def export(self) -> None:
-        """Show the export dialog."""
-        session = self._session
-        if session.summary is None:
-            return
-        if self.export_dialog is None:
-            self.export_dialog = ExportDialog(self._chooser, self._window)
-            self.export_dialog.export_requested.connect(session.export)
-            self.export_dialog.cancel_requested.connect(lambda: session.cancel("export"))
-            self.export_dialog.verify_requested.connect(session.verify)
-        source = Path(session.summary.path).absolute()
-        # Names of configurations are free text, those of files are not.
-        name = re.sub(r"[^\w.+-]+", "-", session.config.name).strip("-.") or "quantized"
-        folder = source.parent if os.access(source.parent, os.W_OK) else Path.home()
-        self.export_dialog.show_plan(str(folder / f"{source.stem}.{name}.onnx"), self._plan())
-        _present(self.export_dialog)
-
-    def write_settings(self) -> None:
-        """Show the dialog that writes files of other tools."""
-        session = self._session
-        if session.summary is None:
-            return
-        if self.settings_dialog is None:
-            self.settings_dialog = WriteSettingsDialog(self._chooser, self._window)
-            self.settings_dialog.write_requested.connect(session.write_settings)
-            self.settings_dialog.cancel_requested.connect(lambda: session.cancel("settings"))
-        self.settings_dialog.show_plan(
-            self._stem(), has_data=session.data is not None, has_sensitivity=session.sensitivity is not None
-        )
-        _present(self.settings_dialog)
-
-    def read_settings(self) -> None:
-        """Ask for the file of another tool and look at it."""
-        if path := self._chooser.open_file(self._window, self.tr("Import settings"), SETTINGS):
-            self._session.read_settings(path)
-
-    def write_report(self) -> None:
-        """Ask for a file and write the report."""
-        suggestion = f"{self._stem()}.html"
-        if path := self._chooser.save_file(self._window, self.tr("Write report"), suggestion, REPORTS):
-            self._session.write_report(path if Path(path).suffix else f"{path}.html")
-
-    def _stem(self) -> Path:
-        """Return where files about the configuration go, without a suffix."""
-        assert self._session.summary is not None
-        source = Path(self._session.summary.path).absolute()
-        name = re.sub(r"[^\w.+-]+", "-", self._session.config.name).strip("-.") or "quantized"
-        folder = source.parent if os.access(source.parent, os.W_OK) else Path.home()
-        return folder / f"{source.stem}.{name}"
-
-    def _on_settings_written(self, written: SettingsWritten) -> None:
-        if self.settings_dialog is not None:
-            self.settings_dialog.show_written(written)
-
-    def _on_settings_read(self, settings: SettingsRead) -> None:
-        session = self._session
-        if session.summary is None:
-            return
-        if self.import_dialog is None:
-            self.import_dialog = ImportDialog(self._window)
-            self.import_dialog.accepted_settings.connect(self._take_settings)
-        editable = [layer.name for layer in session.summary.layers if session.is_editable(layer.name)]
-        changed = changed_layers(session.config, settings.config, editable)
-        self.import_dialog.show_settings(settings, len(changed), len(session.summary.layers))
-        _present(self.import_dialog)
-
-    def _take_settings(self, settings: SettingsRead) -> None:
-        self._session.set_config(settings.config, self.tr("Import {name}").format(name=Path(settings.path).name))
-
-    def _on_report_written(self, report: ReportWritten) -> None:
-        words = self.tr("Report written: {name} ({size})")
-        name, size = Path(report.path).name, numbers.data_size(report.file_bytes)
-        self._window.status.show_notice(words.format(name=name, size=size))
-
-    def verify(self) -> None:
-        """Verify the file exported last, or one the user chooses."""
-        exported = self._session.last_export
-        path = exported.path if exported is not None and Path(exported.path).is_file() else ""
-        path = path or self._chooser.open_file(self._window, self.tr("Verify an exported file"), NETWORKS)
-        if path:
-            self._session.verify(path)
-
-    def _plan(self) -> str:
-        session = self._session
-        assert session.summary is not None
-        layers = session.summary.layers
-        specs = [session.spec_for(layer.name) for layer in layers]
-        quantized = sum(spec.weights is not None for spec in specs)
-        activations = sum(spec.activations is not None for spec in specs)
-        before, after = numbers.data_size(session.summary.float_bytes), numbers.data_size(session.size())
-        sentence = self.tr(
-            "{n} of {all} layers with quantized weights, {a} with quantized activations: {b} → {c}."
-        ).format(n=quantized, all=len(layers), a=activations, b=before, c=after)
-        odd = {bits_of(spec.weights) for spec in specs if spec.weights is not None and spec.weights.is_integer}
-        if odd - {2, 4, 8, 16}:
-            sentence += "\n" + self.tr("Odd bit-widths are stored in the next larger type of ONNX.")
-        return sentence
+        self._workspace.status.show_notice(self.tr("Trained weights are in use; Undo brings the former ones back"))
 
     # --- window --------------------------------------------------------------------------------------------------
 
@@ -498,22 +314,11 @@ class Commands(QObject):
             self.help_dialog = HelpDialog(self._window)
         if page:
             self.help_dialog.show_page(page)
-        _present(self.help_dialog)
+        bring_to_front(self.help_dialog)
 
-    def preferences(self) -> None:
-        """Show the preferences."""
-        if self.preferences_dialog is None:
-            known = languages()
-            language = code_in_use(self._window.language, known)
-            self.preferences_dialog = PreferencesDialog(theme_events().scheme, known, language, self._window)
-            self.preferences_dialog.language_chosen.connect(self.language_chosen)
-            self.preferences_dialog.scheme_chosen.connect(self.scheme_chosen)
-        self.preferences_dialog.show_scheme(theme_events().scheme)
-        _present(self.preferences_dialog)
-
-    def toggle_theme(self) -> None:
-        """Switch between light and dark."""
-        self.scheme_chosen.emit("light" if theme_events().tokens.is_dark else "dark")
+    def reset_layout(self) -> None:
+        """Put all panels back to where they were at first."""
+        self._workspace.reset(self._window.size())
 
     def about(self) -> None:
         """Show version and licence."""
@@ -545,94 +350,19 @@ class Commands(QObject):
             found += [Entry(x.name, x.op, self._selecting(x.name)) for x in session.summary.layers]
         return found
 
-    # --- what the session says -----------------------------------------------------------------------------------
-
-    def _on_data_opened(self, summary: DataSummary) -> None:
-        if self.data_dialog is not None:
-            self.data_dialog.show_data(summary)
-
-    def _on_exported(self, exported: Exported) -> None:
-        if self.export_dialog is not None:
-            self.export_dialog.show_exported(exported, can_verify=self._session.data is not None)
-
-    def _on_verified(self, result: Verification) -> None:
-        if self.verification_dialog is None:
-            self.verification_dialog = VerificationDialog(self._window)
-            self.verification_dialog.layer_activated.connect(self._look_at)
-        self.verification_dialog.show_verification(result)
-        _present(self.verification_dialog)
-
-    def _look_at(self, layer: str) -> None:
-        if self._session.layer(layer) is not None:
-            self._session.select((layer,))
-
-    def _on_job_changed(self, job: Job) -> None:
-        if job.topic == "export" and self.export_dialog is not None:
-            if job.state is JobState.RUNNING:
-                self.export_dialog.show_progress(job.progress)
-            elif job.state in (JobState.FAILED, JobState.CANCELLED):
-                self.export_dialog.show_failure(job.sentence or self.tr("Stopped; nothing was written."))
-        if job.topic == "settings" and self.settings_dialog is not None:
-            if job.state is JobState.RUNNING:
-                self.settings_dialog.show_progress(job.progress)
-            elif job.state is JobState.CANCELLED:
-                self.settings_dialog.show_stopped()
-            elif job.state is JobState.FAILED:
-                self.settings_dialog.show_failure(job.sentence)
-        if job.topic in ("data", "metric") and self.data_dialog is not None and job.state is JobState.FAILED:
-            self.data_dialog.show_failure(job.sentence)
-
     # --- parts ---------------------------------------------------------------------------------------------------
 
-    def _load(self, path: Path) -> None:
-        try:
-            unknown = self._session.load_config(path)
-        except QuantGuiError as error:
-            self._complain_of_file(str(error))
-            return
-        more = self.tr(" ({n} names in all)").format(n=len(unknown)) if len(unknown) > 1 else ""
-        self._complain_of_file(f"{unknown[0]}{more}" if unknown else "")
-
-    def _save(self, path: str) -> bool:
-        try:
-            self._session.save_config(Path(path))
-        except QuantGuiError as error:
-            self._complain_of_file(str(error))
-            return False
-        self._complain_of_file("")
-        self._window.status.show_notice(self.tr("Saved {name}").format(name=Path(path).name))
-        return True
-
-    def _complain_of_file(self, sentence: str) -> None:
-        """Say what is wrong with a configuration file, or take back what was said of the last one."""
-        if self._complaint:
-            self.withdrawn.emit(self._complaint)
-        self._complaint = sentence
-        if sentence:
-            self.noticed.emit(sentence, True)
-
-    def _ask_to_save(self) -> Answer:
-        box = QMessageBox(self._window)
-        box.setIcon(QMessageBox.Icon.Question)
-        box.setWindowTitle(self.tr("Unsaved configuration"))
-        box.setText(self.tr("Save the configuration before you leave it?"))
-        save = box.addButton(self.tr("Save"), QMessageBox.ButtonRole.AcceptRole)
-        discard = box.addButton(self.tr("Discard"), QMessageBox.ButtonRole.DestructiveRole)
-        box.addButton(self.tr("Cancel"), QMessageBox.ButtonRole.RejectRole)
-        box.setDefaultButton(save)
-        box.exec()
-        clicked = box.clickedButton()
-        box.deleteLater()
-        return Answer.SAVE if clicked is save else Answer.DISCARD if clicked is discard else Answer.CANCEL
+    def _on_saved(self, path: str) -> None:
+        self._workspace.status.show_notice(self.tr("Saved {name}").format(name=Path(path).name))
 
     def _setting_bits(self, bits: int) -> Callable[[], None]:
-        return lambda: self._window.presenter.set_weight_format(IntFormat(bits))
+        return lambda: self._workspace.presenter.set_weight_format(IntFormat(bits))
 
     def _showing_tab(self, place: int) -> Callable[[], None]:
-        return lambda: self.tab_chosen.emit(place)
+        return lambda: self._workspace.tabs.setCurrentIndex(place)
 
     def _applying(self, preset: Preset) -> Callable[[], None]:
-        return lambda: self._window.presenter.apply_preset(preset)
+        return lambda: self._workspace.presenter.apply_preset(preset)
 
     def _selecting(self, name: str) -> Callable[[], None]:
         return lambda: self._session.select((name,))
@@ -645,9 +375,3 @@ def _is_configuration(path: Path) -> bool:
     except (OSError, ValueError):
         return True
     return not isinstance(value, dict) or "default" in value
-
-
-def _present(dialog: QWidget) -> None:
-    dialog.show()
-    dialog.raise_()
-    dialog.activateWindow()

@@ -34,14 +34,13 @@ from PySide6.QtWidgets import (
 from quantgui.errors import QuantGuiError
 from quantgui.gui import numbers
 from quantgui.gui.actions import FILE, VIEW
-from quantgui.gui.commands import Answer, Commands
+from quantgui.gui.commands import Commands
 from quantgui.gui.dialogs.files import FileChooser
-from quantgui.gui.languages import SYSTEM
 from quantgui.gui.menus import build_actions, update_actions
 from quantgui.gui.panels.notice import NoticeBar
 from quantgui.gui.panels.welcome import WelcomePage
 from quantgui.gui.status_line import StatusLine
-from quantgui.gui.theme import GAP, apply_theme
+from quantgui.gui.theme import GAP
 from quantgui.gui.toolbar import ROOMY, Toolbar
 from quantgui.gui.undo_keys import UndoKeys
 from quantgui.gui.widgets.labels import ElidedLabel
@@ -83,12 +82,12 @@ class MainWindow(QMainWindow):
         self.session = session
         self.answers = False
         self._settings = settings
-        self.commands = Commands(session, chooser or FileChooser(settings), self)
-        self.actions_by_id, self._menus = build_actions(self, self.commands.handlers())
         self.welcome = WelcomePage()
         self.notice = NoticeBar()
         self.status = StatusLine()
-        self._workspace = Workspace(session, self.status, settings, self._menus[VIEW])
+        self.workspace = Workspace(session, self.status, settings)
+        self.commands = Commands(session, self.workspace, chooser or FileChooser(settings), settings, self)
+        self.actions_by_id, self._menus = build_actions(self, self.commands.handlers())
         self._pages = QStackedWidget()
         self._title = ElidedLabel(middle=True)
         self._undo_keys = UndoKeys(self)
@@ -111,42 +110,30 @@ class MainWindow(QMainWindow):
     @property
     def panels(self) -> Panels:
         """All panels."""
-        self._workspace.finish()
-        assert self._workspace.panels is not None
-        return self._workspace.panels
+        return self.workspace.panels
 
     @property
     def presenter(self) -> Presenter:
         """What connects the panels with the session."""
-        self._workspace.finish()
-        assert self._workspace.presenter is not None
-        return self._workspace.presenter
+        return self.workspace.presenter
 
     @property
     def tabs(self) -> QTabWidget:
         """Views of the current layer."""
-        self._workspace.finish()
-        return self._workspace.tabs
+        return self.workspace.tabs
 
     @property
     def docks(self) -> dict[str, QDockWidget]:
         """The docks by name."""
-        self._workspace.finish()
-        return self._workspace.docks
-
-    @property
-    def workspace(self) -> Workspace:
-        """What holds tabs and docks."""
-        self._workspace.finish()
-        return self._workspace
+        return self.workspace.docks
 
     def is_finished(self) -> bool:
         """Return whether the workspace has been made."""
-        return self._workspace.presenter is not None
+        return self.workspace.is_finished()
 
     def make_next(self) -> bool:
         """Make the next piece of the workspace; return whether there was one."""
-        return self._workspace.make_next()
+        return self.workspace.make_next()
 
     # --- making --------------------------------------------------------------------------------------------------
 
@@ -155,7 +142,7 @@ class MainWindow(QMainWindow):
         outer = QVBoxLayout(self._holder)
         outer.setContentsMargins(GAP, 0, GAP, GAP - 2)
         outer.setSpacing(0)
-        outer.addWidget(self._workspace)
+        outer.addWidget(self.workspace)
         self._pages.addWidget(self.welcome)
         self._pages.addWidget(self._holder)
         whole = QWidget()
@@ -185,6 +172,10 @@ class MainWindow(QMainWindow):
         self._menus[FILE].insertMenu(self.actions_by_id["data"], self._recent_menu)
         self._recent_menu.aboutToShow.connect(self._fill_recent)
 
+    def _on_docks_made(self, docks: tuple[QDockWidget, ...]) -> None:
+        self._menus[VIEW].addSeparator()
+        self._menus[VIEW].addActions([dock.toggleViewAction() for dock in docks])
+
     # --- connecting ----------------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
@@ -192,16 +183,13 @@ class MainWindow(QMainWindow):
         self.welcome.open_requested.connect(commands.open_network)
         self.welcome.sample_chosen.connect(commands.open_sample)
         self.welcome.recent_chosen.connect(commands.open_recent)
-        self._workspace.data_requested.connect(commands.open_data)
-        self._workspace.alarmed.connect(self._on_data_alarm)
+        self.workspace.data_requested.connect(commands.data.show)
+        self.workspace.docks_made.connect(self._on_docks_made)
+        self.workspace.alarmed.connect(self._on_data_alarm)
         self.toolbar.presets.preset_chosen.connect(self._apply_preset)
-        commands.scheme_chosen.connect(self.set_scheme)
-        commands.language_chosen.connect(self.set_language)
-        commands.tab_chosen.connect(self._show_tab)
-        commands.layout_reset.connect(self.reset_layout)
-        commands.quit_requested.connect(self.close)
-        commands.noticed.connect(self._show_notice)
-        commands.withdrawn.connect(self._withdraw_notice)
+        commands.noticed.connect(self._on_failed)
+        commands.configuration_file.noticed.connect(self._on_failed)
+        commands.configuration_file.withdrawn.connect(self._withdraw_notice)
         session.network_opened.connect(self._on_network_opened)
         session.network_closed.connect(self._on_network_closed)
         session.failed.connect(self._on_failed)
@@ -248,26 +236,6 @@ class MainWindow(QMainWindow):
     def _apply_preset(self, preset: Preset) -> None:
         self.presenter.apply_preset(preset)
 
-    def set_scheme(self, scheme: str) -> None:
-        """Use a look, and remember it."""
-        app = QApplication.instance()
-        if isinstance(app, QApplication) and scheme in ("system", "light", "dark"):
-            self._settings.setValue("scheme", scheme)
-            apply_theme(app, scheme)  # type: ignore[arg-type]
-
-    @property
-    def language(self) -> str:
-        """The language that the user has chosen for the next start: its code, or ``system``."""
-        return str(self._settings.value("language", SYSTEM))
-
-    def set_language(self, code: str) -> None:
-        """Remember a language for the next start."""
-        self._settings.setValue("language", code)
-
-    def reset_layout(self) -> None:
-        """Put all panels back to where they were at first."""
-        self.workspace.reset(self.size())
-
     # --- what happens --------------------------------------------------------------------------------------------
 
     def _on_network_opened(self, summary: NetworkSummary) -> None:
@@ -294,7 +262,7 @@ class MainWindow(QMainWindow):
     def _on_job_changed(self, job: Job) -> None:
         if job.topic == "network":
             # Before the network comes: the panels listen to that.
-            self._workspace.finish()
+            self.workspace.finish()
             self.welcome.show_busy(self.tr("{job} …").format(job=job.title) if job.is_active else "")
         if job.state is not JobState.RUNNING:
             self._actions_timer.start()
@@ -322,7 +290,7 @@ class MainWindow(QMainWindow):
         self._withdraw_notice(self._stalled)
         self._stalled = ""
 
-    def _show_notice(self, sentence: str, failure: bool) -> None:  # noqa: FBT001 -- comes from a signal
+    def _show_notice(self, sentence: str, *, failure: bool) -> None:
         helps = failure and (self.session.engine_state == "stopped" or bool(self._stalled))
         action = self.tr("Restart the engine") if helps else ""
         self.notice.show_sentence(sentence, "failure" if failure else "info", action)
@@ -339,9 +307,6 @@ class MainWindow(QMainWindow):
     def _restart_engine(self) -> None:
         self._hide_notice()
         self.session.restart_engine()
-
-    def _show_tab(self, place: int) -> None:
-        self.tabs.setCurrentIndex(place)
 
     def _update_actions(self) -> None:
         update_actions(self.actions_by_id, self.session)
@@ -411,12 +376,11 @@ class MainWindow(QMainWindow):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Take the keys that set bits wherever no other widget wants them."""
-        panels = self._workspace.panels
-        if panels is None or not panels.layers.table.take_format_key(event):
+        if not self.is_finished() or not self.panels.layers.table.take_format_key(event):
             super().keyPressEvent(event)
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        if not self.answers and not self.commands.may_leave():
+        if not self.answers and not self.commands.configuration_file.may_leave():
             event.ignore()
             return
         self._settings.setValue("geometry", self.saveGeometry())
@@ -427,6 +391,3 @@ class MainWindow(QMainWindow):
         self.session.forget_autosave()
         self.session.close()
         event.accept()
-
-
-__all__ = ["Answer", "MainWindow"]

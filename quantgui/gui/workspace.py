@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QByteArray, QSettings, QSize, Qt, Signal
 from PySide6.QtGui import QIcon
-from PySide6.QtWidgets import QDockWidget, QMainWindow, QMenu, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QDockWidget, QMainWindow, QTabWidget, QVBoxLayout, QWidget
 
 from quantgui.gui.dock import SideWidths, make_dock
 from quantgui.gui.icons import icon
@@ -47,38 +47,67 @@ class Workspace(QMainWindow):
         session: the open document.
         status: the window's status line, which the panels' presenter writes.
         settings: where the layout, and the pages the user has turned to, are kept.
-        view: the menu that shows and hides docks.
 
     Attributes:
-        tabs: views of the current layer.
-        docks: the docks by name.
-        panels: all panels; None until everything is made.
-        presenter: what connects the panels with the session; None as long.
+        status: the window's status line.
 
     Signals:
+        docks_made: a tuple of the docks, which the user may show and hide.
         data_requested: a panel needs data to be opened.
         alarmed: a `Finding` on the data that the user must see at once.
     """
 
+    docks_made = Signal(object)
     data_requested = Signal()
     alarmed = Signal(object)
 
-    def __init__(self, session: Session, status: StatusLine, settings: QSettings, view: QMenu) -> None:
+    def __init__(self, session: Session, status: StatusLine, settings: QSettings) -> None:
         super().__init__()
         self.setWindowFlags(Qt.WindowType.Widget)
         self.setObjectName("workspace")
-        self.tabs = Tabs()
-        self.docks: dict[str, QDockWidget] = {}
-        self.panels: Panels | None = None
-        self.presenter: Presenter | None = None
+        self._tabs = Tabs()
+        self._docks: dict[str, QDockWidget] = {}
+        self._panels: Panels | None = None
+        self._presenter: Presenter | None = None
         self._session = session
-        self._status = status
+        self.status = status
         self._settings = settings
-        self._view = view
         self._is_new_layout = not settings.contains("layout")
         self._steps = self._make()
 
+    # --- what has been made, or is made now because someone asks ---------------------------------------------------
+
+    @property
+    def panels(self) -> Panels:
+        """All panels."""
+        self.finish()
+        assert self._panels is not None
+        return self._panels
+
+    @property
+    def presenter(self) -> Presenter:
+        """What connects the panels with the session."""
+        self.finish()
+        assert self._presenter is not None
+        return self._presenter
+
+    @property
+    def tabs(self) -> QTabWidget:
+        """Views of the current layer."""
+        self.finish()
+        return self._tabs
+
+    @property
+    def docks(self) -> dict[str, QDockWidget]:
+        """The docks by name."""
+        self.finish()
+        return self._docks
+
     # --- making --------------------------------------------------------------------------------------------------
+
+    def is_finished(self) -> bool:
+        """Return whether everything has been made."""
+        return self._presenter is not None
 
     def make_next(self) -> bool:
         """Make the next piece; return whether there was one."""
@@ -98,7 +127,7 @@ class Workspace(QMainWindow):
         from quantgui.gui.presenter import Presenter
 
         yield True
-        panels = Panels(self._session, self._status, self)
+        panels = Panels(self._session, self.status, self)
         for _ in panels.make():
             yield True
         presenter = Presenter(self._session, panels)
@@ -113,7 +142,7 @@ class Workspace(QMainWindow):
         layout = self._settings.value("layout")
         if isinstance(layout, QByteArray):
             self.restoreState(layout, LAYOUT_VERSION)
-        self.panels, self.presenter = panels, presenter
+        self._panels, self._presenter = panels, presenter
         yield True
         yield from self._style()
 
@@ -144,16 +173,16 @@ class Workspace(QMainWindow):
                 self.tr("Let weights and scales adapt to their formats, and see loss and quality on the way (Alt+8)."),
             ),
         ):
-            self.tabs.setTabToolTip(self.tabs.addTab(panel, name), tip)
-        self.tabs.setDocumentMode(True)
-        self.tabs.setAccessibleName(self.tr("Views of the current layer"))
-        self.tabs.tabBar().setAccessibleName(self.tr("Views of the current layer"))
-        self.tabs.tabBar().setToolTip(self.tr("Views of the current layer"))
+            self._tabs.setTabToolTip(self._tabs.addTab(panel, name), tip)
+        self._tabs.setDocumentMode(True)
+        self._tabs.setAccessibleName(self.tr("Views of the current layer"))
+        self._tabs.tabBar().setAccessibleName(self.tr("Views of the current layer"))
+        self._tabs.tabBar().setToolTip(self.tr("Views of the current layer"))
         centre = QWidget()
         column = QVBoxLayout(centre)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(6)
-        column.addWidget(self.tabs, 1)
+        column.addWidget(self._tabs, 1)
         self.setCentralWidget(centre)
 
     def _lay_out_docks(self, panels: Panels) -> None:
@@ -165,18 +194,16 @@ class Workspace(QMainWindow):
             ("trade_off", self.tr("Trade-off"), panels.trade_off, side.BottomDockWidgetArea),
             ("jobs", self.tr("Jobs"), panels.jobs, side.BottomDockWidgetArea),
         )
-        self._view.addSeparator()
         for name, title, widget, area in widgets:
-            self.docks[name] = dock = make_dock(name, title, widget)
+            self._docks[name] = dock = make_dock(name, title, widget)
             self.addDockWidget(area, dock)
-            action = dock.toggleViewAction()
-            action.setToolTip(self.tr("Show or hide the panel {name}.").format(name=title))
-            self._view.addAction(action)
+            dock.toggleViewAction().setToolTip(self.tr("Show or hide the panel {name}.").format(name=title))
         self.setCorner(Qt.Corner.BottomRightCorner, side.RightDockWidgetArea)
         self.setCorner(Qt.Corner.BottomLeftCorner, side.BottomDockWidgetArea)
-        self.splitDockWidget(self.docks["trade_off"], self.docks["jobs"], Qt.Orientation.Horizontal)
-        self._sides = SideWidths(self, (self.docks["layers"], self.docks["inspector"]))
+        self.splitDockWidget(self._docks["trade_off"], self._docks["jobs"], Qt.Orientation.Horizontal)
+        self._sides = SideWidths(self, (self._docks["layers"], self._docks["inspector"]))
         self._first_layout = self.saveState(LAYOUT_VERSION)
+        self.docks_made.emit(tuple(self._docks.values()))
 
     def _connect(self, panels: Panels) -> None:
         panels.activations.data_requested.connect(self.data_requested)
@@ -184,7 +211,7 @@ class Workspace(QMainWindow):
         panels.noise.data_requested.connect(self.data_requested)
         panels.data_check.data_requested.connect(self.data_requested)
         panels.training.data_requested.connect(self.data_requested)
-        self.tabs.currentChanged.connect(self._on_tab_changed)
+        self._tabs.currentChanged.connect(self._on_tab_changed)
         self._remember_page("weights", panels.weights)
         self._remember_page("activations", panels.activations)
 
@@ -217,14 +244,14 @@ class Workspace(QMainWindow):
         horizontal, vertical = Qt.Orientation.Horizontal, Qt.Orientation.Vertical
         self._sides.want(
             {
-                self.docks["layers"]: _LEFT if wide else _NARROW_LEFT,
-                self.docks["inspector"]: _RIGHT if wide else _NARROW_RIGHT,
+                self._docks["layers"]: _LEFT if wide else _NARROW_LEFT,
+                self._docks["inspector"]: _RIGHT if wide else _NARROW_RIGHT,
             }
         )
         height = _BOTTOM if window.height() >= _HIGH else _LOW_BOTTOM
-        self.resizeDocks([self.docks["trade_off"], self.docks["jobs"]], [height, height], vertical)
+        self.resizeDocks([self._docks["trade_off"], self._docks["jobs"]], [height, height], vertical)
         room = window.width() - _RIGHT - 3 * GAP
-        self.resizeDocks([self.docks["trade_off"], self.docks["jobs"]], [room - _JOBS, _JOBS], horizontal)
+        self.resizeDocks([self._docks["trade_off"], self._docks["jobs"]], [room - _JOBS, _JOBS], horizontal)
 
     # --- what happens --------------------------------------------------------------------------------------------
 
@@ -233,16 +260,16 @@ class Workspace(QMainWindow):
 
     def _on_data_findings(self, findings: tuple[Finding, ...]) -> None:
         """Mark the data tab where something is wrong with the data."""
-        if self.panels is None or (place := self.tabs.indexOf(self.panels.data_check)) < 0:
+        if self._panels is None or (place := self._tabs.indexOf(self._panels.data_check)) < 0:
             return
         mark = icon("triangle-alert", current().warning) if findings else QIcon()
-        self.tabs.setTabIcon(place, mark)
-        self.tabs.setTabToolTip(place, "\n".join([self._data_tip(), *(each.sentence for each in findings)]))
+        self._tabs.setTabIcon(place, mark)
+        self._tabs.setTabToolTip(place, "\n".join([self._data_tip(), *(each.sentence for each in findings)]))
 
     def _on_tab_changed(self, place: int) -> None:
-        if self.tabs.isAncestorOf(self.window().focusWidget()):
+        if self._tabs.isAncestorOf(self.window().focusWidget()):
             # What is hidden while a page computes would pass the focus on, at last to a line that takes digits.
-            self.tabs.tabBar().setFocus()
+            self._tabs.tabBar().setFocus()
         self._session.show_activations(place == _ACTIVATIONS_TAB)
-        if place == _GRAPH_TAB and self.presenter is not None:
-            self.presenter.colour_graph_soon()
+        if place == _GRAPH_TAB and self._presenter is not None:
+            self._presenter.colour_graph_soon()

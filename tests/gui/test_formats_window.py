@@ -112,7 +112,7 @@ def test_that_settings_go_to_torchao_and_come_back_in_one_undo_step(window, qtbo
     config = preset_config(find_preset("W8"), session.summary.layers)
     session.set_config(config, "eight bits")
     window.actions_by_id["write_settings"].trigger()
-    dialog = commands.settings_dialog
+    dialog = commands.settings_files.dialog
     dialog.dialect.setCurrentText("torchao FqnToConfig")
     path = tmp_path / "torchao.json"
     dialog.path.setText(str(path))
@@ -123,8 +123,8 @@ def test_that_settings_go_to_torchao_and_come_back_in_one_undo_step(window, qtbo
     session.undo_stack.undo()
     with qtbot.waitSignal(session.settings_read, timeout=PATIENCE):
         commands.open_files([str(path)])
-    assert commands.import_dialog.take.isEnabled()
-    commands.import_dialog.take.click()
+    assert commands.settings_files.import_dialog.take.isEnabled()
+    commands.settings_files.import_dialog.take.click()
     assert "torchao.json" in session.undo_stack.undoText()
     taken = {name: session.spec_for(name).weights for name in weights}
     assert any(taken.values())
@@ -137,7 +137,7 @@ def test_that_writing_for_another_tool_can_be_stopped_and_leaves_the_old_file(wi
     session, commands = window.session, window.commands
     session.set_config(preset_config(find_preset("W8A8"), session.summary.layers), "integers")
     window.actions_by_id["write_settings"].trigger()
-    dialog = commands.settings_dialog
+    dialog = commands.settings_files.dialog
     dialog.dialect.setCurrentText("AIMET encodings 1.0.0")
     path = tmp_path / "aimet.json"
     path.write_text("theirs")

@@ -29,11 +29,11 @@ from windows import PathChooser, open_window, real_session
 
 from quantgui.gui.actions import ACTIONS, MENUS
 from quantgui.gui.app import ERROR_INTERVAL_SECONDS, ExceptionHook
-from quantgui.gui.commands import Answer
 from quantgui.gui.dialogs.help import HelpDialog
 from quantgui.gui.main_window import MainWindow
 from quantgui.gui.menus import plain_text, shortcut_text, shortcuts_page
 from quantgui.gui.models.layers import Column
+from quantgui.gui.presenters.configuration_file import Answer
 from quantgui.gui.theme import apply_theme
 from quantgui.results import Advice
 from quantgui.session.recent import RecentFile
@@ -215,7 +215,7 @@ def test_that_export_and_verification_go_through_their_dialogs(opened, qtbot, tm
     window.presenter.apply_preset(find_preset("W8A8"))
     settled(qtbot, window)
     window.actions_by_id["export"].trigger()
-    dialog = window.commands.export_dialog
+    dialog = window.commands.exports.dialog
     assert "10 of 10 layers" in dialog.summary.text()
     dialog.path.setText(str(tmp_path / "out.onnx"))
     with qtbot.waitSignal(session.exported, timeout=PATIENCE):
@@ -223,7 +223,7 @@ def test_that_export_and_verification_go_through_their_dialogs(opened, qtbot, tm
     assert "opset" in dialog.status.text()
     with qtbot.waitSignal(session.verified, timeout=PATIENCE):
         dialog.verify_button.click()
-    shown = window.commands.verification_dialog
+    shown = window.commands.exports.verification
     assert "out.onnx" in shown.heading.text()
     assert shown.table.rowCount() > 0
     assert "±" in shown.deployed.text()
@@ -240,7 +240,7 @@ def test_that_a_failed_export_is_mended_by_the_keyboard_and_its_sentence_goes(op
     session.set_config(QuantConfig(find_preset("W8").spec, name="a/b, mended"), "Name it")
     settled(qtbot, window)
     window.actions_by_id["export"].trigger()
-    dialog = window.commands.export_dialog
+    dialog = window.commands.exports.dialog
     assert Path(dialog.path.text()).name == f"{Path(SAMPLE.network).stem}.a-b-mended.onnx"
     dialog.path.setText(str(tmp_path / "nowhere" / "out.onnx"))
     with qtbot.waitSignal(session.failed, timeout=PATIENCE):
@@ -262,7 +262,7 @@ def test_that_a_failed_export_is_mended_by_the_keyboard_and_its_sentence_goes(op
 def test_that_the_data_dialog_opens_random_numbers_and_says_not_to_trust_them(opened, qtbot) -> None:
     window = opened
     window.actions_by_id["data"].trigger()
-    dialog = window.commands.data_dialog
+    dialog = window.commands.data.dialog
     assert "picture" in dialog._inputs.text()
     dialog.from_random.click()
     dialog.samples.setValue(6)
@@ -280,7 +280,7 @@ def test_that_data_and_metric_are_two_questions_and_return_answers_each(opened, 
     source = window.session.data.source
     (tmp_path / "mine.py").write_text("def metric(outputs, labels):\n    return outputs.max(axis=1)\n")
     window.actions_by_id["data"].trigger()
-    dialog = window.commands.data_dialog
+    dialog = window.commands.data.dialog
     dialog._metric_own.click()
     assert dialog.from_file.isChecked()
     assert not dialog._metric_automatic.isChecked()
@@ -302,7 +302,7 @@ def test_that_data_that_does_not_fit_is_explained_and_the_open_data_stays(opened
     (tmp_path / "wrong.npz").write_bytes(b"no zip")
     before = window.session.data
     window.actions_by_id["data"].trigger()
-    dialog = window.commands.data_dialog
+    dialog = window.commands.data.dialog
     dialog.path.setText(str(tmp_path / "wrong.npz"))
     with qtbot.waitSignal(window.session.failed, timeout=PATIENCE) as failed:
         dialog.open_button.click()
@@ -322,7 +322,7 @@ def test_that_image_options_are_shown_for_correction_and_applied(opened, qtbot, 
         assert image.save(str(folder / f"{number}.png"))
     window = opened
     window.actions_by_id["data"].trigger()
-    dialog = window.commands.data_dialog
+    dialog = window.commands.data.dialog
     window.commands._chooser.path = str(folder)
     with qtbot.waitSignal(window.session.data_opened, timeout=PATIENCE):
         dialog.folder_button.click()
@@ -416,26 +416,26 @@ def test_that_an_unsaved_configuration_is_not_left_without_asking(opened, qtbot,
         return answer
 
     window.commands._chooser.path = str(tmp_path / "kept.json")
-    window.commands.ask_to_save = ask
+    window.commands.configuration_file.ask_to_save = ask
     window.presenter.apply_preset(find_preset("W4"))
     assert window.close() == closes
     assert asked == [1]
     assert (tmp_path / "kept.json").exists() == (answer is Answer.SAVE)
-    window.commands.ask_to_save = lambda: Answer.DISCARD
+    window.commands.configuration_file.ask_to_save = lambda: Answer.DISCARD
 
 
 def test_that_nothing_is_asked_where_nothing_would_be_lost(opened) -> None:
     def ask() -> Answer:
         raise AssertionError("asked")
 
-    opened.commands.ask_to_save = ask
+    opened.commands.configuration_file.ask_to_save = ask
     assert opened.close()
 
 
 def test_that_the_layers_get_their_width_back_when_the_window_grows_again(opened, qtbot) -> None:
     window = opened
     window.resize(1440, 860)
-    window.reset_layout()
+    window.actions_by_id["reset_layout"].trigger()
     QApplication.processEvents()
     wide = window.docks["layers"].width()
     window.resize(1024, 640)
@@ -458,7 +458,7 @@ def test_that_layout_and_look_are_kept_in_the_settings(qtbot, qapp, tmp_path) ->
     with qtbot.waitSignal(window.session.network_opened, timeout=PATIENCE):
         window.session.open_network(SAMPLE.network)
     window.docks["jobs"].hide()
-    window.set_scheme("light")
+    window.commands.preferences.set_scheme("light")
     window.close()
     settings = QSettings(str(tmp_path / "layout.ini"), QSettings.Format.IniFormat)
     assert settings.value("scheme") == "light"

@@ -154,7 +154,7 @@ def test_that_a_language_chosen_in_the_preferences_is_spoken_after_the_next_star
     first = started()
     assert first.actions_by_id["open"].text() == "&Open network…"
     first.actions_by_id["preferences"].trigger()
-    dialog = first.commands.preferences_dialog
+    dialog = first.commands.preferences.dialog
     dialog.language.setCurrentText("Deutsch")
     dialog.language.activated.emit(dialog.language.currentIndex())
     assert "start it again" in dialog.note.text()
@@ -163,7 +163,7 @@ def test_that_a_language_chosen_in_the_preferences_is_spoken_after_the_next_star
     dialog.close()
     second = started()
     try:
-        assert second.language == "de"
+        assert second.commands.preferences.language == "de"
         assert second.actions_by_id["open"].text() == "Netz &öffnen …"
         assert second.menuBar().actions()[0].text() == "&Datei"
         assert second.tabs.tabText(0) == "Gewichte"

@@ -80,7 +80,7 @@ def test_that_a_network_is_opened_spoiled_mended_exported_and_verified(
     with qtbot.waitSignal(session.network_opened, timeout=PATIENCE_MS):
         trigger(window, qtbot, "open")
     trigger(window, qtbot, "data")
-    dialog = window.commands.data_dialog
+    dialog = window.commands.data.dialog
     dialog.path.setText(str(material.data))
     with qtbot.waitSignal(session.data_opened, timeout=PATIENCE_MS):
         qtbot.mouseClick(dialog.open_button, Qt.MouseButton.LeftButton)
@@ -124,7 +124,7 @@ def test_that_a_network_is_opened_spoiled_mended_exported_and_verified(
     # export, verify
     exported = tmp_path / "demosaicnet-w8a8.onnx"
     trigger(window, qtbot, "export")
-    export_dialog = window.commands.export_dialog
+    export_dialog = window.commands.exports.dialog
     export_dialog.path.setText(str(exported))
     with qtbot.waitSignal(session.exported, timeout=PATIENCE_MS):
         qtbot.mouseClick(export_dialog.export_button, Qt.MouseButton.LeftButton)
@@ -132,7 +132,7 @@ def test_that_a_network_is_opened_spoiled_mended_exported_and_verified(
         qtbot.mouseClick(export_dialog.verify_button, Qt.MouseButton.LeftButton)
     verification: Verification = verified.args[0]
     export_dialog.close()
-    window.commands.verification_dialog.close()
+    window.commands.exports.verification.close()
     assert exported.stat().st_size == verification.file_bytes
     assert verification.simulated.quantized_score.value == pytest.approx(eight.quantized_score.value, abs=1e-6)
     assert verification.deployed.quantized_score.value == pytest.approx(eight.quantized_score.value, abs=0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 from PySide6.QtCore import QSettings
@@ -61,6 +63,15 @@ class FileChooser:
         self._folder = folder
         if self._settings is not None:
             self._settings.setValue(_KEY, folder)
+
+
+def suggested_file(network: str, configuration: str) -> Path:
+    """Return where files about a network's configuration go, without a suffix: beside the network, if one may write."""
+    source = Path(network).absolute()
+    # Names of configurations are free text, those of files are not.
+    name = re.sub(r"[^\w.+-]+", "-", configuration).strip("-.") or "quantized"
+    folder = source.parent if os.access(source.parent, os.W_OK) else Path.home()
+    return folder / f"{source.stem}.{name}"
 
 
 def ask_to_replace(parent: QWidget, path: Path) -> bool:

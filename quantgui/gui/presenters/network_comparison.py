@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QWidget
 
 from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.dialogs.network_comparison import NetworkComparisonDialog, Sizes
+from quantgui.gui.widgets.front import bring_to_front
 from quantgui.results import NetworkComparison
 from quantgui.session.jobs import Job, JobState
 from quantgui.session.session import Session
@@ -54,10 +55,7 @@ class NetworkComparisonPresenter(QObject):
         self._present()
 
     def _present(self) -> None:
-        dialog = self._made()
-        dialog.show()
-        dialog.raise_()
-        dialog.activateWindow()
+        bring_to_front(self._made())
 
     def _made(self) -> NetworkComparisonDialog:
         if self.dialog is None:

@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QWidget
 
 from quantgui.gui.dialogs.files import FileChooser
 from quantgui.gui.dialogs.pytorch import PytorchDialog
+from quantgui.gui.widgets.front import bring_to_front
 from quantgui.session.jobs import Job, JobState
 from quantgui.session.session import Session
 from quantgui.spec.pytorch_source import DEFAULT_OPTIONS, PytorchOptions
@@ -54,10 +55,7 @@ class PytorchPresenter(QObject):
         self._made().show_weights(weights)
 
     def _present(self) -> None:
-        dialog = self._made()
-        dialog.show()
-        dialog.raise_()
-        dialog.activateWindow()
+        bring_to_front(self._made())
 
     def _made(self) -> PytorchDialog:
         if self.dialog is None:

@@ -16,6 +16,7 @@ from quantgui.gui.models.layers import scheme_text
 from quantgui.gui.panels.comparison import ComparedLayer, ComparedSide, Comparison
 from quantgui.gui.panels.trade_off import Limit, Present, TradeOff, TradeOffPanel, TriedPoint, outcome
 from quantgui.gui.plots.trade_off import Spot
+from quantgui.gui.widgets.front import bring_to_front
 from quantgui.results import Evaluation, LayerInfo, MixPoint, MixReady, Score
 from quantgui.session.document import Side
 from quantgui.session.jobs import Job
@@ -100,9 +101,7 @@ class TradeOffPresenter(QObject):
             self.dialog.data_requested.connect(self.data_requested)
             self.dialog.controls.changed.connect(self._show_reason)
         self._show_dialog()
-        self.dialog.show()
-        self.dialog.raise_()
-        self.dialog.activateWindow()
+        bring_to_front(self.dialog)
 
     def use_mix(self) -> None:
         """Make the answer of the search the configuration, in one undo step."""
@@ -125,9 +124,7 @@ class TradeOffPresenter(QObject):
             self.comparison.panel.layer_picked.connect(lambda name: self._session.select((name,)))
             self.comparison.flip.clicked.connect(self.flip)
         self._show_comparison(hidden=True)
-        self.comparison.show()
-        self.comparison.raise_()
-        self.comparison.activateWindow()
+        bring_to_front(self.comparison)
 
     def flip(self) -> None:
         """Put A to use, or B if A is in use; any number of flips in a row are one undo step."""
