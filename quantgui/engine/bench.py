@@ -7,27 +7,35 @@ What changes the bench is stored only when it is complete.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar, assert_never
 
 from quantgui.analysis.advice import advise, guarded_config
-from quantgui.analysis.calibration import calibrate
 from quantgui.analysis.data_checks import examine_data
 from quantgui.analysis.evaluation import evaluate
-from quantgui.analysis.importance import input_tensors, needs_data, summed_axes
+from quantgui.analysis.importance import needs_data
 from quantgui.analysis.metric_function import Metric, load_metric
 from quantgui.analysis.mixed_precision import check_limit, find_mix, sweep_for
 from quantgui.analysis.noise import trace_noise, view_sample
 from quantgui.analysis.qat.left import left_training
 from quantgui.analysis.qat.training import data_names, train
 from quantgui.analysis.sensitivity import measure_sensitivity
-from quantgui.analysis.simulation import activation_tensors, calibrated_tensors, wanted_ranges
+from quantgui.analysis.simulation import activation_tensors, calibrated_tensors
 from quantgui.analysis.sweep_store import open_sweep, question_key
-from quantgui.analysis.tensor_error import StatisticsCache, view_weight, weight_errors
+from quantgui.analysis.tensor_error import view_weight, weight_errors
+from quantgui.engine.machine import usable_cores, usable_memory
+from quantgui.engine.opened import (
+    OpenedData,
+    OpenedNetwork,
+    calibrate_missing,
+    prepare,
+    prepare_all,
+    prepare_inputs,
+    prepare_tensors,
+)
 from quantgui.engine.requests import (
     Advise,
     Calibrate,
@@ -52,45 +60,34 @@ from quantgui.engine.requests import (
     WriteReport,
     WriteSettings,
 )
+from quantgui.engine.takeaway import (
+    compare_network,
+    export,
+    read_settings,
+    verify_export,
+    write_report_file,
+    write_settings,
+)
 from quantgui.errors import DataError, NetworkError
-from quantgui.export.comparison import compare
-from quantgui.export.dialects.material import gather
-from quantgui.export.dialects.reading import read_text, unmatched, write_text
-from quantgui.export.dialects.table import find_dialect, read_dialect
-from quantgui.export.files import refuse_source
-from quantgui.export.latency import Seconds, measure_latencies
-from quantgui.export.metadata import exported_ranges, exported_squares
-from quantgui.export.qdq import export_qdq
-from quantgui.export.quantized_file import is_network, read_quantized
-from quantgui.export.report import gather_report, write_report
-from quantgui.export.tensorrt import converted_for_tensorrt
-from quantgui.export.verify import verify
-from quantgui.network.datasets import Dataset, open_dataset
+from quantgui.export.latency import measure_latencies
+from quantgui.network.datasets import open_dataset
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network
-from quantgui.network.pytorch.opening import Original, hold_against, read_pytorch
+from quantgui.network.pytorch.opening import hold_against, read_pytorch
 from quantgui.network.reader import read_network
 from quantgui.network.rows import fed_as_it_runs
 from quantgui.network.session import release_memory
 from quantgui.paths import state_folder
 from quantgui.results import (
-    ActivationReady,
     Advice,
     Calibrated,
     DataExamined,
     DataOpened,
-    DataReport,
-    EvaluationReady,
     Event,
-    Exported,
-    NetworkComparison,
     NetworkOpened,
     Progress,
-    ReportWritten,
     SampleReady,
     Sensitivity,
-    SettingsRead,
-    SettingsWritten,
     TrainingLeft,
 )
 from quantgui.spec.config import QuantConfig
@@ -107,33 +104,6 @@ CALIBRATION_SAMPLES: Final = 512
 _STATISTICS_KEPT: Final = 64
 """Layers whose weight statistics are kept (half a megabyte each)."""
 _CACHE_SHARE: Final = 4
-_FALLBACK_MEMORY: Final = 4 * 2**30
-
-
-@dataclass(eq=False)
-class _OpenNetwork:
-    network: Network
-    executor: Executor
-    original: Original | None = None
-    """The PyTorch network it was made from."""
-    statistics: StatisticsCache = field(default_factory=dict)
-
-
-@dataclass(eq=False)
-class _OpenData:
-    """Data to measure quality on, data to take ranges from, and the statistics found with the latter."""
-
-    dataset: Dataset
-    calibration: Dataset
-    samples: int
-    activations: dict[str, ActivationReady] = field(default_factory=dict)
-    latencies: Seconds = field(default_factory=dict)
-    report: DataReport | None = None
-
-    @property
-    def ranges(self) -> str:
-        """The name of the samples that ranges come from."""
-        return f"{self.calibration.summary.fingerprint}:{self.samples}"
 
 
 class Bench:
@@ -155,8 +125,8 @@ class Bench:
         self._calibration_samples = calibration_samples
         self._threads = threads or usable_cores()
         self._cache_bytes = usable_memory() // _CACHE_SHARE if cache_bytes is None else cache_bytes
-        self._open: _OpenNetwork | None = None
-        self._data: _OpenData | None = None
+        self._open: OpenedNetwork | None = None
+        self._data: OpenedData | None = None
         self._metric: Metric | None = None
 
     @property
@@ -207,14 +177,14 @@ class Bench:
                 return self._find_training(discarded)
             case Export():
                 return self._export(request)
-            case Verify(config, path, samples):
-                return self._verify(config, path, samples)
+            case Verify():
+                return self._verify(request)
             case WriteSettings():
                 return self._write_settings(request)
-            case ReadSettings(path, dialect):
-                return self._read_settings(path, dialect)
-            case CompareNetwork(config, path, samples):
-                return self._compare(config, path, samples)
+            case ReadSettings():
+                return self._read_settings(request)
+            case CompareNetwork():
+                return self._compare(request)
             case WriteReport():
                 return self._write_report(request)
             case _:
@@ -230,7 +200,7 @@ class Bench:
         else:
             network = yield from _only_progress(read_network(Path(path)))
         executor = Executor(network, cache_bytes=self._cache_bytes, threads=self._threads)
-        self._open, self._data = _OpenNetwork(network, executor, original), None
+        self._open, self._data = OpenedNetwork(network, executor, original), None
         release_memory()
         yield NetworkOpened(network.summary)
 
@@ -249,7 +219,7 @@ class Bench:
         notes: tuple[str, ...] = ()
         if (original := self._opened().original) is not None:
             notes = yield from hold_against(original, network, dataset)
-        self._data = _OpenData(dataset, calibration, samples)
+        self._data = OpenedData(dataset, calibration, samples)
         summary = replace(dataset.summary, calibration=request.calibration, notes=(*dataset.summary.notes, *notes))
         yield DataOpened(summary)
 
@@ -262,7 +232,7 @@ class Bench:
     def _view_weight(self, layer: str, spec: QuantizerSpec | None, *, curve: bool = False) -> Iterator[Event]:
         opened, data = self._opened(), self._data
         network, statistics = opened.network, opened.statistics
-        yield from _prepare_inputs(opened, data, {_known(network, layer): spec})
+        yield from prepare_inputs(opened, data, {_known(network, layer): spec})
         activations = {} if data is None else data.activations
         yield from view_weight(network, layer, spec, statistics, curve=curve, activations=activations)
         while len(statistics) > _STATISTICS_KEPT:
@@ -275,7 +245,7 @@ class Bench:
         plain = {name: spec for name, spec in known.items() if not needs_data(spec)}
         yield from weight_errors(opened.network, plain)
         others = {name: spec for name, spec in known.items() if name not in plain}
-        yield from _prepare_inputs(opened, data, others)
+        yield from prepare_inputs(opened, data, others)
         yield from weight_errors(opened.network, others, {} if data is None else data.activations)
 
     # --- quality -------------------------------------------------------------------------------------------------
@@ -286,21 +256,21 @@ class Bench:
         if wanted != data.samples:
             # All ranges come from the same samples: what is known of others is calibrated again. A new value, because
             # an answer that has been overtaken still needs the old one.
-            data = self._data = _OpenData(data.dataset, data.calibration, wanted)
+            data = self._data = OpenedData(data.dataset, data.calibration, wanted)
         started = time.perf_counter()
         tensors = activation_tensors(opened.network)
-        yield from _calibrate_missing(opened, data, tensors)
+        yield from calibrate_missing(opened, data, tensors)
         known = {name: data.activations[name] for name in tensors}
         yield Calibrated(known, data.samples, time.perf_counter() - started)
 
     def _evaluate(self, config: QuantConfig, samples: int | None) -> Iterator[Event]:
         opened, data, metric = self._opened(), self._with_data(), self._metric
-        yield from _prepare(opened, data, config)
+        yield from prepare(opened, data, config)
         yield from evaluate(opened.executor, data.dataset, config, data.activations, metric, samples=samples)
 
     def _advise(self, config: QuantConfig) -> Iterator[Event]:
         opened, data, metric = self._opened(), self._with_data(), self._metric
-        yield from _prepare(opened, data, config)
+        yield from prepare(opened, data, config)
         yield from advise(opened.executor, data.dataset, config, data.activations, metric)
 
     def _examine_data(self, config: QuantConfig | None) -> Iterator[Event]:
@@ -308,9 +278,7 @@ class Bench:
         activations = None
         if config is not None:
             tensors = activation_tensors(opened.network)
-            for event in _calibrate_missing(opened, data, tensors):
-                if isinstance(event, Progress):
-                    yield event
+            yield from prepare_tensors(opened, data, tensors)
             activations = {name: data.activations[name] for name in tensors}
         for event in examine_data(
             opened.executor,
@@ -327,7 +295,7 @@ class Bench:
     def guard(self, config: QuantConfig) -> Generator[Event, None, tuple[QuantConfig, Advice | None]]:
         """Return `config`, with float activations where quantized ones would ruin the network, and what was found."""
         opened, data, metric = self._opened(), self._with_data(), self._metric
-        yield from _prepare(opened, data, config)
+        yield from prepare(opened, data, config)
         return (yield from guarded_config(opened.executor, data.dataset, config, data.activations, metric))
 
     def _sensitivity(self, sweep: Sweep) -> Iterator[Event]:
@@ -337,11 +305,9 @@ class Bench:
         for spec in sweep.specs:
             everywhere = sweep.base.with_overrides({layer: sweep.candidate(layer, spec) for layer in layers})
             tensors |= dict.fromkeys(calibrated_tensors(opened.network, everywhere))
-        for event in _calibrate_missing(opened, data, tensors):
-            if isinstance(event, Progress):
-                yield event
+        yield from prepare_tensors(opened, data, tensors)
         yield Progress(0, 0, "Looking for what is known")
-        ranges = f"{data.calibration.summary.fingerprint}:{data.samples}" if tensors else ""
+        ranges = data.ranges if tensors else ""
         key = question_key(opened.network, data.dataset.summary.fingerprint, sweep, metric, ranges)
         with open_sweep(state_folder() / "sweeps", key) as store:
             yield from measure_sensitivity(opened.executor, data.dataset, sweep, data.activations, metric, store)
@@ -360,15 +326,15 @@ class Bench:
             table = event if isinstance(event, Sensitivity) else table
         if table is None:
             raise DataError("There is nothing to compute: the data holds no samples.")
-        yield from _prepare(opened, data, sweep.base)
-        yield from _prepare_all(opened, data, wanted)
+        yield from prepare(opened, data, sweep.base)
+        yield from prepare_all(opened, data, wanted)
         executor, activations = opened.executor, data.activations
         yield from find_mix(executor, data.dataset, mix, table, activations, metric, latencies=data.latencies)
 
     def _measure_latencies(
-        self, opened: _OpenNetwork, data: _OpenData, wanted: Mapping[str, Sequence[LayerSpec]]
+        self, opened: OpenedNetwork, data: OpenedData, wanted: Mapping[str, Sequence[LayerSpec]]
     ) -> Iterator[Event]:
-        yield from _prepare_all(opened, data, wanted)
+        yield from prepare_all(opened, data, wanted)
         batch = next(data.dataset.batches(1, 1), None)
         if batch is None:
             raise DataError("There is nothing to compute: the data holds no samples.")
@@ -376,19 +342,19 @@ class Bench:
 
     def _trace_noise(self, config: QuantConfig, samples: int | None) -> Iterator[Event]:
         opened, data = self._opened(), self._with_data()
-        yield from _prepare(opened, data, config)
+        yield from prepare(opened, data, config)
         yield from trace_noise(opened.executor, data.dataset, config, data.activations, samples=samples)
 
     def _view_sample(self, config: QuantConfig, sample: int, *, calibration: bool) -> Iterator[Event]:
         opened, data = self._opened(), self._with_data()
-        yield from _prepare(opened, data, config)
+        yield from prepare(opened, data, config)
         dataset = data.calibration if calibration else data.dataset
         for event in view_sample(opened.executor, dataset, config, data.activations, sample):
             yield replace(event, calibration=calibration) if isinstance(event, SampleReady) else event
 
     def _train(self, config: QuantConfig, training: Training) -> Iterator[Event]:
         opened, data, metric = self._opened(), self._with_data(), self._metric
-        yield from _prepare(opened, data, config)
+        yield from prepare(opened, data, config)
         yield from train(
             opened.executor,
             data.dataset,
@@ -407,170 +373,37 @@ class Bench:
         given_up = None if discarded is None else (discarded.config, discarded.training)
         yield TrainingLeft(left_training(opened.network, state_folder() / "training", names, self._metric, given_up))
 
-    # --- export --------------------------------------------------------------------------------------------------
-
-    def _export(self, request: Export) -> Iterator[Event]:
-        opened, data = self._opened(), self._data
-        config, path, profile = request.config, Path(request.path), request.profile
-        notes: tuple[str, ...] = ()
-        if request.convert and profile == "tensorrt":
-            config, notes = converted_for_tensorrt(opened.network, config)
-        tensors = activation_tensors(opened.network, config)
-        if data is None:
-            if tensors:
-                raise DataError(
-                    f"The configuration quantizes {len(tensors)} activation tensors, whose ranges come from data: open "
-                    "data (on the command line --data), or choose one that quantizes weights only."
-                )
-            if inputs := input_tensors(opened.network, config):
-                raise DataError(
-                    f"Ranges of weights in the configuration are input-weighted and need data ({len(inputs)} tensors): "
-                    "open data (on the command line --data), or choose another range estimator."
-                )
-            exporting = export_qdq(opened.network, config, {}, path, profile=profile)
-        else:
-            yield from _prepare(opened, data, config)
-            sample = data.dataset.sample_input(0)
-            exporting = export_qdq(opened.network, config, data.activations, path, profile=profile, sample=sample)
-        for event in exporting:
-            yield replace(event, notes=(*notes, *event.notes)) if isinstance(event, Exported) else event
-
-    def _verify(self, config: QuantConfig, path: str, samples: int | None) -> Iterator[Event]:
-        opened, data, metric = self._opened(), self._with_data(), self._metric
-        unknown = wanted_ranges(opened.network, config) - exported_ranges(Path(path)).keys()
-        inputs = input_tensors(opened.network, config).keys() - exported_squares(Path(path)).keys()
-        for event in _calibrate_missing(opened, data, {tensor for tensor, _ in unknown} | inputs):
-            if isinstance(event, Progress):
-                yield event
-        yield from verify(
-            opened.network,
-            opened.executor,
-            data.dataset,
-            config,
-            data.activations,
-            metric,
-            Path(path),
-            samples=samples,
-        )
-
     # --- taking it away ------------------------------------------------------------------------------------------
 
+    def _export(self, request: Export) -> Iterator[Event]:
+        yield from export(self._opened(), self._data, request)
+
+    def _verify(self, request: Verify) -> Iterator[Event]:
+        yield from verify_export(self._opened(), self._with_data(), self._metric, request)
+
     def _write_settings(self, request: WriteSettings) -> Iterator[Event]:
-        opened, data = self._opened(), self._data
-        dialect = find_dialect(request.dialect)
-        info = dialect.info
-        if info.needs_ranges and data is None and calibrated_tensors(opened.network, request.config):
-            raise DataError(f"A file for {info.title} holds ranges, some of which come from data: open some.")
-        if info.needs_ranges and data is not None:
-            yield from _prepare(opened, data, request.config)
-        yield Progress(0, 0, f"Writing {info.title}")
-        activations = {} if data is None else data.activations
-        material = gather(opened.network, request.config, activations, request.sensitivity, grids=info.needs_ranges)
-        written = dialect.write(material)
-        refuse_source(Path(request.path), Path(opened.network.summary.path))
-        write_text(written.text, Path(request.path))
-        yield SettingsWritten(request.path, info.name, request.config, written.notes)
+        yield from write_settings(self._opened(), self._data, request)
 
-    def _read_settings(self, path: str, dialect: str) -> Iterator[Event]:
-        network = self._opened().network
-        yield Progress(0, 0, "Reading")
-        if is_network(Path(path)):
-            title, imported = "quantized ONNX file", read_quantized(Path(path), network)
-        else:
-            found, imported = read_dialect(read_text(Path(path)), network.summary, dialect)
-            title = found.info.title
-        unknown = tuple(unmatched(each) for each in imported.unknown)
-        yield SettingsRead(path, title, imported.config, unknown, imported.notes, imported.unknown)
+    def _read_settings(self, request: ReadSettings) -> Iterator[Event]:
+        yield from read_settings(self._opened().network, request)
 
-    def _compare(self, config: QuantConfig, path: str, samples: int | None) -> Iterator[Event]:
-        opened, data, metric = self._opened(), self._with_data(), self._metric
-        yield Progress(0, 0, "Reading")
-        read = read_quantized(Path(path), opened.network)
-        yield from _prepare(opened, data, config)
-        executor, activations = opened.executor, data.activations
-        unknown = tuple(unmatched(each) for each in read.unknown)
-        for event in compare(
-            opened.network, executor, data.dataset, config, read.config, activations, metric, Path(path),
-            samples=samples,
-        ):  # fmt: skip
-            yield (replace(event, unknown=unknown, notes=read.notes) if isinstance(event, NetworkComparison) else event)
+    def _compare(self, request: CompareNetwork) -> Iterator[Event]:
+        yield from compare_network(self._opened(), self._with_data(), self._metric, request)
 
     def _write_report(self, request: WriteReport) -> Iterator[Event]:
-        opened, data = self._opened(), self._data
-        summary, config = opened.network.summary, request.config
-        refuse_source(Path(request.path), Path(summary.path))
-        evaluation = None
-        if data is not None:
-            for event in self._evaluate(config, request.samples):
-                if isinstance(event, EvaluationReady):
-                    evaluation = event.evaluation
-                elif isinstance(event, Progress):
-                    yield event
-        yield from _prepare_inputs(
-            opened, data, {name: config.spec_for(name).weights for name in opened.network.layers}
-        )
-        source, notes = ("", ()) if data is None else (data.dataset.summary.source, data.dataset.summary.notes)
-        report = yield from gather_report(
-            opened.network,
-            config,
-            data=source,
-            evaluation=evaluation,
-            sensitivity=request.sensitivity,
-            mix=request.mix,
-            notes=notes,
-            activations={} if data is None else data.activations,
-        )
-        yield ReportWritten(request.path, write_report(report, Path(request.path)))
+        yield from write_report_file(self._opened(), self._data, self._metric, request)
 
     # --- what is open --------------------------------------------------------------------------------------------
 
-    def _opened(self) -> _OpenNetwork:
+    def _opened(self) -> OpenedNetwork:
         if self._open is None:
             raise NetworkError("No network is open; open one first.")
         return self._open
 
-    def _with_data(self) -> _OpenData:
+    def _with_data(self) -> OpenedData:
         if self._data is None:
             raise DataError("No data is open; open some first, as quality and ranges are measured on it.")
         return self._data
-
-
-def _prepare(opened: _OpenNetwork, data: _OpenData, config: QuantConfig) -> Iterator[Event]:
-    """Calibrate what `config` needs; only the progress is of interest to those who asked for something else."""
-    for event in _calibrate_missing(opened, data, calibrated_tensors(opened.network, config)):
-        if isinstance(event, Progress):
-            yield event
-
-
-def _prepare_inputs(
-    opened: _OpenNetwork, data: _OpenData | None, specs: Mapping[str, QuantizerSpec | None]
-) -> Iterator[Event]:
-    """Calibrate what the ranges of weights under `specs` depend on, if data is open."""
-    config = QuantConfig().with_overrides({name: LayerSpec(spec) for name, spec in specs.items()})
-    if data is not None:
-        for event in _calibrate_missing(opened, data, input_tensors(opened.network, config)):
-            if isinstance(event, Progress):
-                yield event
-
-
-def _prepare_all(opened: _OpenNetwork, data: _OpenData, wanted: Mapping[str, Sequence[LayerSpec]]) -> Iterator[Event]:
-    """Calibrate what any of several specs of each layer needs."""
-    for place in range(max(map(len, wanted.values()), default=0)):
-        specs = {name: each[place] for name, each in wanted.items() if place < len(each)}
-        yield from _prepare(opened, data, QuantConfig().with_overrides(specs))
-
-
-def _calibrate_missing(opened: _OpenNetwork, data: _OpenData, tensors: Collection[str]) -> Iterator[Event]:
-    """Calibrate those of `tensors` that are not known yet; yield everything but the final result."""
-    missing = [name for name in tensors if name not in data.activations]
-    if not missing:
-        return
-    axes = summed_axes(opened.network)
-    for event in calibrate(opened.executor, data.calibration, missing, samples=data.samples, axes=axes):
-        if isinstance(event, Calibrated):
-            data.activations.update(event.activations)
-        else:
-            yield event
 
 
 def _only_progress(reading: Generator[Event, None, T]) -> Generator[Event, None, T]:
@@ -589,31 +422,3 @@ def _known(network: Network, layer: str) -> str:
     if layer not in network.layers:
         raise NetworkError(f"The network has no layer '{layer}'.")
     return layer
-
-
-def usable_cores() -> int:
-    """Return the number of cores this process may use, by its affinity and its container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _number_in("/sys/fs/cgroup/cpu.max"), _number_in("/sys/fs/cgroup/cpu.max", 1)
-    if quota[0] and quota[1]:
-        cores = min(cores, max(1, round(quota[0] / quota[1])))
-    return cores
-
-
-def usable_memory() -> int:
-    """Return the bytes of memory of the machine, or of the container if that is less."""
-    try:
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        machine = _FALLBACK_MEMORY
-    limits = (_number_in("/sys/fs/cgroup/memory.max"), _number_in("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-    return min(machine, *(limit for limit in limits if limit), machine)
-
-
-def _number_in(file: str, word: int = 0) -> int | None:
-    """Return a number of a control group's file; None where there is no such file or no limit."""
-    try:
-        text = Path(file).read_text(encoding="ascii").split()[word]
-    except (OSError, IndexError):
-        return None
-    return int(text) if text.isdecimal() else None

@@ -15,7 +15,7 @@ import time
 import traceback
 from importlib import metadata
 
-from quantgui.engine.bench import usable_cores, usable_memory
+from quantgui.engine.machine import usable_cores, usable_memory
 from tests.benchmarks import (
     bench_memory,
     bench_mix,

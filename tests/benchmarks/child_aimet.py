@@ -26,7 +26,7 @@ import onnx
 import onnxruntime
 
 from quantgui.analysis.sensitivity import measure_sensitivity
-from quantgui.engine.bench import usable_cores
+from quantgui.engine.machine import usable_cores
 from quantgui.network.datasets import open_dataset
 from quantgui.network.executor import Executor
 from quantgui.network.reader import open_network

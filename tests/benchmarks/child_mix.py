@@ -20,7 +20,7 @@ from quantgui.analysis.evaluation import evaluate
 from quantgui.analysis.metric_function import Metric, load_metric
 from quantgui.analysis.mixed_precision import find_mix
 from quantgui.analysis.sensitivity import measure_sensitivity
-from quantgui.engine.bench import usable_cores
+from quantgui.engine.machine import usable_cores
 from quantgui.network.datasets import Dataset, open_dataset
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network

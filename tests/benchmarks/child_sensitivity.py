@@ -23,7 +23,7 @@ from quantgui.analysis.ranking import spearman
 from quantgui.analysis.sensitivity import measure_sensitivity
 from quantgui.analysis.simulation import activation_tensors
 from quantgui.analysis.sweep_store import SweepStore
-from quantgui.engine.bench import usable_cores
+from quantgui.engine.machine import usable_cores
 from quantgui.network.batch import Batch
 from quantgui.network.datasets import Dataset, open_dataset
 from quantgui.network.executor import Executor

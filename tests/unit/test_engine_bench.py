@@ -12,8 +12,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from quantgui.engine.bench import Bench, usable_cores, usable_memory
+from quantgui.engine.bench import Bench
 from quantgui.engine.client import EngineClient
+from quantgui.engine.machine import usable_cores, usable_memory
 from quantgui.engine.messages import EngineEvent, JobDone, JobEvent, JobFailed
 from quantgui.engine.requests import (
     Calibrate,
