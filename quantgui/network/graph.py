@@ -187,7 +187,7 @@ def read_program(file: NetworkFile) -> Program:
         Graph([], [], []),
         {},
         {},
-        {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import},
+        {"" if o.domain == "ai.onnx" else o.domain: _runnable(o) for o in model.opset_import},
         model.ir_version,
         {},
         set(),
@@ -197,6 +197,20 @@ def read_program(file: NetworkFile) -> Program:
     names = {name for node in program.graph.nodes for name in node.outputs}
     program.value_info = {value.name: value for value in model.graph.value_info if value.name in names}
     return program
+
+
+def _runnable(opset: onnx.OperatorSetIdProto) -> int:
+    """Return the version of an operator set under which ONNX Runtime has kernels for it.
+
+    ONNX Runtime 1.32 reads opset 28 but has none for its Cast, QuantizeLinear and others, which only took new types in;
+    28 changes nothing that is valid in 27 too, and what is not is refused when the network is loaded (onnx,
+    Changelog.md, version 28).
+    """
+    standard = opset.domain in ("", "ai.onnx")
+    return _OPSET_BEFORE_28 if standard and opset.version == _OPSET_BEFORE_28 + 1 else opset.version
+
+
+_OPSET_BEFORE_28 = 27
 
 
 def _proto_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -14,11 +14,16 @@ import psutil
 import pytest
 from builders import mlp_model, model_of, tensor_info, values
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from quantgui.errors import NetworkError
 from quantgui.network import files
+from quantgui.network.batch import Batch
+from quantgui.network.executor import Executor
 from quantgui.network.reader import open_network
 from quantgui.network.session import create_session
+from quantgui.network.simulation import Simulation, TensorQuantizer
+from quantgui.spec.formats import IntFormat
 
 
 def message_of(path) -> str:
@@ -227,6 +232,30 @@ def test_that_a_newer_opset_is_named(tmp_path):
     model = mlp_model()
     model.opset_import[0].version = 99
     assert "99" in message_of(saved(model, tmp_path / "net.onnx"))
+
+
+def test_that_the_newest_opset_runs_and_is_quantized_as_the_one_before(tmp_path):
+    # ONNX Runtime 1.32 reads opset 28 and has no kernels for its Cast and QuantizeLinear.
+    results = []
+    for opset in (27, 28):
+        nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Cast", ["a"], ["y"], to=TensorProto.DOUBLE)]
+        outputs = [tensor_info("y", [2, 8], TensorProto.DOUBLE)]
+        model = model_of(nodes, [tensor_info("x", [2, 8])], outputs, {}, opset=opset)
+        network = open_network(saved(model, tmp_path / f"{opset}.onnx"))
+        batch = Batch({"x": values(2, 8)}, None, 0, 2, "two samples")
+        quantizer = TensorQuantizer(IntFormat(8), 0.01, 0, frozenset({"Cast_1"}))
+        executor = Executor(network)
+        (expected,) = ReferenceEvaluator(model).run(None, batch.inputs)
+        np.testing.assert_array_equal(executor.run(batch)["y"], expected)
+        results.append(executor.run(batch, Simulation(quantizers={"a": (quantizer,)}))["y"])
+        np.testing.assert_allclose(results[-1], np.minimum(np.rint(expected / 0.01), 127) * 0.01, rtol=1e-6)
+    np.testing.assert_array_equal(*results)
+
+
+def test_that_what_only_the_newest_opset_has_is_refused(tmp_path):
+    node = helper.make_node("SpaceToDepth", ["x"], ["y"], blocksize=2, mode="CRD")
+    model = model_of([node], [tensor_info("x", [1, 4, 4, 4])], [tensor_info("y", [1, 16, 2, 2])], {}, opset=28)
+    assert "mode" in message_of(saved(model, tmp_path / "net.onnx"))
 
 
 @pytest.mark.parametrize("dims", [[1 << 40, 8], [64, 9], [-64, 8], [1 << 62, 1 << 62]])
