@@ -17,6 +17,7 @@ from quantgui.export.files import external_files
 from quantgui.export.metadata import PROFILE_KEY
 from quantgui.network.batch import Batch
 from quantgui.network.network import Network
+from quantgui.network.runtime_faults import faulty_optimizers
 from quantgui.network.session import RUNTIME_ERRORS, describe_error
 from quantgui.results import Array
 
@@ -83,7 +84,7 @@ class DeployedFile:
                 str(self.path) if model is None and not outputs else self._with_outputs(outputs, model or self.model),
                 options,
                 providers=["CPUExecutionProvider"],
-                disabled_optimizers=list(disabled_optimizers) or None,
+                disabled_optimizers=[*disabled_optimizers, *faulty_optimizers(model or self.model)] or None,
             )
 
     def run(self, session: onnxruntime.InferenceSession, batch: Batch) -> dict[str, Array]:

@@ -20,6 +20,7 @@ import onnxruntime
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from quantgui.errors import ExportError
+from quantgui.network.runtime_faults import faulty_optimizers
 from quantgui.network.session import RUNTIME_ERRORS, describe_error
 from quantgui.network.surgery import subgraphs
 from quantgui.results import Array
@@ -106,7 +107,7 @@ def write_network(
         with written.open("wb") as file:
             file.write(model.SerializeToString())
             _flush(file)
-        _check(written, model.graph.output, probe, fused=fused)
+        _check(written, model, probe, fused=fused)
         size = written.stat().st_size
         if beside:
             size += data_path(written).stat().st_size
@@ -150,20 +151,23 @@ def _flush(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _check(
-    path: Path, outputs: Sequence[onnx.ValueInfoProto], probe: Mapping[str, Array] | None, *, fused: bool
-) -> None:
-    """Load the file at `path` as a user's runtime would, and run it."""
+def _check(path: Path, model: onnx.ModelProto, probe: Mapping[str, Array] | None, *, fused: bool) -> None:
+    """Load the file at `path`, of `model`, as a user's runtime would, and run it."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     if not fused:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     action = "load"
     try:
-        if all(output.type.tensor_type.HasField("shape") for output in outputs):
+        if all(output.type.tensor_type.HasField("shape") for output in model.graph.output):
             # The checker refuses outputs of unknown rank, which ONNX allows and ONNX Runtime runs.
             onnx.checker.check_model(str(path))
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(path),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=list(faulty_optimizers(model)) or None,
+        )
         action = "run"
         if probe is not None:
             session.run(None, {info.name: probe[info.name] for info in session.get_inputs()})

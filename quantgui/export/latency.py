@@ -25,6 +25,7 @@ from quantgui.export.qdq import export_qdq
 from quantgui.network.batch import Batch
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network
+from quantgui.network.runtime_faults import faulty_optimizers
 from quantgui.network.segments import part_of
 from quantgui.network.session import create_session, runtime_errors
 from quantgui.results import ActivationReady, Array, LayerInfo, Progress, TensorInfo
@@ -166,7 +167,12 @@ def _session(
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with runtime_errors("load"):
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            str(path),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=list(faulty_optimizers(network.skeleton)) or None,
+        )
 
 
 def _medians(

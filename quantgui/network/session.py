@@ -20,6 +20,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
 from quantgui.errors import NetworkError, OutOfMemoryError
 from quantgui.network.network import as_contiguous, injected_names
+from quantgui.network.runtime_faults import faulty_optimizers
 from quantgui.results import Array
 
 RUNTIME_ERRORS: tuple[type[Exception], ...] = (
@@ -91,7 +92,7 @@ def create_session(
         "session.inter_op.allow_spinning": "0",
         "session.use_env_allocators": "1",
     }
-    disabled = list(disabled_optimizers)
+    disabled = [*disabled_optimizers, *(faulty_optimizers(model) if optimize else ())]
     if simulate:
         entries["session.disable_quant_qdq"] = "1"
         # It turns float weights between Q/DQ pairs into per-tensor int8 without a word.

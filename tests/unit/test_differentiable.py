@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 
 import builders
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -233,3 +234,18 @@ def test_that_an_operator_of_an_extension_is_named_with_its_domain() -> None:
     assert uncovered_operators(network) == ("com.microsoft.Gelu",)
     with pytest.raises(NetworkError, match=r"com\.microsoft\.Gelu"):
         DifferentiableNetwork(network)
+
+
+def test_that_weights_of_four_bits_are_computed_with():
+    codes = (np.arange(32 * 8) % 16 - 8).reshape(32, 8).astype(ml_dtypes.int4)
+    scales = builders.values(2, 8, seed=1)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["codes", "scales"], ["w"], axis=0, block_size=16),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    ends = [builders.tensor_info("x", ["n", 32])], [builders.tensor_info("y", ["n", 8])]
+    model = builders.model_of(nodes, *ends, {"codes": codes, "scales": scales}, opset=21)
+    x = builders.values(3, 32, seed=2)
+    network = DifferentiableNetwork(builders.network_of(model))
+    expected = x @ (codes.astype(F) * scales.repeat(16, 0))
+    np.testing.assert_allclose(network.run({"x": torch.from_numpy(x)})["y"].numpy(), expected, rtol=1e-5, atol=1e-5)

@@ -132,3 +132,38 @@ def test_that_a_newer_file_format_is_named():
     model.ir_version = 99
     with pytest.raises(NetworkError, match="IR version 99"):
         create_session(model, {})
+
+
+CRASHING_SESSIONS = """
+import sys
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+from quantgui.network.session import create_session
+
+rank, kind = int(sys.argv[1]), np.dtype(sys.argv[2])
+order = [*range(1, rank - 1), 0, rank - 1]
+nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=order)]
+if kind != np.float16:
+    nodes.append(helper.make_node("Cast", ["t"], ["c"], to=TensorProto.FLOAT))
+weights = np.float16 if kind == np.float16 else np.float32
+nodes.append(helper.make_node("MatMul", [nodes[-1].output[0], "w"], ["y"]))
+rng = np.random.default_rng(0)
+weight = rng.integers(-4, 5, (4, 3)).astype(weights)
+x = rng.integers(-4, 5, (5, 2, 3, 4)[:rank - 1] + (4,)).astype(kind)
+ends = [
+    [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(np.dtype(t)), [None] * rank)]
+    for n, t in (("x", kind), ("y", weights))
+]
+graph = helper.make_graph(nodes, "g", *ends, [numpy_helper.from_array(weight, "w")])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+expected = x.transpose(order).astype(weights) @ weight
+np.testing.assert_array_equal(create_session(model, {}).run(None, {"x": x})[0], expected)
+"""
+
+
+@pytest.mark.parametrize("rank", [3, 4])
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+def test_that_a_network_that_an_optimizer_crashes_on_runs_all_the_same(rank, kind):
+    command = [sys.executable, "-c", CRASHING_SESSIONS, str(rank), kind]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode == 0, done.stderr[-500:]

@@ -93,7 +93,7 @@ def as_tensor(values: Array | Tensor) -> Tensor:
     name = values.dtype.name
     if name == "bfloat16":
         return _of_numpy(values.view(np.int16)).view(torch.bfloat16)
-    if not values.dtype.isbuiltin:
+    if values.dtype.isbuiltin != 1:  # types that others have registered count as 2
         values = values.astype(np.uint8 if name.startswith("uint") else np.int8 if "int" in name else np.float32)
     return _of_numpy(values)
 
