@@ -17,6 +17,7 @@ from quantgui.export.files import external_files
 from quantgui.export.metadata import PROFILE_KEY
 from quantgui.network.batch import Batch
 from quantgui.network.network import Network
+from quantgui.network.outputs import as_array
 from quantgui.network.runtime_faults import faulty_optimizers
 from quantgui.network.session import RUNTIME_ERRORS, describe_error
 from quantgui.results import Array
@@ -96,7 +97,7 @@ class DeployedFile:
         names = [info.name for info in session.get_outputs()]
         with self._errors("run"):
             answers = session.run(names, {info.name: batch.inputs[info.name] for info in session.get_inputs()})
-        return dict(zip(names, answers, strict=True))
+        return {name: as_array(answer) for name, answer in zip(names, answers, strict=True)}
 
     def deployed_form(self, tensor: str) -> tuple[str, bool]:
         """Return the name of `tensor` behind its quantizer, and whether it has one; ("", False) if it does not exist.

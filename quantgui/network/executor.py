@@ -35,6 +35,7 @@ from quantgui.network.cache import ByteCache
 from quantgui.network.detours import Detour, Detours
 from quantgui.network.lanes import Lanes
 from quantgui.network.network import Network
+from quantgui.network.outputs import as_array
 from quantgui.network.segments import (
     Segment,
     TensorType,
@@ -464,13 +465,14 @@ class Executor:
                 self._detours.note_session(detour, segment, step.variant.form)
             inputs |= self._sessions.fed(step.variant, ready)
             self.segments_run += 1
-        results = self._lanes.run(ready.session, [*ready.outputs, *ready.quantized.values()], inputs)
+        values_made = self._lanes.run(ready.session, [*ready.outputs, *ready.quantized.values()], inputs)
+        results = [as_array(value) for value in values_made]
         made: dict[_Slot, Array] = {}
         for (name, quantized), value in zip(
             [*((n, False) for n in ready.outputs), *((n, True) for n in ready.quantized)], results, strict=True
         ):
             made[_Slot(name, quantized=quantized)] = value
-            if keep and step.digest is not None and isinstance(value, np.ndarray):
+            if keep and step.digest is not None:
                 value.flags.writeable = False
                 key = (step.digest, name, quantized)
                 with self._lock:
