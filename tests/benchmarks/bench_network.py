@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from quantgui.engine.bench import Bench, usable_cores
+from quantgui.engine.bench import Bench
+from quantgui.engine.machine import usable_cores
 from quantgui.engine.requests import Calibrate, Evaluate, Export, OpenData, OpenNetwork, Request
 from quantgui.results import NetworkSummary
 from quantgui.spec.config import QuantConfig
