@@ -9,7 +9,7 @@ from PySide6.QtCore import Signal
 from PySide6.QtGui import QAction, QActionGroup
 from PySide6.QtWidgets import QMenu, QPushButton, QSizePolicy, QWidget
 
-from quantgui.gui.models.layers import format_text
+from quantgui.gui.layer_words import format_text
 from quantgui.gui.texts import QT_TRANSLATE_NOOP, translate
 from quantgui.session.edits import FormatChoice
 from quantgui.spec.formats import CodebookFormat, FloatFormat, IntFormat, MinifloatFormat, TableFormat

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtCore import QObject
 
-from quantgui.gui.models.layers import describe_layers, format_words
+from quantgui.gui.layer_words import describe_layers, format_words
 from quantgui.gui.panels.advice import proposal_words
 from quantgui.gui.panels.all_panels import Panels
 from quantgui.gui.presenters.data_check import DataCheckPresenter

@@ -10,7 +10,7 @@ import pytest
 from gui_examples import W4_TENSOR, drag, in_viewport, layer, shown, weight_view, weights
 from PySide6.QtWidgets import QApplication
 
-from quantgui.gui.models.layers import format_text, scheme_text
+from quantgui.gui.layer_words import format_text, scheme_text
 from quantgui.gui.panels.activations import ActivationsPanel
 from quantgui.gui.panels.channels import ChannelsPanel
 from quantgui.gui.panels.inspector import InspectorPanel

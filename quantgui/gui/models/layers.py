@@ -17,9 +17,17 @@ from quantgui.gui import numbers
 from quantgui.gui.damage import DamageScale, cell_text
 from quantgui.gui.icons import pixmap
 from quantgui.gui.layer_damage import LayerDamage, layer_damages
+from quantgui.gui.layer_words import (
+    describe_layers,
+    format_text,
+    format_words,
+    is_trained,
+    scheme_text,
+    short_name,
+    why_fixed,
+)
 from quantgui.gui.models.filter import LayerFacts, LayerFilter, parse_filter
 from quantgui.gui.quality import metric_name, score_text
-from quantgui.gui.texts import translate
 from quantgui.gui.theme import current, theme_events
 from quantgui.results import LayerInfo, Score
 from quantgui.session.edits import (
@@ -34,9 +42,8 @@ from quantgui.session.session import Session
 from quantgui.session.sizes import layer_bytes
 from quantgui.session.target_fit import activations_refusal, weights_refusal
 from quantgui.spec.config import changed_layers
-from quantgui.spec.formats import CodebookFormat, FloatFormat, Format, IntFormat, MinifloatFormat, TableFormat
-from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
-from quantgui.spec.quantizer import BLOCK_FORMATS, LayerSpec, QuantizerSpec, Trained, bits_of
+from quantgui.spec.formats import Format
+from quantgui.spec.quantizer import BLOCK_FORMATS, LayerSpec, bits_of
 
 Index = QModelIndex | QPersistentModelIndex
 ROOT = QModelIndex()
@@ -46,17 +53,6 @@ ROLE_VALUE = Qt.ItemDataRole.UserRole
 ROLE_LAYER = Qt.ItemDataRole.UserRole + 1
 ROLE_DAMAGE = Qt.ItemDataRole.UserRole + 2
 """How much the network suffers from the layer, 0 ... 1; NaN where that is not known."""
-
-WEIGHT_CHOICES: tuple[Format | None, ...] = (
-    *(IntFormat(bits) for bits in (2, 3, 4, 5, 6, 7, 8, 16)),
-    FloatFormat("float16"),
-    FloatFormat("bfloat16"),
-    None,
-)
-ACTIVATION_CHOICES: tuple[Format | None, ...] = (
-    *(IntFormat(bits, signed=False) for bits in (4, 5, 6, 7, 8, 16)),
-    None,
-)
 
 
 class Column(IntEnum):
@@ -71,47 +67,6 @@ class Column(IntEnum):
     SCHEME = 6
     SQNR = 7
     SENSITIVITY = 8
-
-
-def format_text(chosen: Format | None) -> str:
-    """Return the short name of a format for a chip.
-
-    >>> format_text(IntFormat(4)), format_text(FloatFormat("bfloat16")), format_text(None)
-    ('4', 'BF16', 'FP32')
-    """
-    match chosen:
-        case None:
-            return "FP32"
-        case FloatFormat("float16"):
-            return "FP16"
-        case FloatFormat():
-            return "BF16"
-        case IntFormat(bits):
-            return str(bits)
-        case MinifloatFormat() | TableFormat() | CodebookFormat():
-            return short_format(chosen)
-
-
-def short_format(chosen: MinifloatFormat | TableFormat | CodebookFormat) -> str:
-    """Return the short name of a format with uneven levels.
-
-    >>> [short_format(each) for each in (MinifloatFormat(4, 3), TableFormat("nf4"), CodebookFormat(3))]
-    ['E4M3', 'NF4', 'CB3']
-    """
-    match chosen:
-        case MinifloatFormat(exponent, mantissa):
-            return f"E{exponent}M{mantissa}"
-        case TableFormat("binary"):
-            return "1"
-        case TableFormat(name):
-            return name.upper()
-        case CodebookFormat(bits):
-            return f"CB{bits}"
-
-
-def short_name(layer: LayerInfo) -> str:
-    """Return the layer's name without what says nothing: the slash in front and the operator behind."""
-    return layer.name.removeprefix("/").removesuffix(f"/{layer.op}") or layer.name
 
 
 class LayersModel(QAbstractTableModel):
@@ -478,7 +433,7 @@ class LayersModel(QAbstractTableModel):
 
     def _tip(self, layer: LayerInfo, spec: LayerSpec, column: Column) -> str:
         if column in (Column.WEIGHT_BITS, Column.ACTIVATION_BITS):
-            reason = self._why_fixed(layer)
+            reason = why_fixed(layer)
             if column is Column.ACTIVATION_BITS and not reason and not layer.quantizes_activations:
                 reason = self.tr("The activations of {op} layers are not quantized.").format(op=layer.op)
             chosen = spec.weights if column is Column.WEIGHT_BITS else spec.activations
@@ -500,7 +455,7 @@ class LayersModel(QAbstractTableModel):
         if layer.name in self._differing and first is not None and second is not None:
             a, b = first.spec_for(layer.name), second.spec_for(layer.name)
             lines.append(self.tr("Differs: A has {a}, B has {b}").format(a=a, b=b))
-        return "\n".join([*lines, *filter(None, [self._session.violation(layer.name), self._why_fixed(layer)])])
+        return "\n".join([*lines, *filter(None, [self._session.violation(layer.name), why_fixed(layer)])])
 
     def _damage_tip(self, layer: LayerInfo) -> str:
         known, table = self._damages.get(layer.name), self._session.sensitivity
@@ -522,63 +477,6 @@ class LayersModel(QAbstractTableModel):
             low, high = self._damage_scale.texts()
             lines.append(self.tr("Bar: full at {high}, empty at {low}.").format(high=high, low=low))
         return "\n".join(lines)
-
-    def _why_fixed(self, layer: LayerInfo) -> str:
-        return why_fixed(layer)
-
-
-def why_fixed(layer: LayerInfo) -> str:
-    """Return the sentence that says why a layer cannot be changed, or is left alone by presets; else empty."""
-    if layer.read_only:
-        return translate("layers", "Already {format} in the file: shown, not editable.").format(format=layer.dtype)
-    if not layer.finite:
-        return translate("layers", "Holds NaN or infinite values: it stays float.")
-    if layer.signal_transform:
-        return translate("layers", "Looks like a fixed signal transform (Fourier, mel): presets leave it float.")
-    return ""
-
-
-def is_trained(spec: QuantizerSpec | None) -> bool:
-    """Return whether weights are as training left them."""
-    return spec is not None and isinstance(spec.range_estimator, Trained)
-
-
-def scheme_text(spec: QuantizerSpec | None) -> str:
-    """Return granularity and symmetry in a few letters, such as ``channel, sym``, and whether weights are trained."""
-    if spec is None or isinstance(spec.format, FloatFormat):
-        return "–"
-    if not spec.is_integer:
-        return _granularity_text(spec.granularity)
-    text = f"{_granularity_text(spec.granularity)}, {'sym' if spec.symmetric else 'asym'}"
-    return translate("layers", "trained, {scheme}").format(scheme=text) if is_trained(spec) else text
-
-
-def _granularity_text(granularity: Granularity) -> str:
-    match granularity:
-        case PerTensor():
-            return "tensor"
-        case PerChannel():
-            return "channel"
-        case PerGroup(size):
-            return f"group {size}"
-        case PerBlock(rows, columns):
-            return f"block {rows}×{columns}"
-
-
-def format_words(chosen: FormatChoice) -> str:
-    """Return the name of a format within a sentence.
-
-    >>> format_words(IntFormat(4)), format_words("mxfp8_e4m3"), format_words(None)
-    ('4 bits', 'MXFP8 E4M3', 'float32')
-    """
-    if isinstance(chosen, str):
-        return chosen.upper().replace("_", " ")
-    return "float32" if chosen is None else f"{chosen.bits} bits" if isinstance(chosen, IntFormat) else str(chosen)
-
-
-def describe_layers(names: list[str]) -> str:
-    """Return how layers are called within a sentence."""
-    return names[0] if len(names) == 1 else f"{len(names)} layers"
 
 
 def _known(value: float) -> float:

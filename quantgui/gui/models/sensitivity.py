@@ -25,7 +25,7 @@ from PySide6.QtCore import (
 from quantgui.gui import numbers
 from quantgui.gui.damage import DamageScale, cell_text, damage_scale
 from quantgui.gui.layer_damage import is_as_tried
-from quantgui.gui.models.layers import format_text, format_words, short_name, why_fixed
+from quantgui.gui.layer_words import format_text, format_words, short_name, why_fixed
 from quantgui.gui.quality import metric_name, score_text
 from quantgui.gui.theme import current, theme_events
 from quantgui.results import Candidate, LayerInfo, Score, Sensitivity

@@ -8,7 +8,7 @@ from dataclasses import replace
 from PySide6.QtWidgets import QWidget
 
 from quantgui.gui.format_menu import ACTIVATION_GROUPS, FormatMenu
-from quantgui.gui.models.layers import ACTIVATION_CHOICES, format_words
+from quantgui.gui.layer_words import format_words
 from quantgui.gui.panels.range_editor import MIXED, Choice, RangeEditor
 from quantgui.gui.panels.spec_editor import SpecEditor, common, form_of, refuse, section, show_row
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
@@ -18,6 +18,11 @@ from quantgui.session.target_fit import activations_refusal
 from quantgui.spec.formats import Format, IntFormat
 from quantgui.spec.quantizer import LayerSpec
 from quantgui.spec.targets import Target
+
+ACTIVATION_CHOICES: tuple[Format | None, ...] = (
+    *(IntFormat(bits, signed=False) for bits in (4, 5, 6, 7, 8, 16)),
+    None,
+)
 
 
 class ActivationEditor(SpecEditor):

@@ -19,8 +19,8 @@ from PySide6.QtWidgets import (
 )
 
 from quantgui.gui import numbers
+from quantgui.gui.layer_words import describe_layers, why_fixed
 from quantgui.gui.models.delegates import sqnr_token
-from quantgui.gui.models.layers import describe_layers, why_fixed
 from quantgui.gui.panels.activation_editor import ActivationEditor
 from quantgui.gui.panels.advice import AdviceCard
 from quantgui.gui.panels.spec_editor import form_of

@@ -8,7 +8,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QCheckBox, QHBoxLayout, QSpinBox, QWidget
 
 from quantgui.gui.format_menu import WEIGHT_GROUPS, FormatMenu, choice_text
-from quantgui.gui.models.layers import WEIGHT_CHOICES, format_text, format_words, scheme_text
+from quantgui.gui.layer_words import format_text, format_words, scheme_text
 from quantgui.gui.panels.range_editor import MIXED, Choice, RangeEditor
 from quantgui.gui.panels.spec_editor import SpecEditor, beside, common, form_of, refuse, section, show_row
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
@@ -24,11 +24,17 @@ from quantgui.session.edits import (
     with_weights,
 )
 from quantgui.session.target_fit import weights_refusal
-from quantgui.spec.formats import CodebookFormat, FloatFormat, IntFormat
+from quantgui.spec.formats import CodebookFormat, FloatFormat, Format, IntFormat
 from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
 from quantgui.spec.quantizer import HalfQuadratic, InputWeightedError, LayerSpec, QuantizerSpec
 from quantgui.spec.targets import Target
 
+WEIGHT_CHOICES: tuple[Format | None, ...] = (
+    *(IntFormat(bits) for bits in (2, 3, 4, 5, 6, 7, 8, 16)),
+    FloatFormat("float16"),
+    FloatFormat("bfloat16"),
+    None,
+)
 GROUP_SIZES = (2, 65536)
 DEFAULT_GROUP_SIZE = 32
 BLOCK_SIZES = (1, 4096)

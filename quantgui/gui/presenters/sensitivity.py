@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PySide6.QtCore import QObject
 
-from quantgui.gui.models.layers import LayersModel, describe_layers
+from quantgui.gui.layer_words import describe_layers
+from quantgui.gui.models.layers import LayersModel
 from quantgui.gui.panels.sensitivity import SensitivityPanel
 from quantgui.gui.panels.sweep_controls import Question
 from quantgui.gui.presenters.sight import WhenSeen

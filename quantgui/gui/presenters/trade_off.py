@@ -11,8 +11,8 @@ from PySide6.QtCore import QObject, QTimer, Signal
 from quantgui.errors import SpecError
 from quantgui.gui.dialogs.comparison import ComparisonDialog
 from quantgui.gui.dialogs.find_mix import FindMixDialog
+from quantgui.gui.layer_words import scheme_text
 from quantgui.gui.mix_words import CostScale, answer
-from quantgui.gui.models.layers import scheme_text
 from quantgui.gui.panels.comparison import ComparedLayer, ComparedSide, Comparison
 from quantgui.gui.panels.trade_off import Limit, Present, TradeOff, TradeOffPanel, TriedPoint, outcome
 from quantgui.gui.plots.trade_off import Spot
