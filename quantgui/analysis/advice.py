@@ -13,8 +13,9 @@ import math
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from quantgui.analysis.evaluation import Runner, Samples, evaluate_simulation
+from quantgui.analysis.evaluation import Runner, evaluate_simulation
 from quantgui.analysis.metric_function import Metric
+from quantgui.analysis.samples import Samples
 from quantgui.analysis.simulation import Ranges, build_simulation, weight_spec
 from quantgui.results import (
     ActivationReady,

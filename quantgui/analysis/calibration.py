@@ -15,11 +15,12 @@ from typing import Protocol
 
 import numpy as np
 
+from quantgui.analysis.samples import Samples
 from quantgui.errors import DataError
 from quantgui.network.batch import Batch, carry
 from quantgui.network.simulation import FLOAT_SIMULATION, Simulation
 from quantgui.numerics.statistics import collect, merge
-from quantgui.results import ActivationReady, Array, Calibrated, DataSummary, Event, Progress, TensorStatistics
+from quantgui.results import ActivationReady, Array, Calibrated, Event, Progress, TensorStatistics
 
 _REPORT_SECONDS = 0.1
 _PARTIAL_SECONDS = 2.0
@@ -34,14 +35,6 @@ class Streamer(Protocol):
     """What calibration needs of `network.executor.Executor`."""
 
     def stream(self, batch: Batch, simulation: Simulation, fetch: Sequence[str]) -> Iterator[tuple[str, Array]]: ...
-
-
-class Samples(Protocol):
-    """What calibration needs of `network.datasets.Dataset`."""
-
-    @property
-    def summary(self) -> DataSummary: ...
-    def batches(self, batch_size: int | None = None, samples: int | None = None) -> Iterator[Batch]: ...
 
 
 def calibrate(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from quantgui.analysis.output_roles import class_labels, recognise_outputs
-from quantgui.analysis.preprocessing import CheckedData, check_preprocessing
+from quantgui.analysis.preprocessing import check_preprocessing
 from quantgui.analysis.range_checks import (
     check_convergence,
     check_setters,
@@ -23,6 +23,7 @@ from quantgui.analysis.range_checks import (
     fewest_setters,
     range_growths,
 )
+from quantgui.analysis.samples import SharedSamples
 from quantgui.analysis.simulation import activation_tensors
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network
@@ -72,9 +73,9 @@ ACTIVATION_KINDS = (
 
 def examine_data(
     executor: Executor,
-    dataset: CheckedData,
+    dataset: SharedSamples,
     *,
-    calibration: CheckedData | None = None,
+    calibration: SharedSamples | None = None,
     config: QuantConfig | None = None,
     activations: Mapping[str, ActivationReady] | None = None,
     earlier: DataReport | None = None,
@@ -161,7 +162,7 @@ def _layers_of(network: Network) -> dict[str, tuple[str, ...]]:
 # --- inputs -----------------------------------------------------------------------------------------------------------
 
 
-def _examine_inputs(executor: Executor, dataset: CheckedData, ranged: CheckedData) -> Iterator[Event | DataReport]:
+def _examine_inputs(executor: Executor, dataset: SharedSamples, ranged: SharedSamples) -> Iterator[Event | DataReport]:
     network, summary = executor.network, ranged.summary
     findings: list[Finding] = []
     unknown: list[str] = []
@@ -201,7 +202,7 @@ def _examine_inputs(executor: Executor, dataset: CheckedData, ranged: CheckedDat
     )
 
 
-def _largest_input(network: Network, dataset: CheckedData) -> str:
+def _largest_input(network: Network, dataset: SharedSamples) -> str:
     """Return the input that says most of a sample: the others are masks, lengths and states."""
     batch = next(iter(dataset.batches(1, 1)), None)
     if batch is None:
@@ -223,7 +224,7 @@ class _Scan:
     prints: list[Array] = field(default_factory=list)
     previews: list[Array] = field(default_factory=list)
 
-    def read(self, dataset: CheckedData) -> Iterator[Progress]:
+    def read(self, dataset: SharedSamples) -> Iterator[Progress]:
         """Read the samples, as many as may be read."""
         total = min(SCANNED_SAMPLES, dataset.summary.samples)
         told, seen = time.perf_counter(), 0
@@ -324,7 +325,7 @@ def _counted(indices: Sequence[int], samples: int) -> str:
     return f"{len(indices)} of {samples} samples"
 
 
-def _labels(executor: Executor, dataset: CheckedData) -> Iterator[Finding]:
+def _labels(executor: Executor, dataset: SharedSamples) -> Iterator[Finding]:
     """Say which labels cannot be classes of the network's output."""
     if not dataset.summary.has_labels or dataset.carried:
         return
@@ -359,7 +360,7 @@ def _labels(executor: Executor, dataset: CheckedData) -> Iterator[Finding]:
 # --- channels ---------------------------------------------------------------------------------------------------------
 
 
-def _dead_channels(executor: Executor, dataset: CheckedData) -> Iterator[Finding | Progress]:
+def _dead_channels(executor: Executor, dataset: SharedSamples) -> Iterator[Finding | Progress]:
     """Say in which layers many channels never change on the first samples."""
     batch = next(iter(dataset.batches(_DEAD_SAMPLES, _DEAD_SAMPLES)), None)
     layers = {

@@ -23,6 +23,7 @@ import numpy as np
 
 from quantgui.analysis.metric_function import Metric, batch_scores
 from quantgui.analysis.output_roles import OutputRole, class_labels, fits_labels, position_shape, recognise_outputs
+from quantgui.analysis.samples import Samples
 from quantgui.analysis.scores import SampleRows, sqnr, weighted_mean
 from quantgui.analysis.simulation import Ranges, build_simulation, unreached_tensors
 from quantgui.errors import MetricError
@@ -33,7 +34,6 @@ from quantgui.numerics.metrics import cosine, noise_energies, signal_energies
 from quantgui.results import (
     ActivationReady,
     Array,
-    DataSummary,
     Evaluation,
     EvaluationReady,
     Event,
@@ -57,14 +57,6 @@ class Runner(Protocol):
     def run_sequence(
         self, batches: Iterable[Batch], simulations: Sequence[Simulation]
     ) -> Generator[tuple[Batch, Sequence[Mapping[str, Array]]] | None, None, None]: ...
-
-
-class Samples(Protocol):
-    """What evaluation needs of `network.datasets.Dataset`."""
-
-    @property
-    def summary(self) -> DataSummary: ...
-    def batches(self, batch_size: int | None = None, samples: int | None = None) -> Iterator[Batch]: ...
 
 
 def evaluate(

@@ -17,12 +17,11 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from quantgui.analysis.evaluation import Tally
-from quantgui.analysis.output_roles import recognise_outputs
+from quantgui.analysis.samples import CarriedSamples
 from quantgui.analysis.simulation import Grids, Ranges, as_stored, build_simulation, seen_quantizer, through
 from quantgui.errors import DataError
 from quantgui.network.batch import Batch, carry
@@ -35,13 +34,11 @@ from quantgui.numerics.statistics import decibels
 from quantgui.results import (
     ActivationReady,
     Array,
-    DataSummary,
     Event,
     LayerInfo,
     LayerNoise,
     NoiseReady,
     Progress,
-    SampleReady,
 )
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.quantizer import FLOAT
@@ -56,20 +53,9 @@ _CHAINS = 4
 """Chains of sessions that are used in every batch: float and quantized, each with layers' outputs and without."""
 
 
-class TracedData(Protocol):
-    """What tracing needs of `network.datasets.Dataset`."""
-
-    @property
-    def summary(self) -> DataSummary: ...
-    @property
-    def carried(self) -> Mapping[str, str]: ...
-    def batches(self, batch_size: int | None = None, samples: int | None = None) -> Iterator[Batch]: ...
-    def sample(self, index: int) -> Batch: ...
-
-
 def trace_noise(
     executor: Executor,
-    dataset: TracedData,
+    dataset: CarriedSamples,
     config: QuantConfig,
     activations: Mapping[str, ActivationReady],
     *,
@@ -88,57 +74,6 @@ def trace_noise(
     if dataset.summary.samples == 0:
         raise DataError("There is nothing to trace: the data holds no samples.")
     yield from _Trace(executor, dataset, config, activations, samples, {} if ranges is None else ranges).events()
-
-
-def view_sample(
-    executor: Executor,
-    dataset: TracedData,
-    config: QuantConfig,
-    activations: Mapping[str, ActivationReady],
-    index: int,
-    *,
-    ranges: Ranges | None = None,
-) -> Iterator[Event]:
-    """Yield one SampleReady: sample `index` and what the float and the quantized network make of it.
-
-    A recurrent network goes through all samples before it.
-
-    Raises:
-        DataError: there is no such sample, or `activations` lacks a tensor that is quantized.
-        NetworkError: the network cannot be run.
-    """
-    network = executor.network
-    simulation = build_simulation(network, config, activations, ranges=ranges)
-    first = 0 if dataset.carried else index
-    batch = dataset.sample(index)
-    before: list[Mapping[str, Array] | None] = [None, None]
-    for place in range(first, index + 1):
-        yield Progress(place - first, index + 1 - first, f"Running sample {index}")
-        batch = dataset.sample(place)
-        before = [
-            executor.run(carry(batch, outputs), each)
-            for outputs, each in zip(before, (FLOAT_SIMULATION, simulation), strict=True)
-        ]
-    outputs, quantized = ({} if each is None else _of_sample(batch, each) for each in before)
-    labels = batch.labels
-    answers = {name: values[np.newaxis] for name, values in outputs.items()}
-    roles = recognise_outputs(network.skeleton, answers, labels)
-    yield SampleReady(
-        config=config,
-        sample=index,
-        inputs=_of_sample(batch, batch.inputs),
-        float_outputs=outputs,
-        quantized_outputs=quantized,
-        label=None if labels is None else np.asarray(labels[0]),
-        image_options=dataset.summary.image_options,
-        class_axes={name: role.axis - 1 for name, role in roles.items() if role.axis > 0},
-    )
-
-
-def _of_sample(batch: Batch, values: Mapping[str, Array]) -> dict[str, Array]:
-    """Return each array of a batch of one sample without the axis of samples; recurrent states are left out."""
-    states = {*batch.carried, *batch.carried.values()}
-    return {name: np.asarray(batch.split(array)[0]) for name, array in values.items() if name not in states}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +110,7 @@ class _Trace:
     """A trace under way."""
 
     executor: Executor
-    dataset: TracedData
+    dataset: CarriedSamples
     config: QuantConfig
     activations: Mapping[str, ActivationReady]
     wanted: int | None

@@ -19,9 +19,10 @@ from quantgui.analysis.evaluation import evaluate
 from quantgui.analysis.importance import needs_data
 from quantgui.analysis.metric_function import Metric, load_metric
 from quantgui.analysis.mixed_precision import check_limit, find_mix, sweep_for
-from quantgui.analysis.noise import trace_noise, view_sample
+from quantgui.analysis.noise import trace_noise
 from quantgui.analysis.qat.left import left_training
 from quantgui.analysis.qat.training import data_names, train
+from quantgui.analysis.sample_view import view_sample
 from quantgui.analysis.sensitivity import measure_sensitivity
 from quantgui.analysis.simulation import activation_tensors, calibrated_tensors
 from quantgui.analysis.sweep_store import open_sweep, question_key

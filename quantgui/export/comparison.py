@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from quantgui.analysis.evaluation import Samples, Tally
+from quantgui.analysis.evaluation import Tally
 from quantgui.analysis.metric_function import Metric
+from quantgui.analysis.samples import Samples
 from quantgui.analysis.simulation import build_simulation
 from quantgui.export.deployed import DeployedFile, open_deployed
 from quantgui.network.batch import carry

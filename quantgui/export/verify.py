@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from quantgui.analysis.evaluation import Samples, Tally
+from quantgui.analysis.evaluation import Tally
 from quantgui.analysis.importance import with_squares
 from quantgui.analysis.metric_function import Metric
+from quantgui.analysis.samples import Samples
 from quantgui.analysis.simulation import build_simulation, through, weight_spec
 from quantgui.export.deployed import DeployedFile, open_deployed
 from quantgui.export.kernels import kernels_of

@@ -8,7 +8,8 @@ import networks
 import numpy as np
 import pytest
 
-from quantgui.analysis.preprocessing import IMAGENET_MEAN, IMAGENET_STD, check_preprocessing
+from quantgui.analysis.preparations import IMAGENET_MEAN, IMAGENET_STD
+from quantgui.analysis.preprocessing import check_preprocessing
 from quantgui.network.datasets import open_dataset
 from quantgui.network.executor import Executor
 from quantgui.network.reader import open_network

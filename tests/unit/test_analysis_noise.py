@@ -14,7 +14,8 @@ import pytest
 from onnx import numpy_helper
 
 from quantgui.analysis.calibration import calibrate
-from quantgui.analysis.noise import trace_noise, view_sample
+from quantgui.analysis.noise import trace_noise
+from quantgui.analysis.sample_view import view_sample
 from quantgui.analysis.simulation import activation_tensors
 from quantgui.errors import DataError
 from quantgui.export.qdq import export_qdq

@@ -10,7 +10,7 @@ from builders import model_of, network_of, tensor_info, values
 from onnx import helper
 
 from quantgui.analysis.data_checks import examine_data, near_duplicates
-from quantgui.analysis.preprocessing import undone
+from quantgui.analysis.preparations import undo_preparation
 from quantgui.analysis.range_checks import (
     check_convergence,
     check_setters,
@@ -168,11 +168,11 @@ def test_that_a_preparation_is_undone_to_zero_to_one() -> None:
     pixels = RNG.random((4, 3, 8, 8)).astype(np.float32)
     mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
     prepared = (pixels - mean[:, None, None]) / std[:, None, None]
-    title, (back,) = undone([prepared], 1, None)
+    title, (back,) = undo_preparation([prepared], 1, None)
     assert "ImageNet" in title
     np.testing.assert_allclose(back, pixels, atol=1e-5)
     options = ImageOptions(8, 8, scale=255.0, mean=(127.0,) * 3, std=(128.0,) * 3)
-    _, (back,) = undone([(pixels * 255 - 127) / 128], 1, options)
+    _, (back,) = undo_preparation([(pixels * 255 - 127) / 128], 1, options)
     np.testing.assert_allclose(back, pixels, atol=1e-5)
 
 
