@@ -22,6 +22,18 @@ class Answers(nn.Module):
         return {"scores": self.head(hidden), "hidden": (hidden, None), "classes": 3}
 
 
+class Scaled(nn.Module):
+    """Takes a tensor it can do without, and a number; answers by the name of its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, scale: float = 1.0) -> dict[str, Tensor]:
+        found = self.inner(x) * scale
+        return {"x": found if mask is None else found * mask}
+
+
 class Remembers(nn.Module):
     """Takes its state as a pair, and gives it back."""
 

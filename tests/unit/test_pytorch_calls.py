@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
 
 from quantgui.errors import NetworkError
 from quantgui.network.pytorch.calls import as_inputs
@@ -178,3 +180,29 @@ def test_that_tied_tables_have_the_names_of_the_modules_that_use_them() -> None:
     _, form = _form(calls.Tied(), torch.tensor([[1, 2, 3]]))
     names = {node.op_type: node.name for node in form.model.graph.node if node.name in ("words", "head")}
     assert names["Gather"] == "words"
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "old"])
+def test_that_outputs_have_the_names_of_the_answer(exporter: Exporter) -> None:
+    _, form = _form(calls.Answers(), torch.randn(2, 8), exporter=exporter)
+    assert [value.name for value in form.model.graph.output] == ["scores", "hidden_0"]
+
+
+def test_that_an_output_named_as_an_input_gets_a_number() -> None:
+    x = torch.randn(2, 4)
+    module = calls.Scaled()
+    _, form = _form(module, (x,))
+    assert [value.name for value in form.model.graph.output] == ["x_2"]
+    _equal(_ran(form, x=x), module(x)["x"])
+
+
+def test_that_weights_computed_in_ways_that_no_exporter_has_are_taken_as_they_are() -> None:
+    module = nn.Sequential(parametrizations.orthogonal(nn.Linear(6, 6)), nn.ReLU(), nn.Linear(6, 2)).eval()
+    x = torch.randn(2, 6)
+    wanted = module(x)
+    _, form = _form(copy.deepcopy(module), x)
+    _equal(_ran(form, input=x), wanted)
+    assert [node.name for node in form.model.graph.node] == ["0", "1/Relu", "2"]
+    # The user's own module goes on computing its weight.
+    assert parametrize.is_parametrized(module[0])
+    torch.testing.assert_close(module(x), wanted)

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from quantgui.errors import NetworkError
 
-_CONSTANTS: Final = (bool, int, float, str, type(None))
+CONSTANTS: Final = (bool, int, float, str, type(None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def as_inputs(inputs: Any, who: str) -> tuple[Any, ...]:
     """
     found = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
     leaves = pytree.tree_leaves(found)
-    wrong = [leaf for leaf in leaves if not isinstance(leaf, (Tensor, *_CONSTANTS))]
+    wrong = [leaf for leaf in leaves if not isinstance(leaf, (Tensor, *CONSTANTS))]
     if wrong or not any(isinstance(leaf, Tensor) for leaf in leaves):
         kinds = ", ".join(dict.fromkeys(type(each).__name__ for each in wrong or leaves)) or "nothing"
         raise NetworkError(
@@ -108,6 +108,18 @@ def tensors_in(answer: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(answer) if isinstance(leaf, Tensor)]
 
 
+def names_in(answer: Any) -> tuple[str, ...]:
+    """Return a name for each tensor of what a module answers, of the keys that lead to it; empty where it has none."""
+    found, _ = pytree.tree_flatten_with_path(answer)
+    return tuple(_keys(path) for path, leaf in found if isinstance(leaf, Tensor))
+
+
+def _keys(path: tuple[Any, ...]) -> str:
+    """Return ``boxes``, or ``levels_0`` for what lies in a list under a key; empty for places in tuples alone."""
+    parts = [_step(each) for each in path]
+    return _joined(parts) if any(isinstance(part, str) and part for part in parts) else ""
+
+
 def others_in(answer: Any) -> tuple[str, ...]:
     """Return the kinds of what a module answers beside tensors and None."""
     leaves = pytree.tree_leaves(answer)
@@ -144,9 +156,18 @@ def _is_keywords(value: Any, parameters: Mapping[str, inspect.Parameter]) -> boo
 
 def _name(path: tuple[Any, ...], names: Sequence[str]) -> str:
     """Return the name of the tensor at `path` among the arguments: ``x``, or ``state_1`` inside of one."""
-    side, first, *inner = (getattr(step, "idx", getattr(step, "key", getattr(step, "name", ""))) for step in path)
+    side, first, *inner = (_step(each) for each in path)
     argument = str(first) if side else names[int(first)]
-    return "_".join(re.sub(r"\W", "_", str(part)) for part in (argument, *inner))
+    return _joined((argument, *inner))
+
+
+def _step(key: Any) -> Any:
+    """Return the place in a tuple, the key of a dict, or the name of a field that a step of a path goes by."""
+    return getattr(key, "idx", getattr(key, "key", getattr(key, "name", "")))
+
+
+def _joined(parts: Sequence[Any]) -> str:
+    return "_".join(re.sub(r"\W", "_", str(part)) for part in parts)
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:

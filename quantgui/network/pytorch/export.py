@@ -27,7 +27,7 @@ from torch import Tensor
 from quantgui.errors import NetworkError
 from quantgui.network.pytorch.live import Live, as_array, computed_types, failure_of, largest_difference
 from quantgui.network.pytorch.module import one_line, quiet
-from quantgui.network.pytorch.names import name_by_modules, name_sizes
+from quantgui.network.pytorch.names import name_by_modules, name_outputs, name_sizes
 from quantgui.network.session import create_session, runtime_errors
 from quantgui.results import Event, Progress
 from quantgui.spec.pytorch_source import Exporter
@@ -185,6 +185,7 @@ def _tried(live: Live, exporter: Exporter, *, compiled: bool = False) -> Generat
     if live.program is not None:
         modules = frozenset(name.rpartition(".")[0] for name in state)
     name_by_modules(model, state, modules)
+    name_outputs(model, live.answers)
     name_sizes(model)
     yield Progress(0, 0, "Comparing with the module")
     try:

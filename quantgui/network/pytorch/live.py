@@ -10,9 +10,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from quantgui.errors import NetworkError
-from quantgui.network.pytorch.calls import Call, call_of, others_in, take_tensors, tensors_in
+from quantgui.network.pytorch.calls import Call, call_of, names_in, others_in, take_tensors, tensors_in
 from quantgui.network.pytorch.limits import HALF_TOLERANCE, TOLERANCE
 from quantgui.network.pytorch.module import one_line, quiet
 from quantgui.results import Array
@@ -34,6 +35,8 @@ class Live:
         program: the saved program it was made from, if any.
         held: buffers that a run changes, with what they held before; every run begins with that.
         notes: sentences for the user.
+        answers: names of the tensors it answers, by the keys of a dict; empty where one has none.
+        call: how `run` is called where it takes something else than `inputs` one after another.
     """
 
     run: nn.Module
@@ -43,6 +46,8 @@ class Live:
     program: torch.export.ExportedProgram | None = None
     held: Mapping[str, Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    call: Call | None = None
 
     @property
     def tolerance(self) -> float:
@@ -51,8 +56,10 @@ class Live:
 
     def outputs(self, inputs: Sequence[Tensor]) -> list[Array]:
         """Return all tensors that the module answers."""
+        own = [each.clone() for each in inputs]
+        positional, keywords = self.call.arguments(own) if self.call is not None else (own, {})
         with torch.no_grad(), quiet(), self.as_before():
-            answer = self.run(*(each.clone() for each in inputs))
+            answer = self.run(*positional, **keywords)
         return [as_array(leaf) for leaf in tensors_in(answer)]
 
     @contextlib.contextmanager
@@ -81,6 +88,7 @@ def live_module(module: nn.Module, inputs: Sequence[Any], options: PytorchOption
         NetworkError: it does not run on the example inputs.
     """
     module.eval().to("cpu")
+    _bake(module)
     for parameter in module.parameters():
         parameter.requires_grad_(requires_grad=False)
     call, changed = _computable(module, call_of(module, inputs))
@@ -102,7 +110,7 @@ def live_module(module: nn.Module, inputs: Sequence[Any], options: PytorchOption
             f"The module changes its {listed} whenever it runs. Its ONNX form does not: each run begins with what was "
             "there when it was opened. Make such a state an input and an output to keep it."
         )
-    given = Live(module, call.names, tensors, axes, held=held, notes=tuple(notes))
+    given = Live(module, call.names, tensors, axes, held=held, notes=tuple(notes), answers=names_in(answer))
     if largest_difference(given.outputs(tensors), given.outputs(tensors)) > given.tolerance:
         notes.append(
             "The module answers the same inputs differently each time: it draws random numbers, or keeps a state that "
@@ -140,6 +148,24 @@ def failure_of(live: Live, inputs: Sequence[Tensor]) -> str:
     except (Exception, SystemExit) as error:  # noqa: BLE001 -- the user's code may raise anything
         return one_line(error)
     return ""
+
+
+def _bake(module: nn.Module) -> None:
+    """Replace weights that are computed of others (normalized, orthogonal ...) by what they are in evaluation.
+
+    Exporters have no form for all that such a computation may do, and what is computed of weights alone is a weight.
+    """
+    for each in list(module.modules()):
+        if not parametrize.is_parametrized(each):
+            continue
+        assert isinstance(each.parametrizations, nn.ModuleDict)
+        with torch.no_grad(), quiet():
+            values = {name: getattr(each, name).detach().clone() for name in each.parametrizations}
+        # Not by `remove_parametrizations`, which changes the class, and that is one with the module this is a copy of.
+        each.__class__ = parametrize.type_before_parametrizations(each)
+        del each.parametrizations
+        for name, value in values.items():
+            each.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
 def float_types(module: nn.Module, inputs: Sequence[Tensor]) -> set[torch.dtype]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -204,6 +205,36 @@ def _digest(values: Array) -> bytes:
     digest = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=16)
     digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.digest()
+
+
+def name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Give the outputs of `model` the names that the module's answer has for them, in place.
+
+    Args:
+        model: as torch exported it.
+        names: one for each output, empty where there is none; a name that another value has gets a number.
+    """
+    if len(names) != len(model.graph.output):
+        return
+    graphs = list(all_graphs(model.graph))
+    fixed = {each.name for graph in graphs for each in (*graph.input, *graph.initializer)}
+    taken = fixed | {name for graph in graphs for node in graph.node for name in node.output}
+    outputs = Counter(value.name for value in model.graph.output)
+    renamed: dict[str, str] = {}
+    for value, name in zip(model.graph.output, names, strict=True):
+        # What is an input as it is, or is given twice, stays what it is called.
+        if not name or name == value.name or value.name in fixed or outputs[value.name] > 1:
+            continue
+        wishes = (name if number == 1 else f"{name}_{number}" for number in itertools.count(1))
+        wish = next(each for each in wishes if each not in taken)
+        taken.add(wish)
+        renamed[value.name] = wish
+    for graph in graphs if renamed else ():
+        for value in (*graph.output, *graph.value_info):
+            value.name = renamed.get(value.name, value.name)
+        for node in graph.node:
+            node.input[:] = [renamed.get(name, name) for name in node.input]
+            node.output[:] = [renamed.get(name, name) for name in node.output]
 
 
 def name_sizes(model: onnx.ModelProto) -> None:
