@@ -15,8 +15,9 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from quantgui.network.built_segments import build_segment
 from quantgui.network.network import Network, as_contiguous
-from quantgui.network.segments import Segment, TensorType, build_segment
+from quantgui.network.segments import Segment, TensorType
 from quantgui.network.session import create_session, runtime_errors
 from quantgui.network.surgery import subgraphs
 from quantgui.results import Array, LayerInfo

@@ -20,7 +20,8 @@ from quantgui.errors import ExportError, NetworkError
 from quantgui.export.dialects.material import Imported
 from quantgui.export.dialects.reading import ReadLayer, imported
 from quantgui.network.files import read_file
-from quantgui.network.graph import Node, Program, read_program
+from quantgui.network.graph import Node, Program
+from quantgui.network.graph_reading import read_program
 from quantgui.network.network import Network
 from quantgui.network.quantized import QuantizedWeight, find_quantized
 from quantgui.results import Array, LayerInfo

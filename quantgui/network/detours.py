@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from quantgui.network.network import Network
-from quantgui.network.segments import Segment, joined, split_before, worth_joining
+from quantgui.network.segments import Segment, joined, split_before
+from quantgui.network.session_costs import worth_joining
 from quantgui.network.variant_sessions import VariantSessions
 
 TensorKey = tuple[str, str, bool]

@@ -39,7 +39,6 @@ from quantgui.network.outputs import as_array
 from quantgui.network.segments import (
     Segment,
     TensorType,
-    cheap_to_exchange,
     check_traced,
     choose_cuts,
     part_of,
@@ -49,6 +48,7 @@ from quantgui.network.segments import (
     widest_cut,
 )
 from quantgui.network.session import runtime_errors
+from quantgui.network.session_costs import cheap_to_exchange
 from quantgui.network.simulation import FLOAT_SIMULATION, Override, Simulation, TensorQuantizer
 from quantgui.network.variant_sessions import VariantSessions
 from quantgui.network.variants import Variant, Variants

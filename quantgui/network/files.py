@@ -22,17 +22,14 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from quantgui.errors import NetworkError
 from quantgui.network.pytorch.archive import archive_sentence, weights_sentence
+from quantgui.network.wire import PLACE, WireError, without_raw_data
 from quantgui.results import Array
 
-KEEP_BYTES = 1 << 14
-"""Raw data of fewer bytes is parsed with the structure."""
 COPY_BYTES = 1 << 28
 """Tensors inside files smaller than this are copied, so that overwriting the file cannot pull them away."""
 FULL_HASH_BYTES = 1 << 28
 """Files up to this size are hashed completely, larger ones by samples."""
 _HASH_SAMPLE = 1 << 16
-_PLACE = "quantgui.place"
-_MAX_DEPTH = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +61,8 @@ class NetworkFile:
         if any(dim < 0 for dim in tensor.dims):
             raise NetworkError(f"The tensor '{tensor.name}' has a negative dimension, so the file is damaged.")
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        if _PLACE in entries:
-            offset, length = (_integer(tensor, part) for part in entries[_PLACE].split(","))
+        if PLACE in entries:
+            offset, length = (_integer(tensor, part) for part in entries[PLACE].split(","))
             return self._view(tensor, self.content, offset, length, copy=len(self.content) < COPY_BYTES)
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             view = self._external(tensor, entries.get("location", ""))
@@ -122,8 +119,8 @@ def read_file(path: Path) -> NetworkFile:
     _refuse_other_types(path, content)
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(b"".join(_without_raw_data(content)))
-    except (DecodeError, _WireError) as error:
+        model.ParseFromString(b"".join(without_raw_data(content)))
+    except (DecodeError, WireError) as error:
         raise NetworkError(f"'{path.name}' is damaged, incomplete or no ONNX network.") from error
     if not _is_text(model):
         raise NetworkError(f"'{path.name}' is damaged: names in it are no text.")
@@ -310,99 +307,3 @@ def _inline(tensor: onnx.TensorProto) -> Array:
         return onnx.numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         raise NetworkError(f"The values of the tensor '{tensor.name}' do not fit its shape: it is damaged.") from error
-
-
-# --- protobuf ----------------------------------------------------------------------------------------------------
-
-
-class _WireError(Exception):
-    """The bytes are no protobuf message."""
-
-
-# Field number -> kind of the message it holds, for the fields that can lead to a tensor.
-_CHILDREN = {
-    "model": {7: "graph", 25: "function"},
-    "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node", 11: "attribute"},
-    "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-    "sparse": {1: "tensor", 2: "tensor"},
-    "tensor": {},
-}
-_RAW_DATA = 9
-
-
-def _without_raw_data(content: memoryview) -> list[bytes | memoryview]:
-    return _strip(content, 0, len(content), "model", 0)
-
-
-def _strip(data: memoryview, start: int, end: int, kind: str, depth: int) -> list[bytes | memoryview]:
-    """Return the message at [start, end) without the raw data of large tensors."""
-    children = _CHILDREN[kind]
-    parts: list[bytes | memoryview] = []
-    kept = start
-    for tag, at, value, stop in _fields(data, start, end):
-        number, wire = tag >> 3, tag & 7
-        if wire != 2 or stop - value <= KEEP_BYTES:
-            continue
-        if kind == "tensor" and number == _RAW_DATA:
-            replacement = _place(value, stop - value)
-        elif number in children and depth < _MAX_DEPTH:
-            inner = _strip(data, value, stop, children[number], depth + 1)
-            replacement = b"".join((_varint(tag), _varint(sum(map(len, inner))), *inner))
-        else:
-            continue
-        parts += [data[kept:at], replacement]
-        kept = stop
-    parts.append(data[kept:end])
-    return parts
-
-
-def _place(offset: int, length: int) -> bytes:
-    entry = onnx.StringStringEntryProto(key=_PLACE, value=f"{offset},{length}")
-    place: bytes = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL, external_data=[entry]).SerializeToString()
-    return place
-
-
-def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (tag, start of the field, start of its value, end) of each field of a message."""
-    at = start
-    while at < end:
-        tag, value = _read_varint(data, at, end)
-        match tag & 7:
-            case 0:
-                _, stop = _read_varint(data, value, end)
-            case 1:
-                stop = value + 8
-            case 2:
-                length, value = _read_varint(data, value, end)
-                stop = value + length
-            case 5:
-                stop = value + 4
-            case _:
-                raise _WireError
-        if stop > end or tag >> 3 == 0:
-            raise _WireError
-        yield tag, at, value, stop
-        at = stop
-
-
-def _read_varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
-    result = shift = 0
-    while at < end and shift < 64:
-        byte = data[at]
-        at += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return result, at
-        shift += 7
-    raise _WireError
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

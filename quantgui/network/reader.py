@@ -13,7 +13,8 @@ from quantgui.network.canonical import canonicalize
 from quantgui.network.cost import count_macs
 from quantgui.network.files import NetworkFile, read_file, stored_bytes
 from quantgui.network.folding import remove_dead
-from quantgui.network.graph import Program, read_program, to_skeleton
+from quantgui.network.graph import Program, to_skeleton
+from quantgui.network.graph_reading import read_program
 from quantgui.network.layers import find_layers
 from quantgui.network.network import Network, injected_names
 from quantgui.network.session import create_session

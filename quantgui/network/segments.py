@@ -13,24 +13,19 @@ from functools import cached_property
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper
 
 from quantgui.network.network import Network
 from quantgui.network.session import create_session, runtime_errors
-from quantgui.network.simulation import TensorQuantizer
-from quantgui.network.surgery import all_names, insert_quantizers, node_names, used_names
+from quantgui.network.surgery import all_names, node_names, used_names
 from quantgui.results import Array
 
 MOST_SEGMENTS = 16
 WEIGHTED_NODES_PER_SEGMENT = 3
 SECONDS_PER_SEGMENT = 1e-3
 # Rough speed of two cores, only to see which networks are too small to be cut.
-_MACS_PER_SECOND, _VALUES_PER_SECOND, _SECONDS_PER_NODE = 1.2e11, 5e9, 3e-6
-_BUILDING_SECONDS_PER_NODE, _BUILDING_BYTES_PER_SECOND = 2.5e-4, 1e9
-_SLOWDOWN, _SLOWDOWN_CONVOLUTION, _SLOWDOWN_GROUPED = 0.1, 0.5, 100.0
-"""Time that a weight as input adds to its operator, in parts of the time that its operations should take."""
-_COST_OF_CUTS = 0.07
-"""Part of the time of a chain that its cuts cost."""
+MACS_PER_SECOND = 1.2e11
+_VALUES_PER_SECOND, _SECONDS_PER_NODE = 5e9, 3e-6
 _NOMINAL_ROWS = 8
 _WINDOW = 0.45
 _FUSION_PENALTY = 1.5
@@ -232,10 +227,10 @@ def _node_costs(
     costs = np.empty(len(uses.reads))
     for i, node in enumerate(network.skeleton.graph.node):
         made = sum(_size(shapes.get(name)) for name in uses.makes[i])
-        costs[i] = _SECONDS_PER_NODE + made / _VALUES_PER_SECOND + _macs(node, network, shapes) / _MACS_PER_SECOND
+        costs[i] = _SECONDS_PER_NODE + made / _VALUES_PER_SECOND + _macs(node, network, shapes) / MACS_PER_SECOND
         if node.op_type in ("If", "Loop", "Scan"):
             weights = (network.constants[n] for n in uses.reads[i] if _is_weight(network, n))
-            costs[i] += sum(w.size for w in weights) / _MACS_PER_SECOND
+            costs[i] += sum(w.size for w in weights) / MACS_PER_SECOND
     return costs
 
 
@@ -387,120 +382,6 @@ def part_of(network: Network, nodes: Collection[str], output: str) -> Segment:
     made = dict.fromkeys(name for node in found for name in node.output if name)
     inputs = tuple(name for name in read if name not in made and name not in initializers)
     return Segment(-1, found, inputs, (output,), frozenset(read) & initializers, frozenset(made))
-
-
-@dataclass(frozen=True, eq=False)
-class BuiltSegment:
-    """A segment as a model of its own.
-
-    Attributes:
-        model: with the segment's inputs first.
-        quantized: names of default quantized tensors by the name of the float tensor.
-        fed: names of the inputs of exchanged quantizers, by tensor and position among its quantizers.
-    """
-
-    model: onnx.ModelProto
-    quantized: Mapping[str, str]
-    fed: Mapping[tuple[str, int], tuple[str, ...]]
-
-
-def build_segment(
-    network: Network,
-    segment: Segment,
-    types: Mapping[str, TensorType],
-    *,
-    outputs: Sequence[str],
-    quantized_outputs: Sequence[str] = (),
-    quantizers: Mapping[str, Sequence[TensorQuantizer]] | None = None,
-    inline: Mapping[str, Array] | None = None,
-    fed: Collection[str] = (),
-) -> BuiltSegment:
-    """Return `segment` as a model.
-
-    Args:
-        network: it belongs to.
-        segment: what to build.
-        types: of the tensors at its borders.
-        outputs: float tensors to return.
-        quantized_outputs: tensors whose default quantized form is returned too, if it differs.
-        quantizers: to insert.
-        inline: other values of small initializers.
-        fed: initializers that become inputs, behind those of the segment.
-    """
-    skeleton = network.skeleton
-    model = onnx.ModelProto(
-        ir_version=skeleton.ir_version, opset_import=skeleton.opset_import, functions=skeleton.functions
-    )
-    graph = model.graph
-    graph.name = f"segment_{segment.index}"
-    graph.node.extend(segment.nodes)
-    network_inputs = {value.name: value for value in skeleton.graph.input}
-    for name in segment.inputs:
-        graph.input.append(network_inputs[name] if name in network_inputs else _value_info(name, types[name]))
-    replaced = inline or {}
-    for tensor in skeleton.graph.initializer:
-        if tensor.name in fed:
-            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-        elif tensor.name in replaced:
-            graph.initializer.append(numpy_helper.from_array(replaced[tensor.name], tensor.name))
-        elif tensor.name in segment.initializers:
-            graph.initializer.append(tensor)
-    inserted = insert_quantizers(
-        model, quantizers or {}, types={name: each.kind for name, each in types.items()}, quantize_outputs=False
-    )
-    quantized = {name: inserted.defaults[name] for name in quantized_outputs if name in inserted.defaults}
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in (*outputs, *quantized.values()))
-    return BuiltSegment(model, quantized, inserted.fed)
-
-
-def cheap_to_exchange(network: Network, segment: Segment, name: str, rows: int) -> bool:
-    """Return whether feeding the initializer `name` to a session of `segment` costs less than building another one.
-
-    ONNX Runtime runs a convolution whose weight it cannot arrange beforehand more slowly: one with groups many times,
-    others by about a half; matrix products hardly. Building a session takes about as long as there are nodes and
-    weights in it. Both were measured on convolutional networks; what follows does not depend on the machine.
-
-    Args:
-        network: it belongs to.
-        segment: one that reads the initializer.
-        name: of the initializer.
-        rows: samples that are run with each of its values.
-    """
-    macs = sum(layer.macs for layer in network.summary.layers if layer.weight == name)
-    slowdown = max((_slowdown(node, network) for node in segment.nodes if name in node.input), default=_SLOWDOWN)
-    weights = sum(network.constants[each].nbytes for each in segment.initializers)
-    building = len(segment.nodes) * _BUILDING_SECONDS_PER_NODE + weights / _BUILDING_BYTES_PER_SECOND
-    return slowdown * rows * macs / _MACS_PER_SECOND < building
-
-
-def worth_joining(network: Network, segments: Sequence[Segment], rows: float) -> bool:
-    """Return whether running `rows` samples through `segments` in one piece saves more than building it costs.
-
-    Args:
-        network: they belong to.
-        segments: the last ones of a chain, whose own sessions are there already.
-        rows: samples that are run, one count for each time they are.
-    """
-    initializers = frozenset().union(*(segment.initializers for segment in segments))
-    macs = sum(layer.macs for layer in network.summary.layers if layer.weight in initializers)
-    weights = sum(network.constants[each].nbytes for each in initializers)
-    nodes = sum(len(segment.nodes) for segment in segments)
-    building = nodes * _BUILDING_SECONDS_PER_NODE + weights / _BUILDING_BYTES_PER_SECOND
-    return _COST_OF_CUTS * rows * macs / _MACS_PER_SECOND > building
-
-
-def _slowdown(node: NodeProto, network: Network) -> float:
-    if node.op_type not in ("Conv", "ConvTranspose"):
-        return _SLOWDOWN
-    if any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute):
-        return _SLOWDOWN_GROUPED
-    weight = network.constants.get(node.input[1])
-    pointwise = weight is not None and weight.size == weight.shape[0] * weight.shape[1]
-    return _SLOWDOWN if pointwise else _SLOWDOWN_CONVOLUTION
-
-
-def _value_info(name: str, kind: TensorType) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind.kind, kind.shape)
 
 
 def check_traced(types: Mapping[str, TensorType], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, TensorType]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import onnxruntime
 
+from quantgui.network.built_segments import build_segment
 from quantgui.network.cache import ByteCache
 from quantgui.network.lanes import Lanes
 from quantgui.network.network import Network, as_contiguous, injected_names
-from quantgui.network.segments import TensorType, build_segment
+from quantgui.network.segments import TensorType
 from quantgui.network.session import create_session
 from quantgui.network.simulation import Override
 from quantgui.network.surgery import fed_values

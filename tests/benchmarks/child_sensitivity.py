@@ -25,11 +25,12 @@ from quantgui.analysis.simulation import activation_tensors
 from quantgui.analysis.sweep_store import SweepStore
 from quantgui.engine.machine import usable_cores
 from quantgui.network.batch import Batch
+from quantgui.network.built_segments import build_segment
 from quantgui.network.datasets import Dataset, open_dataset
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network
 from quantgui.network.reader import open_network
-from quantgui.network.segments import build_segment, check_traced, choose_cuts, split, tensor_types, traced_shapes
+from quantgui.network.segments import check_traced, choose_cuts, split, tensor_types, traced_shapes
 from quantgui.network.session import create_session
 from quantgui.results import ActivationReady, Calibrated, Sensitivity, SensitivityReady
 from quantgui.spec.sweep import Sweep
