@@ -10,6 +10,10 @@ scale is, for each value x with integer q (before the zero point is added),
 (LSQ+: Y. Bhalgat et al., "LSQ+: Improving low-bit quantization through learnable offsets and better initialization",
 2020), both times ``1 / sqrt(N * largest q)`` so that they are as large as those of the N weights. Zero points are
 real while they are learned, and rounded wherever they are used.
+
+Levels that are not evenly spaced are passed in the same way, q being a level. Binary weights are ``scale * sign(x)``:
+the gradient of x is passed on up to `BINARY_REACH` scales (M. Courbariaux et al., "Binarized neural networks", 2016,
+clip there), and that of the scale is the true one, the sign, for no value of the scale changes a level.
 """
 
 from __future__ import annotations
@@ -23,13 +27,17 @@ import torch
 from torch import Tensor
 
 from quantgui.numerics.groups import grid_shape
+from quantgui.numerics.levels import nearest_levels, uneven_grid
 from quantgui.results import Array
-from quantgui.spec.formats import IntFormat
+from quantgui.spec.formats import IntFormat, MinifloatFormat, TableFormat, UnevenFormat
 from quantgui.spec.granularity import PerBlock, PerChannel, PerGroup, PerTensor
 from quantgui.spec.quantizer import QuantizerSpec
 
 _PIECE: Final = 1 << 17
 """Values that are quantized at once: half a MiB."""
+_BINARY: Final = TableFormat("binary")
+BINARY_REACH: Final = 2.0
+"""In scales: how far from 0 the gradient of a binary weight is passed on."""
 
 
 def round_straight_through(x: Tensor) -> Tensor:
@@ -51,9 +59,16 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, fmt: IntFormat, 
     return result
 
 
-def gradient_factor(values: int, fmt: IntFormat) -> float:
+def fake_quantize_uneven(x: Tensor, scale: Tensor, fmt: UnevenFormat, *, factor: float = 1.0) -> Tensor:
+    """Return `x` as the nearest levels of `fmt` times `scale` represent it; the rest is as in `fake_quantize`."""
+    result: Tensor = _FakeQuantizeUneven.apply(x, scale, fmt, factor)
+    return result
+
+
+def gradient_factor(values: int, fmt: IntFormat | UnevenFormat) -> float:
     """Return ``1 / sqrt(N * largest q)`` for a scale that N values share."""
-    return 1.0 / math.sqrt(max(values, 1) * fmt.quant_max)
+    largest = fmt.quant_max if isinstance(fmt, IntFormat) else fmt.largest
+    return 1.0 / math.sqrt(max(values, 1) * largest)
 
 
 def fake_quantize_weight(
@@ -62,12 +77,14 @@ def fake_quantize_weight(
     """Return a weight as `spec` with the grids `scale` and `zero_point`, (G,) channel by channel, represents it.
 
     Raises:
-        ValueError: `spec` is no integer format.
+        ValueError: `spec` has no scale.
     """
-    if not isinstance(spec.format, IntFormat):
-        raise ValueError(f"{spec.format} is no integer.")
+    if not isinstance(spec.format, IntFormat | MinifloatFormat | TableFormat):
+        raise ValueError(f"{spec.format} has no scale.")
     factor = gradient_factor(weight.numel() // max(scale.numel(), 1), spec.format)
     spread = spread_groups(scale, weight.shape, channel_axis, spec)
+    if not isinstance(spec.format, IntFormat):
+        return fake_quantize_uneven(weight, spread, spec.format, factor=factor)
     zeros = spread_groups(zero_point, weight.shape, channel_axis, spec)
     return fake_quantize(weight, spread, zeros, spec.format, factor=factor)
 
@@ -147,6 +164,28 @@ class _FakeQuantize(torch.autograd.Function):  # type: ignore[misc]  # torch is 
             outside = torch.where(inside, gradient.new_zeros(()), gradient)
             of_zero = (outside * -scale).sum_to_size(zero.shape).mul_(factor)
         return of_x, of_scale, of_zero, None, None, None
+
+
+class _FakeQuantizeUneven(torch.autograd.Function):  # type: ignore[misc]  # torch is not typed here
+    @staticmethod
+    def forward(context: Any, x: Tensor, scale: Tensor, fmt: UnevenFormat, factor: float) -> Tensor:
+        units = x / scale
+        levels = torch.from_numpy(nearest_levels(units.numpy(), fmt))
+        context.save_for_backward(units, levels, scale)
+        context.form = fmt, factor
+        return levels * scale
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        units, levels, scale = context.saved_tensors
+        fmt, factor = context.form
+        low, high = (-BINARY_REACH, BINARY_REACH) if fmt == _BINARY else uneven_grid(fmt).limits
+        inside = (units >= low) & (units <= high)
+        of_scale = None
+        if context.needs_input_grad[1]:
+            slope = levels if fmt == _BINARY else levels - units * inside
+            of_scale = (slope * gradient).sum_to_size(scale.shape) * factor
+        return gradient * inside, of_scale, None, None
 
 
 def _one_grid(x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:

@@ -63,7 +63,7 @@ def adapted(spec: QuantizerSpec, **chosen: Any) -> tuple[QuantizerSpec, tuple[Ad
 
     fmt = values["format"]
     if _outdates_training(spec, chosen):
-        give_way("range_estimator", weight_spec(fmt.bits).range_estimator, "untrained")
+        give_way("range_estimator", usual_weight_spec(fmt).range_estimator, "untrained")
     if not isinstance(fmt, IntFormat):
         give_way("symmetric", True, "symmetric")
         give_way("full_range", False, "no full range")

@@ -78,7 +78,7 @@ def _quantizers(spec: QuantizerSpec | None, only: Granularity | None = None) -> 
         return
     if isinstance(spec.format, MinifloatFormat) and spec.bits == _BYTE:
         granularity = only or (PerChannel() if isinstance(spec.granularity, PerGroup) else spec.granularity)
-        yield QuantizerSpec(MinifloatFormat(4, 3), True, granularity, spec.range_estimator)
+        yield QuantizerSpec(MinifloatFormat(4, 3), True, granularity, without_training(spec).range_estimator)
         return
     # Trained weights hold for what they were trained under alone.
     plain = without_training(spec).range_estimator if isinstance(spec.format, IntFormat) else MinMax()

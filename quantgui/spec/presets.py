@@ -56,7 +56,7 @@ def without_training(spec: QuantizerSpec) -> QuantizerSpec:
     """
     if not isinstance(spec.range_estimator, Trained):
         return spec
-    return replace(spec, range_estimator=weight_spec(spec.bits).range_estimator)
+    return replace(spec, range_estimator=usual_weight_spec(spec.format).range_estimator)
 
 
 def usual_weight_spec(fmt: Format) -> QuantizerSpec:

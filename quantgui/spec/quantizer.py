@@ -184,8 +184,8 @@ class QuantizerSpec:
                 raise SpecError(f"{self.format} has no zero point; only integers are asymmetric or use the full range.")
             if isinstance(self.range_estimator, HalfQuadratic):
                 raise SpecError(f"{self.format} has no zero point, which half-quadratic quantization moves.")
-            if isinstance(self.range_estimator, Trained):
-                raise SpecError(f"Weights are trained as integers, not as {self.format}.")
+            if isinstance(self.range_estimator, Trained) and not self.has_scale:
+                raise SpecError(f"Weights are trained in formats with a scale, not as {self.format}.")
         if isinstance(self.range_estimator, HalfQuadratic) and self.symmetric:
             raise SpecError("Half-quadratic quantization moves the zero point; choose asymmetric.")
         match self.format:

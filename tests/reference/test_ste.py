@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from quantgui.numerics.affine import fake_quantize_with, weight_qparams
 from quantgui.numerics.qparams import QParams
 from quantgui.numerics.ste import (
+    BINARY_REACH,
     fake_quantize,
+    fake_quantize_uneven,
     fake_quantize_weight,
     gradient_factor,
     round_straight_through,
     straight_through,
 )
-from quantgui.spec.formats import IntFormat
+from quantgui.spec.formats import CodebookFormat, IntFormat, MinifloatFormat, TableFormat
 from quantgui.spec.granularity import PerBlock, PerChannel, PerGroup, PerTensor
 from quantgui.spec.quantizer import LeastSquaredError, MinMax, QuantizerSpec
 
@@ -143,3 +145,80 @@ def test_that_rounding_and_functions_in_numpy_pass_gradients_on():
     half.backward(torch.tensor([4.0]))
     assert half.tolist() == [float(np.float16(1.23456789))]
     assert y.grad.tolist() == [4.0]
+
+
+# --- levels that are not evenly spaced ---------------------------------------------------------------------------
+
+UNEVEN = [TableFormat("binary"), TableFormat("nf4"), MinifloatFormat(2, 1), MinifloatFormat(4, 3)]
+
+
+@settings(max_examples=80)
+@given(
+    st.sampled_from(SHAPES),
+    st.sampled_from(UNEVEN),
+    st.sampled_from([PerTensor(), PerChannel(), PerGroup(4), PerBlock(2, 4)]),
+    st.sampled_from([MinMax(), LeastSquaredError()]),
+    st.integers(0, 5),
+)
+def test_that_uneven_levels_are_those_of_numpy_bit_for_bit(shape_axis, fmt, granularity, estimator, seed):
+    shape, axis = shape_axis
+    weight = _weight(shape, seed)
+    weight[np.unravel_index(0, shape)] = 0.0
+    spec = QuantizerSpec(fmt, True, granularity, estimator)
+    qparams = weight_qparams(weight, spec, axis)
+    expected, _ = fake_quantize_with(weight, spec, qparams, axis)
+    scale = torch.from_numpy(qparams.scale)
+    found = fake_quantize_weight(torch.from_numpy(weight), scale, torch.zeros(scale.shape), spec, axis)
+    assert found.numpy().tobytes() == expected.tobytes()
+
+
+def _learned_levels(x: torch.Tensor, scale: torch.Tensor, fmt: TableFormat) -> torch.Tensor:
+    """Return what learned step sizes make of `x`, by torch's own gradients: levels found by their distance."""
+    levels = torch.tensor(fmt.levels)
+    low, high = levels[0] - (levels[1] - levels[0]) / 2, levels[-1] + (levels[-1] - levels[-2]) / 2
+    units = (x / scale).clamp(float(low), float(high))
+    nearest = levels[(units.detach()[..., None] - levels).abs().argmin(-1)]
+    # Beyond the ends the level counts alone, and no longer where the value was clipped.
+    return scale * (units - units.detach() + nearest)
+
+
+@pytest.mark.parametrize("fmt", [TableFormat("nf4")], ids=str)
+def test_that_gradients_of_uneven_levels_are_those_of_learned_step_sizes(fmt):
+    weight = torch.from_numpy(_weight((6, 40)) * 2).requires_grad_()
+    scale = torch.linspace(0.4, 1.6, 6).requires_grad_()
+    twins = [each.detach().clone().requires_grad_() for each in (weight, scale)]
+    upstream = torch.from_numpy(_weight((6, 40), 1))
+    fake_quantize_weight(weight, scale, torch.zeros(6), QuantizerSpec(fmt), 0).backward(upstream)
+    _learned_levels(twins[0], twins[1][:, None], fmt).backward(upstream)
+    torch.testing.assert_close(weight.grad, twins[0].grad)
+    factor = gradient_factor(40, fmt)
+    torch.testing.assert_close(scale.grad, twins[1].grad * factor, rtol=1e-4, atol=1e-5)
+    assert 0 < int((weight.grad == 0).sum()) < 240
+
+
+def test_that_gradients_of_binary_weights_are_those_of_a_clipped_sign():
+    weight = torch.from_numpy(_weight((6, 40))).requires_grad_()
+    scale = weight.detach().abs().mean(1).requires_grad_()
+    twins = [each.detach().clone().requires_grad_() for each in (weight, scale)]
+    upstream = torch.from_numpy(_weight((6, 40), 1))
+    binary = TableFormat("binary")
+    found = fake_quantize_weight(weight, scale, torch.zeros(6), QuantizerSpec(binary), 0)
+    found.backward(upstream)
+    # sign(x) forwards, x clipped to its reach backwards.
+    alpha = twins[1][:, None]
+    reach = BINARY_REACH * alpha.detach()
+    hard = twins[0].detach().sign()
+    soft = torch.minimum(torch.maximum(twins[0], -reach), reach)
+    wanted = alpha * hard + soft - soft.detach()
+    torch.testing.assert_close(found, wanted)
+    wanted.backward(upstream)
+    torch.testing.assert_close(weight.grad, twins[0].grad)
+    torch.testing.assert_close(scale.grad, twins[1].grad * gradient_factor(40, binary))
+    assert 0 < int((weight.grad == 0).sum()) < 120
+
+
+def test_that_zero_becomes_the_lower_level_and_what_has_no_scale_is_refused():
+    found = fake_quantize_uneven(torch.tensor([0.0, -0.0, 1e-9]), torch.tensor(0.5), TableFormat("binary"))
+    assert found.tolist() == [-0.5, -0.5, 0.5]
+    with pytest.raises(ValueError, match="codebook2 has no scale"):
+        fake_quantize_weight(torch.zeros(2, 2), torch.ones(2), torch.zeros(2), QuantizerSpec(CodebookFormat(2)), 0)

@@ -274,7 +274,7 @@ def test_that_a_learned_grid_comes_back_from_its_range(scale, fmt, symmetric, fu
 def test_that_what_cannot_be_trained_is_refused_in_a_sentence(tmp_path):
     material = ternary(tmp_path)
     one = Training(steps=1)
-    with pytest.raises(SpecError, match="no weights to integers"):
+    with pytest.raises(SpecError, match="no weights to a format with a scale"):
         material.trained(QuantConfig(), one, tmp_path)
     with pytest.raises(DataError, match="no labels to train with"):
         material.trained(narrow(-0.5, 0.5), replace(one, teacher="labels"), tmp_path)

@@ -31,10 +31,18 @@ from quantgui.results import Sensitivity, WeightErrorReady, WeightViewReady
 from quantgui.session.edits import adapted, with_granularity, with_narrow_range, with_symmetry, with_weight_format
 from quantgui.session.project import Project, project_from_json, project_to_json
 from quantgui.spec.config import QuantConfig
-from quantgui.spec.formats import FloatFormat, IntFormat
+from quantgui.spec.formats import CodebookFormat, FloatFormat, IntFormat, TableFormat
 from quantgui.spec.granularity import PerGroup, PerTensor
-from quantgui.spec.presets import activation_spec, weight_spec
-from quantgui.spec.quantizer import FixedRange, LayerSpec, LeastSquaredError, MinMax, QuantizerSpec, Trained
+from quantgui.spec.presets import activation_spec, usual_weight_spec, weight_spec, without_training
+from quantgui.spec.quantizer import (
+    BLOCK_FORMATS,
+    FixedRange,
+    LayerSpec,
+    LeastSquaredError,
+    MinMax,
+    QuantizerSpec,
+    Trained,
+)
 from quantgui.spec.serialization import load_config, save_config
 from quantgui.spec.sweep import Sweep
 
@@ -45,6 +53,9 @@ SPECS = {
     "uint4 g8": LayerSpec(QuantizerSpec(IntFormat(4, signed=False), False, PerGroup(8))),
     "w3 float16 scales": LayerSpec(QuantizerSpec(IntFormat(3), granularity=PerGroup(16), scale_format="float16")),
     "w4 e4m3 scales": LayerSpec(QuantizerSpec(IntFormat(4), granularity=PerGroup(16), scale_format="e4m3")),
+    "binary a8": LayerSpec(usual_weight_spec(TableFormat("binary")), INT8),
+    "nf4 g8": LayerSpec(QuantizerSpec(TableFormat("nf4"), granularity=PerGroup(8))),
+    "mxfp4": LayerSpec(BLOCK_FORMATS["mxfp4"]),
     "w4 double": LayerSpec(QuantizerSpec(IntFormat(4), granularity=PerGroup(16), double_quantization=True)),
     "w8a8": LayerSpec(weight_spec(8), INT8),
     "w4a8 per tensor": LayerSpec(weight_spec(4, PerTensor()), INT8),
@@ -435,3 +446,17 @@ def test_that_every_other_edit_leaves_them_behind_and_says_so() -> None:
 
 def test_that_trained_weights_have_no_curve() -> None:
     assert not has_curve(TRAINED)
+
+
+@pytest.mark.parametrize("name", ["binary a8", "nf4 g8", "mxfp4"])
+def test_that_another_format_leaves_what_was_trained_in_uneven_levels_behind(name: str) -> None:
+    spec = replace(SPECS[name].weights, range_estimator=Trained("0123abcd"))
+    assert without_training(spec).range_estimator == usual_weight_spec(spec.format).range_estimator
+    for fmt in (TableFormat("binary"), TableFormat("nf4"), IntFormat(4), CodebookFormat(1)):
+        found, _ = adapted(spec, format=fmt)
+        assert isinstance(found.range_estimator, Trained) == (fmt == spec.format)
+
+
+def test_that_what_has_no_scale_cannot_be_trained() -> None:
+    with pytest.raises(SpecError, match="formats with a scale, not as float16"):
+        QuantizerSpec(FloatFormat("float16"), granularity=PerTensor(), range_estimator=Trained("0123abcd"))

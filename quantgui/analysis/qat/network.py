@@ -83,7 +83,6 @@ class _Layer:
 
     info: LayerInfo
     spec: QuantizerSpec
-    format: IntFormat
     qparams: QParams
     biases: tuple[str, ...]
 
@@ -145,9 +144,12 @@ class TrainableNetwork:
     def notes(self) -> tuple[str, ...]:
         """Return sentences on what of the configuration cannot be trained."""
         specs = [weight_spec(info, self.config) for info in self.network.summary.layers]
-        others = Counter(str(spec) for spec in specs if spec is not None and not spec.is_integer)
-        stored = Counter(s.scale_format for s in specs if s is not None and s.is_integer and not _is_free(s))
-        notes = [f"{_many(n, 'layer')} in {name} stay as they are: integers are trained." for name, n in others.items()]
+        others = Counter(str(spec) for spec in specs if spec is not None and not spec.has_scale)
+        stored = Counter(s.scale_format for s in specs if s is not None and s.has_scale and not _is_free(s))
+        notes = [
+            f"{_many(n, 'layer')} in {name} stay as they are: formats with a scale are trained."
+            for name, n in others.items()
+        ]
         notes += [f"Scales stored as {name} ({_many(n, 'layer')}) are not trained." for name, n in stored.items()]
         if self._grids:
             integers = [key for key in self._ranges if key[1].is_integer]
@@ -284,11 +286,11 @@ class TrainableNetwork:
         read = {place.node: place.read for place in self._places}
         for info in self.network.summary.layers:
             spec = weight_spec(info, self.config)
-            if spec is None or not isinstance(spec.format, IntFormat):
+            if spec is None or not spec.has_scale:
                 continue
             qparams = layer_qparams(self.network, info, spec, by_layer.get(info.name), self._activations)
             own = {bias: node for bias, node in biases[info.name].items() if f"bias:{bias}" not in self.parameters}
-            layer = _Layer(info, spec, spec.format, qparams, tuple(own))
+            layer = _Layer(info, spec, qparams, tuple(own))
             self._layers[info.name] = layer
             weight = _tensor(weight_values(self.network, info, spec))
             axes = [axis for axis in range(weight.dim()) if axis != info.channel_axis % weight.dim()]
@@ -302,7 +304,7 @@ class TrainableNetwork:
                 size = torch.maximum(values.detach().square().mean(), unit.square().mean()).sqrt()
                 self.parameters[f"bias:{bias}"] = Parameter(values, size)
             if learn_scales and _is_free(spec):
-                self._add_grid(info.name, qparams, spec, spec.format)
+                self._add_grid(info.name, qparams, spec)
 
     def _add_activations(self, quantizers: Mapping[str, tuple[TensorQuantizer, ...]], *, learn_scales: bool) -> None:
         learned = _learnable(self._places, self.config, self._ranges) if learn_scales else frozenset()
@@ -315,7 +317,7 @@ class TrainableNetwork:
                 function = _fixed(quantizer)
                 if key in learned and isinstance(fmt, IntFormat):
                     self._grids[key] = f"activation {len(self._grids)}"
-                    self._add_grid(self._grids[key], self._ranges[key], spec, fmt)
+                    self._add_grid(self._grids[key], self._ranges[key], spec)
                     function = self._learned(self._grids[key], fmt, self._ranges[key])
                 hooks.append(TensorHook(function, quantizer.consumers))
                 self._readers.setdefault(tensor, []).append((quantizer.consumers, self._grids.get(key)))
@@ -327,10 +329,12 @@ class TrainableNetwork:
         named = [grid for consumers, grid in readers if consumers is not None and node in consumers]
         return next(iter([*named, *(grid for consumers, grid in readers if consumers is None)]), None)
 
-    def _add_grid(self, name: str, qparams: QParams, spec: QuantizerSpec, fmt: IntFormat) -> None:
+    def _add_grid(self, name: str, qparams: QParams, spec: QuantizerSpec) -> None:
         largest = float(np.finfo(np.float32).max)
         self.parameters[f"scale:{name}"] = Parameter(_tensor(qparams.scale), None, (_SMALLEST, largest))
         if not spec.symmetric:
+            fmt = spec.format
+            assert isinstance(fmt, IntFormat)
             levels = torch.tensor(float(fmt.quant_max - fmt.quant_min))
             ends = float(fmt.quant_min), float(fmt.quant_max)
             self.parameters[f"zero_point:{name}"] = Parameter(_tensor(qparams.zero_point), levels, ends)

@@ -105,8 +105,10 @@ def data_names(dataset: Dataset, training_data: Dataset, ranges: str) -> list[st
 
 def _require_trainable(executor: Executor, dataset: Dataset, config: QuantConfig) -> None:
     specs = [weight_spec(layer, config) for layer in executor.network.summary.layers]
-    if not any(spec is not None and spec.is_integer for spec in specs):
-        raise SpecError("The configuration quantizes no weights to integers, so there is nothing to train.")
+    if not any(spec is not None and spec.has_scale for spec in specs):
+        raise SpecError(
+            "The configuration quantizes no weights to a format with a scale, so there is nothing to train."
+        )
     if dataset.carried:
         raise NetworkError(
             "Networks whose recurrent state goes from sample to sample cannot be trained here: gradients would have to "
