@@ -15,7 +15,16 @@ from __future__ import annotations
 
 
 class QuantGuiError(Exception):
-    """Base class: the message is a sentence that can be shown to the user."""
+    """Base class: the message is a sentence that can be shown to the user.
+
+    Args:
+        sentence: the message.
+        option: what does on the command line what the sentence advises; the window has no use for it.
+    """
+
+    def __init__(self, sentence: str = "", *, option: str = "") -> None:
+        super().__init__(sentence)
+        self.option = option
 
 
 class SpecError(QuantGuiError, ValueError):

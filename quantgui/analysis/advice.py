@@ -435,7 +435,7 @@ def _joined(first: Advice | None, second: Advice | None) -> Advice | None:
         return first or second
     return Advice(
         config=first.config,
-        sentence=f"{first.sentence} {second.sentence}",
+        sentence=f"{first.sentence}\n{second.sentence}",
         layers=tuple(dict.fromkeys([*first.layers, *second.layers])),
         proposal=second.proposal or first.proposal,
         before=first.before,

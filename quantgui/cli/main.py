@@ -67,6 +67,8 @@ def _open_missing_streams() -> None:
 def _report(error: Exception) -> int:
     """Write one sentence on standard error, and for bugs the traceback into a file."""
     sentence, details = describe(error)
+    if isinstance(error, QuantGuiError) and error.option:
+        sentence = f"{sentence.removesuffix('.')} ({error.option})."
     if details:
         path = state_folder() / "crash.log"
         with contextlib.suppress(OSError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from quantgui.gui.numbers import MINUS
 from quantgui.gui.texts import QT_TRANSLATE_NOOP, translate
 from quantgui.results import Score
@@ -20,6 +22,27 @@ _NAMES = {
 def metric_name(metric: str) -> str:
     """Return how a metric is called on the screen."""
     return translate("quality", _NAMES.get(metric, metric))
+
+
+def metric_unit(metric: str) -> str:
+    """Return what stands behind a number of `metric`, with a blank before it; shares are written in percent.
+
+    >>> metric_unit("accuracy"), metric_unit("output_sqnr_db"), metric_unit("kl")
+    (' %', ' dB', '')
+    """
+    return " %" if metric in SHARES else " dB" if metric == "output_sqnr_db" else ""
+
+
+def metric_ends(metric: str) -> tuple[float, float]:
+    """Return the least and the most that `metric` can be.
+
+    >>> metric_ends("agreement"), metric_ends("cosine"), metric_ends("output_sqnr_db")
+    ((0.0, 1.0), (-1.0, 1.0), (-inf, inf))
+    """
+    if metric in SHARES:
+        return 0.0, 1.0
+    known = {"cosine": (-1.0, 1.0), "kl": (0.0, math.inf)}
+    return known.get(metric, (-math.inf, math.inf))
 
 
 def value_text(value: float, metric: str) -> str:

@@ -321,6 +321,7 @@ QMenu::indicator { width: 14px; height: 14px; left: 6px; }
 
 QPushButton, QToolButton { background: $raised; border: 1px solid $border; border-radius: 5px; padding: 4px 11px; }
 QPushButton { min-height: 17px; }
+QDialogButtonBox { dialogbuttonbox-buttons-have-icons: 0; }
 QToolButton { padding: 4px; }
 QToolBar QToolButton { background: transparent; border-color: transparent; padding: 5px 9px; }
 QToolButton[flat="true"] { background: transparent; border-color: transparent; }
@@ -428,7 +429,7 @@ QGraphicsView { border: none; }
 
 QTabWidget::pane { border: none; }
 QTabBar { background: transparent; qproperty-drawBase: 0; }
-QTabBar::tab { background: transparent; color: $muted; padding: 6px 7px; margin: 0 1px; border: none;
+QTabBar::tab { background: transparent; color: $muted; padding: 6px 6px; margin: 0 1px; border: none;
   border-bottom: 2px solid transparent; }
 QTabBar::tab:hover { color: $text; }
 QTabBar::tab:selected { color: $text; border-bottom-color: $accent; font-weight: 600; }

@@ -37,6 +37,8 @@ _HIGH = 850
 _LOW_BOTTOM = 228
 """Height of the lower docks where the window is not high."""
 _ACTIVATIONS_TAB, _GRAPH_TAB = 2, 3
+_MARK = 13
+"""Pixels of the mark on a tab: all tabs are in sight at a width of 1280, with it as well."""
 _STYLED_AT_A_TIME = 50
 
 
@@ -175,6 +177,7 @@ class Workspace(QMainWindow):
         ):
             self._tabs.setTabToolTip(self._tabs.addTab(panel, name), tip)
         self._tabs.setDocumentMode(True)
+        self._tabs.setIconSize(QSize(_MARK, _MARK))
         self._tabs.setAccessibleName(self.tr("Views of the current layer"))
         self._tabs.tabBar().setAccessibleName(self.tr("Views of the current layer"))
         self._tabs.tabBar().setToolTip(self.tr("Views of the current layer"))

@@ -67,7 +67,7 @@ def test_that_each_state_says_what_to_do_and_its_button_asks_for_it(qtbot) -> No
     assert "No network" in tab.state.heading()
     tab.show_needs_data()
     with qtbot.waitSignal(tab.data_requested):
-        button(tab, "Open data …").click()
+        button(tab, "Open data…").click()
     tab.show_not_checked()
     with qtbot.waitSignal(tab.check_requested):
         button(tab, "Check the data").click()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from gui_examples import shown
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFileDialog, QWidget
 from sessions import data, evaluation
@@ -290,3 +291,10 @@ def test_that_a_row_of_the_verification_leads_to_its_layer(qtbot) -> None:
     qtbot.mouseClick(dialog.table.viewport(), Qt.MouseButton.LeftButton, pos=place)
     qtbot.mouseDClick(dialog.table.viewport(), Qt.MouseButton.LeftButton, pos=place)
     assert chosen[-1] == "conv1"
+
+
+def test_that_the_plan_of_an_export_is_in_sight_however_long(qtbot) -> None:
+    dialog = ExportDialog(Chooser())
+    dialog.show_plan("out.onnx", "10 of 10 layers with quantized weights, 10 with quantized activations. " * 3)
+    shown(qtbot, dialog, 520, 176)
+    assert dialog.summary.height() >= dialog.summary.heightForWidth(dialog.summary.width())

@@ -161,6 +161,11 @@ def test_that_float_weights_have_no_limit_to_choose(qtbot) -> None:
     panel = weights_panel(qtbot, None)
     assert panel.error_card.note() == "no limit to choose"
     assert panel.curve.marks() == ()
+    assert panel.curve_pages.page() is not panel.curve
+    panel.show_error_page("histogram")
+    assert panel.error_pages.page() is not panel.error
+    panel.show_view(weight_view(WEIGHTS, W4_TENSOR))
+    assert panel.error_pages.page() is panel.error
     assert not panel.curve._limit.isVisible()
 
 

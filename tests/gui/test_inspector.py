@@ -273,3 +273,15 @@ def test_that_without_a_layer_it_says_what_to_do(panel) -> None:
     panel.show_layers([], [])
     assert "Select layers" in panel._empty.sentence()
     assert panel._empty.isVisible()
+
+
+def test_that_advice_can_be_hidden_and_comes_back_with_its_configuration(panel, qtbot) -> None:
+    panel.show_layers([CONV1], [W4A8])
+    advice = Advice(QuantConfig(W4A8), "Weights ruin it.\nActivations ruin it.", ("conv1",), QuantConfig(W4))
+    panel.advice.show_advice(advice)
+    assert panel.advice.sentence() == "Weights ruin it.\n\nActivations ruin it."
+    qtbot.mouseClick(panel.advice.close_button, Qt.MouseButton.LeftButton)
+    assert panel.advice.isHidden()
+    panel.advice.show_advice(None)
+    panel.advice.show_advice(advice)
+    assert not panel.advice.isHidden()

@@ -42,7 +42,7 @@ def test_that_each_state_says_what_to_do_and_its_button_asks_for_it(qtbot) -> No
     assert "No network" in noise_panel.state.heading()
     noise_panel.show_needs_data()
     with qtbot.waitSignal(noise_panel.data_requested):
-        button(noise_panel, "Open data …").click()
+        button(noise_panel, "Open data…").click()
     noise_panel.show_nothing_quantized()
     assert "Every layer is float" in noise_panel.state.sentence()
     noise_panel.show_not_traced()

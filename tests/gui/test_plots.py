@@ -264,3 +264,11 @@ def test_that_a_histogram_without_values_is_drawn(qtbot) -> None:
     plot.show_quantized(Histogram(np.linspace(-1, 1, 5001), np.zeros(5000)))
     plot.fit()
     assert not plot.grab().isNull()
+
+
+def test_that_counts_of_less_than_a_decade_have_more_than_one_number() -> None:
+    axis = CountAxis("left")
+    ((spacing, ticks),) = axis.tickValues(-0.2, 0.95, 90.0)
+    assert axis.tickStrings(ticks, 1.0, spacing) == ["1", "2", "5"]
+    ((spacing, ticks),) = axis.tickValues(-0.2, 1.4, 90.0)
+    assert axis.tickStrings(ticks, 1.0, spacing) == ["1", "10"]

@@ -379,7 +379,7 @@ def test_that_every_state_says_what_to_do(qtbot) -> None:
     shown(qtbot, result, 600, 500)
     assert result.state.heading() == "No network open"
     result.show_network(summary_of(6))
-    assert result.state.heading() == "No data open"
+    assert result.state.heading() == "Sensitivity needs data"
     with qtbot.waitSignal(result.data_requested):
         qtbot.mouseClick(button_of(result.state), Qt.MouseButton.LeftButton)
     result.show_data(data(samples=500))

@@ -380,3 +380,29 @@ def test_that_pinned_configurations_are_marked_by_their_letters(qtbot) -> None:
     assert not result._actions["compare"].isEnabled()
     result.show_pins(Present(tried=2), Present(tried=1))
     assert result._actions["compare"].isEnabled()
+
+
+def test_that_shares_are_written_in_percent_and_nothing_beyond_100(qtbot) -> None:
+    result = panel(qtbot, tried((TriedPoint("float32", 40_000_000, Score(1.0, 0.0, 100)),), metric="agreement"))
+    axis, (low, high) = result.plot.getAxis("left"), result.plot.view.viewRange()[1]
+    assert low < 0.98
+    assert 1.0 < high < 1.02
+    ((spacing, values),) = axis.tickValues(low, high, 200.0)
+    assert axis.tickStrings(values, axis.scale, spacing)[-1] == "100 %"
+    result.show_trade_off(tried((TriedPoint("W4", 5_000_000, Score(24.0, 0.1, 100)),), metric="output_sqnr_db"))
+    ((spacing, values),) = axis.tickValues(*result.plot.view.viewRange()[1], 200.0)
+    assert axis.tickStrings(values, axis.scale, spacing)[-1].endswith(" dB")
+
+
+def test_that_words_of_the_legend_are_worth_more_than_those_of_the_buttons(qtbot) -> None:
+    result = with_frontier(qtbot)
+    texts = result.mix.toolButtonStyle()
+    legend = result._chips["predicted"]
+    wide = legend.width()
+    result.resize(600, 300)
+    QApplication.processEvents()
+    assert result.mix.toolButtonStyle() is not texts
+    assert legend.width() >= wide - 2
+    result.resize(800, 300)
+    QApplication.processEvents()
+    assert result.mix.toolButtonStyle() is texts

@@ -93,7 +93,7 @@ def test_that_no_code_is_run_without_consent(tmp_path) -> None:
     trace = tmp_path / "trace"
     code = tmp_path / "net.py"
     code.write_text(f"open({str(trace)!r}, 'w').write('was here')\n")
-    assert "--trust" in sentence(f"{code}:make", trusted=False)
+    assert "agree to that" in sentence(f"{code}:make", trusted=False)
     assert not trace.exists()
 
 
@@ -123,7 +123,7 @@ def test_that_a_module_beside_the_working_folder_is_found(tmp_path, monkeypatch)
 
 
 def test_that_a_shape_is_asked_for_where_none_is_known() -> None:
-    assert "--input-shape" in sentence(f"{FILE}:picture")
+    assert "1x3x224x224 for each input" in sentence(f"{FILE}:picture")
     assert "does not run on example inputs of x (1, 5)" in sentence(f"{FILE}:picture", inputs=(ExampleInput((1, 5)),))
 
 

@@ -300,8 +300,9 @@ def with_det(tmp_path):
 
 
 def test_that_an_operator_without_gradient_is_named_and_pieces_are_offered(with_det, tmp_path):
-    with pytest.raises(NetworkError, match=r"Det .*--scope blocks"):
+    with pytest.raises(NetworkError, match=r"Det .*piece by piece") as refused:
         with_det.trained(narrow(-0.5, 0.5), Training(steps=1), tmp_path)
+    assert refused.value.option == "--scope blocks"
 
 
 def test_that_pieces_around_it_are_trained_and_go_on_after_a_stop(with_det, tmp_path):

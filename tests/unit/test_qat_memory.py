@@ -13,8 +13,8 @@ import pytest
 @pytest.mark.parametrize(
     ("scope", "megabytes", "advice"),
     [
-        ("network", 60, "take fewer, or train the network piece by piece (--scope blocks)."),
-        ("network", 250, "take fewer, or train the network piece by piece (--scope blocks)."),
+        ("network", 60, "take fewer, or train the network piece by piece."),
+        ("network", 250, "take fewer, or train the network piece by piece."),
         ("blocks", 60, "take fewer, or smaller samples."),
     ],
 )

@@ -85,7 +85,8 @@ def open_course(
         names = ", ".join(uncovered[:3]) + (" ..." if len(uncovered) > 3 else "")
         raise NetworkError(
             f"Gradients cannot flow through the whole network: {names} cannot be differentiated. Train it piece by "
-            "piece (--scope blocks), which needs gradients through the other operators only."
+            "piece, which needs gradients through the other operators only.",
+            option="--scope blocks",
         )
     batch = samples.batch(samples.first(training.batch_size))
     objective = objective_of(executor.network, batch, executor.run(batch, keep=False), training.teacher)

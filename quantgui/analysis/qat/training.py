@@ -88,13 +88,14 @@ def train(
     except (MemoryError, OutOfMemoryError, RuntimeError) as error:
         if not isinstance(error, OutOfMemoryError) and not is_out_of_memory(error):
             raise
-        raise NetworkError(_memory_sentence(training)) from error
+        option = "--scope blocks" if training.scope == "network" else ""
+        raise NetworkError(_memory_sentence(training), option=option) from error
 
 
 def _memory_sentence(training: Training) -> str:
     what = f"There is not enough memory to train with {training.batch_size} samples per step"
     if training.scope == "network":
-        return f"{what}: take fewer, or train the network piece by piece (--scope blocks)."
+        return f"{what}: take fewer, or train the network piece by piece."
     return f"{what}: take fewer, or smaller samples."
 
 

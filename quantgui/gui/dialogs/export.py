@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDialog,
+    QFormLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -103,8 +105,13 @@ class ExportDialog(QDialog):
         row = QHBoxLayout()
         row.addWidget(self.path, 1)
         row.addWidget(self.browse)
-        layout.addLayout(row)
-        layout.addWidget(self.profile)
+        form = QFormLayout()
+        form.setSpacing(9)
+        label = QLabel(self.tr("&File"))
+        label.setBuddy(self.path)
+        form.addRow(label, row)
+        form.addRow(self.tr("F&or"), self.profile)
+        layout.addLayout(form)
         layout.addWidget(self.convert)
         layout.addWidget(self.bar)
         layout.addWidget(self.status)
@@ -117,6 +124,14 @@ class ExportDialog(QDialog):
         row.addWidget(self.export_button)
         layout.addLayout(row)
         self._show_state("ready")
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        # Qt gives wrapped text the height of one line where a dialog is shown for the first time.
+        layout = self.layout()
+        needed = 0 if layout is None else layout.totalHeightForWidth(self.width())
+        if needed > self.height():
+            self.resize(self.width(), needed)
 
     def show_plan(self, path: str, sentence: str) -> None:
         """Show what will be written, and where."""

@@ -11,6 +11,7 @@ from PySide6.QtGui import QStandardItemModel
 from PySide6.QtWidgets import (
     QComboBox,
     QDialog,
+    QFormLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -88,11 +89,16 @@ class WriteSettingsDialog(QDialog):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(16, 14, 16, 14)
         layout.setSpacing(9)
-        layout.addWidget(self.dialect)
         row = QHBoxLayout()
         row.addWidget(self.path, 1)
         row.addWidget(self.browse)
-        layout.addLayout(row)
+        form = QFormLayout()
+        form.setSpacing(9)
+        form.addRow(self.tr("&Tool"), self.dialect)
+        label = QLabel(self.tr("&File"))
+        label.setBuddy(self.path)
+        form.addRow(label, row)
+        layout.addLayout(form)
         layout.addWidget(self.progress)
         layout.addWidget(self.status)
         layout.addStretch(1)

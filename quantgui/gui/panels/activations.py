@@ -103,7 +103,7 @@ class ActivationsPanel(QWidget):
                 "database",
                 self.tr("Activations need data"),
                 self.tr("Their ranges are measured on samples of what the network will see. A few dozen are enough."),
-                action=self.tr("Open data …"),
+                action=self.tr("Open data…"),
             )
 
     def show_calibrating(self, done: int, total: int) -> None:
@@ -414,9 +414,7 @@ class TensorColumn(QWidget):
             return
         self.samples_card.set_page_note(
             _SAMPLES,
-            self.tr("{number} · largest: no. {index}").format(
-                number=count(ready.samples), index=int(np.argmax(ready.sample_maxima))
-            ),
+            self.tr("largest: no. {index}").format(index=int(np.argmax(ready.sample_maxima))),
         )
 
     def _on_sample_hovered(self, place: int | None) -> None:

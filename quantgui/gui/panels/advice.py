@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QToolButton, QVBoxLayout, QWidget
 
-from quantgui.gui.icons import pixmap
+from quantgui.gui.icons import pixmap, set_icon
 from quantgui.gui.quality import metric_name, value_text
 from quantgui.gui.texts import translate
 from quantgui.gui.theme import current, theme_events
@@ -37,7 +37,9 @@ def _layers(number: int) -> str:
 
 
 class AdviceCard(QFrame):
-    """A sentence, what it would bring, and at most one button; hidden where there is nothing to say.
+    """Sentences, what they would bring, and at most one button; hidden where there is nothing to say.
+
+    Each of several sentences is a paragraph of its own.
 
     Signals:
         accepted: the user wants the proposed configuration.
@@ -51,7 +53,13 @@ class AdviceCard(QFrame):
         self._icon = QLabel()
         self._title = QLabel(self.tr("Advice"))
         self._title.setProperty("role", "title")
+        self.close_button = QToolButton()
+        self.close_button.setProperty("flat", "true")
+        self.close_button.setAccessibleName(self.tr("Hide the advice"))
+        self.close_button.setToolTip(self.tr("Hide this advice; it comes back when you return to this configuration."))
+        set_icon(self.close_button, "x", "muted")
         self._sentence = QLabel()
+        self._sentence.setTextFormat(Qt.TextFormat.PlainText)
         self._sentence.setWordWrap(True)
         self._sentence.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self._gain = QLabel()
@@ -61,14 +69,16 @@ class AdviceCard(QFrame):
         head = QHBoxLayout()
         head.addWidget(self._icon)
         head.addWidget(self._title, 1)
+        head.addWidget(self.close_button)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(10, 8, 10, 10)
+        layout.setContentsMargins(10, 5, 6, 10)
         layout.setSpacing(6)
         layout.addLayout(head)
         layout.addWidget(self._sentence)
         layout.addWidget(self._gain)
         layout.addWidget(self.button)
         self.button.clicked.connect(self.accepted)
+        self.close_button.clicked.connect(self.hide)
         theme_events().changed.connect(self._paint_anew)
         self._paint_anew(None)
         self.hide()
@@ -78,7 +88,7 @@ class AdviceCard(QFrame):
         self.setVisible(advice is not None)
         if advice is None:
             return
-        self._sentence.setText(advice.sentence)
+        self._sentence.setText(advice.sentence.replace("\n", "\n\n"))
         self.setAccessibleName(advice.sentence)
         self._gain.setText(self._gain_text(advice.before, advice.after))
         self._gain.setVisible(bool(self._gain.text()))

@@ -119,6 +119,7 @@ class DataCheckPanel(QWidget):
         self.samples_card = Card(self.tr("First samples"))
         self._samples_words = ElidedLabel()
         self._samples_words.setProperty("role", "note")
+        self._samples_words.setContentsMargins(3, 0, 0, 0)
         self.samples_card.body.addWidget(self._samples_words)
         self.thumbnails.setAccessibleName(self.tr("First samples as the network gets them"))
         self.thumbnails.setToolTip(self.tr("The first samples as the network gets them. Click one to see it in full."))
@@ -131,6 +132,7 @@ class DataCheckPanel(QWidget):
         self.growth_card = Card(self.tr("Convergence of ranges"))
         self._growth_words = ElidedLabel()
         self._growth_words.setProperty("role", "note")
+        self._growth_words.setContentsMargins(3, 0, 0, 0)
         self.growth_card.body.addWidget(self._growth_words)
         self.plot.setToolTip(
             self.tr(
@@ -189,7 +191,7 @@ class DataCheckPanel(QWidget):
             "database",
             self.tr("No data open"),
             self.tr("Open samples to see them as the network does, and whether they are prepared as it needs them."),
-            action=self.tr("Open data …"),
+            action=self.tr("Open data…"),
             does=_Action.DATA,
         )
 
@@ -321,9 +323,8 @@ class DataCheckPanel(QWidget):
             )
         self.findings.setCurrentRow(min(place, self.findings.count() - 1))
         problems = sum(finding.severity != "hint" for finding in report.findings)
-        self.findings_card.set_note(
-            self.tr("{n} to look at, {samples} samples").format(n=problems, samples=count(report.samples))
-        )
+        note = self.tr("{n} to look at · {samples} samples") if problems else self.tr("{samples} samples")
+        self.findings_card.set_note(note.format(n=problems, samples=count(report.samples)))
 
     def _add_item(self, name: str, token: str, text: str) -> QListWidgetItem:
         item = QListWidgetItem(icon(name, getattr(current(), token)), text)

@@ -54,7 +54,7 @@ class GraphPanel(QWidget):
         self.legend.hide()
         self.card.header.addWidget(self.legend)
         self.search = QLineEdit()
-        self.search.setPlaceholderText(self.tr("Find a node by name or operator"))
+        self.search.setPlaceholderText(self.tr("Find a node"))
         self.search.setAccessibleName(self.tr("Find a node"))
         self.search.setToolTip(self.tr("Find nodes by a part of their name or operator; Enter goes to the next one"))
         self.search.setClearButtonEnabled(True)

@@ -126,7 +126,7 @@ class InspectorPanel(Card):
         self.preset = QComboBox()
         self.preset.setAccessibleName(self.tr("Preset for the selected layers"))
         self.preset.setToolTip(self.tr("A usual recipe for the selected layers."))
-        self.preset.setPlaceholderText(self.tr("Choose a preset …"))
+        self.preset.setPlaceholderText(self.tr("Choose a preset…"))
         for place, (_, presets) in enumerate(preset_groups()):
             if place:
                 self.preset.insertSeparator(self.preset.count())

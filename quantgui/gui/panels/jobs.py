@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from quantgui.gui.widgets.card import Card, Pages
 from quantgui.gui.widgets.progress import ProgressRow
@@ -27,6 +27,8 @@ class JobsPanel(Card):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("", parent)
         self.set_title(self.tr("Jobs"))
+        # As high as that of the card beside it, which has buttons: titles stand in one line.
+        self.header.addStrut(QPushButton(self.tr("Jobs")).sizeHint().height())
         self._rows: dict[str, ProgressRow] = {}
         self._numbers: dict[str, int] = {}
         self._active: set[str] = set()

@@ -121,9 +121,9 @@ class NoisePanel(QWidget):
                 row.addWidget(widget, 0 if isinstance(widget, QPushButton) else 1)
             bar.hide()
         self.layers_card = Card(self.tr("Noise of the layers"))
-        self.layers_card.add_chip("quantized", self.tr("own"))
-        self.layers_card.add_chip("float_", self.tr("inherited"))
-        self.layers_card.add_chip("text", self.tr("both"))
+        self.layers_card.add_chip("quantized", self.tr("own"), symbol="dot")
+        self.layers_card.add_chip("float_", self.tr("inherited"), symbol="square")
+        self.layers_card.add_chip("text", self.tr("both"), symbol="line")
         self.order_buttons = SegmentedButtons(
             self.tr("Order of the layers"),
             (
@@ -185,7 +185,7 @@ class NoisePanel(QWidget):
             "database",
             self.tr("Noise needs data"),
             self.tr("It is measured by running samples through the float and the quantized network."),
-            action=self.tr("Open data …"),
+            action=self.tr("Open data…"),
             does=_Action.DATA,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtGui import QFont, QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -40,6 +40,8 @@ _WRITTEN_OUT = 24
 _ROW_PIXELS = 22
 _TALL = 400
 """Pixels of height from which the picture stands above the tables."""
+_LOWEST = 165
+"""Pixels of height that are enough for the picture beside the tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,11 @@ class SampleView(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.card)
+
+    def minimumSizeHint(self) -> QSize:
+        # Side by side it is low; it stands in one place with lower cards, which it must not keep from being low.
+        hint = super().minimumSizeHint()
+        return QSize(hint.width(), min(hint.height(), _LOWEST))
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)

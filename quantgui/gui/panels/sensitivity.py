@@ -489,8 +489,8 @@ class SensitivityPanel(QWidget):
             self._action = "data"
             page.show_state(
                 "database",
-                self.tr("No data open"),
-                self.tr("Sensitivity is measured at the network's outputs, so it needs data. A few dozen samples do."),
+                self.tr("Sensitivity needs data"),
+                self.tr("It is measured at the network's outputs. A few dozen samples are enough."),
                 action=self.tr("Open data…"),
             )
         elif job is not None and job.state is JobState.FAILED:

@@ -27,7 +27,7 @@ from quantgui.gui.icons import set_icon
 from quantgui.gui.mix_words import CostScale, answer, mix_sentence, point_words
 from quantgui.gui.numbers import count
 from quantgui.gui.plots.trade_off import Frontier, Points, Spot, TradeOffPlot
-from quantgui.gui.quality import metric_name, score_text, value_text
+from quantgui.gui.quality import metric_ends, metric_name, metric_unit, score_text, value_text
 from quantgui.gui.texts import translate
 from quantgui.gui.widgets.card import Card, LegendChip, Pages, Symbol
 from quantgui.gui.widgets.labels import ElidedLabel, Tone, set_style
@@ -35,6 +35,7 @@ from quantgui.gui.widgets.progress import ProgressRow
 from quantgui.gui.widgets.state_page import StatePage
 from quantgui.results import Array, MixPoint, MixReady, Score
 from quantgui.session.jobs import Job, JobState
+from quantgui.spec.sweep import SHARES
 
 REST_MS = 700
 """How long the keys must rest before the next one begins a new undo step."""
@@ -171,7 +172,10 @@ class TradeOffPanel(QWidget):
         front = best_for_size(tried.costs, tried.values if shown.higher_is_better else -tried.values)
         self.plot.set_unit("bottom", shown.scale.axis_unit())
         self.plot.set_label("bottom", shown.scale.axis())
-        self.plot.set_label("left", _axis_text(shown.metric))
+        self.plot.set_label("left", metric_name(shown.metric))
+        self.plot.set_unit("left", metric_unit(shown.metric))
+        shares = shown.metric in SHARES
+        self.plot.set_meaning("left", factor=100.0 if shares else 1.0, ends=metric_ends(shown.metric))
         self.plot.show_points(tried, front, frontier)
         self._show_chosen()
         self._show_limit()
@@ -204,12 +208,11 @@ class TradeOffPanel(QWidget):
         self._shown, self._finite = TradeOff(), np.zeros(0, np.intp)
         self.state.show_state(
             "database",
-            self.tr("No data open"),
-            self.tr("Open data to measure the quality of every configuration you try."),
+            self.tr("The trade-off needs data"),
+            self.tr("The quality of every configuration you try is measured on samples."),
             action=self.tr("Open data…"),
         )
         self._show_page(self.state)
-        self.mix.setEnabled(False)
 
     def show_job(self, job: Job | None) -> None:
         """Show how far the search for a mix is, or how it has ended."""
@@ -374,6 +377,7 @@ class TradeOffPanel(QWidget):
         row.addWidget(self.slider, 1)
         row.addWidget(self.info, 2)
         column.addLayout(row)
+        self.progress.setContentsMargins(4, 0, 2, 0)
         column.addWidget(self.progress)
         last = QHBoxLayout()
         last.setContentsMargins(4, 0, 2, 0)
@@ -400,7 +404,7 @@ class TradeOffPanel(QWidget):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        self.card.fit_legend()
+        self._fit_header()
 
     # --- showing -------------------------------------------------------------------------------------------------
 
@@ -421,8 +425,15 @@ class TradeOffPanel(QWidget):
         self._chips["best"].setVisible(not mix)
         ready = self._shown.mix
         self._chips["chosen"].setVisible(ready is not None and answer(ready) is not None)
-        self.card.fit_legend()
-        self.mix.setEnabled(True)
+        self._fit_header()
+
+    def _fit_header(self) -> None:
+        """Keep the words of the legend; those of the buttons, which the toolbar has too, give way first."""
+        for style in (Qt.ToolButtonStyle.ToolButtonTextBesideIcon, Qt.ToolButtonStyle.ToolButtonIconOnly):
+            for button in (self.compare, self.mix):
+                button.setToolButtonStyle(style)
+            if self.card.fit_legend():
+                return
 
     def _show_slider(self, points: int) -> None:
         self.slider.blockSignals(True)
@@ -666,8 +677,3 @@ def _only_finite(values: Sequence[float]) -> Array:
     array = np.array(values, np.float64)
     array[~np.isfinite(array)] = np.nan
     return array
-
-
-def _axis_text(metric: str) -> str:
-    name = metric_name(metric)
-    return "SQNR (dB)" if metric == "output_sqnr_db" else name

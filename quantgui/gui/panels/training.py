@@ -107,7 +107,7 @@ class TrainingPanel(QWidget):
             self.tr("Training needs data"),
             self.tr("It learns from samples of the network's inputs; labels are not needed."),
             reason=self.tr("Open data first: training learns from it."),
-            action=self.tr("Open data …"),
+            action=self.tr("Open data…"),
             does=_Action.DATA,
         )
 

@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QHBoxLayout, QWidget
 
 from quantgui.gui.numbers import count, decibel, duration, short
 from quantgui.gui.plots.training import LossPlot, QualityCurve, QualityPlot
-from quantgui.gui.quality import metric_name, score_text, value_text
+from quantgui.gui.quality import metric_ends, metric_name, metric_unit, score_text, value_text
 from quantgui.gui.widgets.card import Card
 from quantgui.gui.widgets.labels import ElidedLabel, MetricLabel, Tone
 from quantgui.results import Evaluation, TrainingReady
@@ -102,8 +102,10 @@ class QualityCard(Card):
         before, after = training.before, training.after
         known = before or (training.evaluations[0][1] if training.evaluations else None)
         metric = "" if known is None else known.metric
-        unit, scale = (" %", 100.0) if metric in SHARES else (" dB", 1.0) if metric == "output_sqnr_db" else ("", 1.0)
-        self.plot.set_unit("left", unit)
+        scale = 100.0 if metric in SHARES else 1.0
+        least, most = metric_ends(metric)
+        self.plot.set_unit("left", metric_unit(metric))
+        self.plot.set_meaning("left", ends=(scale * least, scale * most))
         scores = [evaluation.quantized_score for _, evaluation in training.evaluations]
         self.plot.show_quality(
             QualityCurve(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QSplitter, QVBoxLayout, QWidget
 
 from quantgui.gui.numbers import count, decibel, percent, short
 from quantgui.gui.panels.limit_curve import LimitCurve, mark_words
@@ -100,7 +100,11 @@ class WeightsPanel(QWidget):
                 "beyond it lies what clipping does."
             )
         )
+        self._no_error = _remark(self.tr("No error: the weights stay as they are."))
+        self.error_pages = Pages(self.error, self._no_error)
         self.curve = LimitCurve(self.tr("Error of the weights by clipping limit"))
+        self._no_curve = _remark(self.tr("No limit to choose: the format has none, or the weights stay as they are."))
+        self.curve_pages = Pages(self.curve, self._no_curve)
         self.state = StatePage(framed=True)
         self._content = QWidget()
         self._pages = Pages(self._content, self.state)
@@ -153,13 +157,13 @@ class WeightsPanel(QWidget):
                     _HISTOGRAM,
                     self.tr("Error"),
                     self.tr("Histogram of float weight minus quantized weight"),
-                    self.error,
+                    self.error_pages,
                 ),
                 CardPage(
                     _CURVE,
                     self.tr("By limit"),
                     self.tr("SQNR in dB by clipping limit, and what each range estimator chooses"),
-                    self.curve,
+                    self.curve_pages,
                 ),
             ),
         )
@@ -291,6 +295,7 @@ class WeightsPanel(QWidget):
         is_quantized = self._is_quantized(view)
         self.histogram.show_quantized(quantized.histogram if is_quantized else None)
         self.histogram.show_levels(quantized.levels)
+        self.error_pages.show_page(self.error if is_quantized else self._no_error)
         self.error.show_error(quantized.error_histogram if is_quantized else None, quantized.step)
         if fit:
             if len(quantized.scales) and view.spec is not None:
@@ -326,6 +331,8 @@ class WeightsPanel(QWidget):
         if self._curves is None or self._curves[0] is not view:
             self._curves = (view, *self._curves_of(view))
         _, curve, common = self._curves
+        possible = has_curve(view.spec) and self._is_quantized(view)
+        self.curve_pages.show_page(self.curve if possible else self._no_curve)
         self.curve.show_error_curve(curve, common, largest_value(view.statistics))
         self._show_limit()
         self._on_mark_pointed(None)
@@ -556,3 +563,12 @@ def _estimate(statistics: TensorStatistics, spec: QuantizerSpec, low: float, hig
         step,
         exact=False,
     )
+
+
+def _remark(text: str) -> QLabel:
+    """Return what stands in the place of a plot that has nothing to show."""
+    label = QLabel(text)
+    label.setProperty("role", "note")
+    label.setAlignment(Qt.AlignmentFlag.AlignCenter)
+    label.setWordWrap(True)
+    return label

@@ -23,9 +23,13 @@ _BOTTOM_WITH_LABEL, _BOTTOM, _LEFT = 38, 21, 54
 _TIGHT = 145
 """Pixels of height below which the label of the x axis is left out."""
 
+_MARK_SHARE = 0.08
+"""Part of the plot's height that half the mark of a point takes."""
 SHARP_PIXELS = 2.0
 ZOOM_STEP = 1.25
 PAN_STEP = 0.1
+_FEW_DECADES = 2.0
+"""Below so many powers of ten an axis of counts may name round numbers between them."""
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LARGEST_PLAIN = 1e5
 _SMALLEST_PLAIN = 1e-4
@@ -55,6 +59,8 @@ class NumberAxis(pg.AxisItem):
     def __init__(self, orientation: str) -> None:
         self.unit = ""
         """Written behind every number, with a blank where it needs one."""
+        self.ends = (-math.inf, math.inf)
+        """Beyond these values, in the unit of the plot, numbers have no meaning: none are written there."""
         super().__init__(orientation)
         self.enableAutoSIPrefix(False)
         self.setStyle(tickFont=ui_font(AXIS_PIXELS), tickLength=-4, tickTextOffset=5)
@@ -75,7 +81,9 @@ class NumberAxis(pg.AxisItem):
 
     def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
         result: list[tuple[float, list[float]]] = super().tickValues(low, high, size)
-        return result[:1]
+        slack = 1e-9 * (high - low)
+        first, last = self.ends[0] - slack, self.ends[1] + slack
+        return [(spacing, [value for value in values if first <= value <= last]) for spacing, values in result[:1]]
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         return [tick_text(value * scale, spacing * scale) + self.unit for value in values]
@@ -96,6 +104,10 @@ class CountAxis(NumberAxis):
         if not self.log:
             return super().tickValues(low, high, size)
         first, last = max(math.ceil(low - 1e-9), 0), math.floor(high + 1e-9)
+        if high - low < _FEW_DECADES and not math.floor(high) > first:
+            # Of powers of ten there would be one number: round ones between them as well.
+            factors = [power + math.log10(factor) for power in (first, first + 1) for factor in (1.0, 2.0, 5.0)]
+            return [(1.0, [tick for tick in factors if low <= tick <= high])]
         room = max(1, int(size // 24))
         step = max(1, math.ceil((last - first + 1) / room))
         return [(float(step), [float(power) for power in range(first, last + 1, step)])]
@@ -103,11 +115,14 @@ class CountAxis(NumberAxis):
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         if not self.log:
             return super().tickStrings(values, scale, spacing)
-        return [_power_of_ten(round(value)) for value in values]
+        return [_count_text(value) for value in values]
 
 
-def _power_of_ten(power: int) -> str:
-    return {0: "1", 1: "10"}.get(power, f"10{str(power).translate(_SUPERSCRIPTS)}")
+def _count_text(logarithm: float) -> str:
+    power = round(logarithm)
+    if power < 2 or abs(power - logarithm) > 1e-6:
+        return f"{10.0**logarithm:.0f}"
+    return f"10{str(power).translate(_SUPERSCRIPTS)}"
 
 
 class Bars(pg.BarGraphItem):
@@ -206,6 +221,25 @@ class Plot(pg.PlotWidget):
             axis.unit = unit
             axis.picture = None
             axis.update()
+
+    def set_meaning(self, side: str, *, factor: float = 1.0, ends: tuple[float, float] = (-math.inf, math.inf)) -> None:
+        """Write the numbers of the axis at `side` `factor` times as large, and none beyond `ends`, in its own unit."""
+        axis = self.getAxis(side)
+        if isinstance(axis, NumberAxis) and (axis.scale, axis.ends) != (factor, ends):
+            axis.ends = ends
+            axis.setScale(factor)
+            axis.picture = None
+            axis.update()
+
+    def within_meaning(self, side: str, low: float, high: float) -> tuple[float, float]:
+        """Return the ends of an axis for values of `low` to `high`, not beyond what they can mean.
+
+        A point at such an end has still as much room there as half its mark needs.
+        """
+        axis = self.getAxis(side)
+        least, most = axis.ends if isinstance(axis, NumberAxis) else (-math.inf, math.inf)
+        mark = _MARK_SHARE * (high - low)
+        return max(low, least - mark), min(high, most + mark)
 
     # --- view ---
 

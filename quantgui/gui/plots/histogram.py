@@ -276,8 +276,9 @@ class LimitLine(pg.InfiniteLine):
 
     def __init__(self, *, left: bool) -> None:
         # The labels stand between the lines, one higher than the other, so that they stay readable when lines meet.
-        anchors = [(0.0, 0.5), (0.0, 0.5)] if left else [(1.0, 0.5), (1.0, 0.5)]
-        options = {"position": 0.95 if left else 0.86, "anchors": anchors, "movable": False}
+        # They hang from their place: in a low plot they would else be cut at its top.
+        anchors = [(0.0, 0.0), (0.0, 0.0)] if left else [(1.0, 0.0), (1.0, 0.0)]
+        options = {"position": 1.0 if left else 0.87, "anchors": anchors, "movable": False}
         super().__init__(0.0, angle=90, movable=True, label="", labelOpts=options)
         self._maxMarkerSize = _GRIP
         self.label.setFont(ui_font(AXIS_PIXELS))

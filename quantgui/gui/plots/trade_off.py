@@ -15,6 +15,8 @@ from quantgui.gui.plots.base import Plot, error_bars, pen, show_error_bars
 from quantgui.gui.theme import AXIS_PIXELS, Tokens, current, ui_font
 from quantgui.results import Array
 
+_LEFT = 64
+"""Pixels of width for the numbers of the left axis and its label."""
 _REACH = 12.0
 """Pixels around a point within which the pointer means it."""
 _LINE_REACH = 9.0
@@ -103,6 +105,9 @@ class TradeOffPlot(Plot):
         self._ignores_click = False
         self._limit_side: LimitSide | None = None
         self._hollow = False
+        # Percents and decibels with their units are wider than what other plots say there.
+        self.getAxis("left").setWidth(_LEFT)
+        self.getAxis("left").setStyle(tickTextWidth=_LEFT - 20)
         self._make_items()
         self.view.setMouseEnabled(x=True, y=False)
         self.plotItem.showGrid(x=False, y=True, alpha=0.12)
@@ -276,7 +281,8 @@ class TradeOffPlot(Plot):
         y_margin = 0.1 * (top - bottom) or abs(top) * 0.05 or 0.5
         left, right = float(costs.min()), float(costs.max())
         x_margin = 0.06 * (right - left) or abs(right) * 0.1 or 0.5
-        home = (max(left - x_margin, 0.0), right + x_margin, bottom - y_margin, top + y_margin)
+        low, high = self.within_meaning("left", bottom - y_margin, top + y_margin)
+        home = (max(left - x_margin, 0.0), right + x_margin, low, high)
         self.set_home(*home, keep_zoom=True)
         self._limits["cost"].setBounds((home[0], home[1]))
         self._limits["quality"].setBounds((home[2], home[3]))

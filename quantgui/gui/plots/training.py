@@ -195,7 +195,8 @@ class QualityPlot(Plot):
         ends = ends[np.isfinite(ends)]
         low, high = (float(ends.min()), float(ends.max())) if len(ends) else (0.0, 1.0)
         margin = 0.08 * (high - low) or max(0.02 * abs(high), 1e-3)
-        self.set_home(0.0, shown_steps(last), low - margin, high + margin, keep_zoom=True)
+        low, high = self.within_meaning("left", low - margin, high + margin)
+        self.set_home(0.0, shown_steps(last), low, high, keep_zoom=True)
         self._point_at(self._pointed if self._pointed is not None and self._pointed < len(curve.steps) else None)
 
     def pointed(self) -> int | None:

@@ -181,17 +181,19 @@ class Card(QFrame):
         self._chips.append(chip)
         return chip
 
-    def fit_legend(self) -> None:
-        """Show the words of the chips if there is room for all of them, else the swatches alone."""
+    def fit_legend(self) -> bool:
+        """Show the words of the chips if there is room for all of them, else the swatches alone; return which."""
         chips = [chip for chip in self._chips if not chip.isHidden()]
         for chip in chips:
             chip.show_word(shown=True)
         words = sum(chip.sizeHint().width() - chip.minimumSizeHint().width() for chip in chips)
         margins = self._outer.contentsMargins()
         room = self.width() - margins.left() - margins.right()
+        self.header.invalidate()  # what stands in it may just have become another size
         fits = self.header.minimumSize().width() + words <= room
         for chip in chips:
             chip.show_word(shown=fits)
+        return fits
 
 
 class Pages(QWidget):

@@ -64,7 +64,10 @@ class DamageLegend(QWidget):
         if self._guesses:
             guess = Cell("", 0.6, True, False, False)
             x = self._draw_sample(painter, x, guess, self.tr("guess"))
-        self._draw_sample(painter, x, Cell("", math.nan, True, True, False), self.tr("present"))
+        x = self._draw_sample(painter, x, Cell("", math.nan, True, True, False), self.tr("present"))
+        uncertain = self.tr("~ not certain")
+        if x + self.fontMetrics().horizontalAdvance(uncertain) <= self.width():
+            self._draw_text(painter, x, uncertain)
         painter.end()
 
     def _draw_scale(self, painter: QPainter, x: int) -> int:

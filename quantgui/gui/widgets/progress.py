@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QGridLayout, QProgressBar, QSizePolicy, QToolButton, QWidget
 
 from quantgui.gui.icons import set_icon
@@ -12,7 +12,7 @@ from quantgui.gui.texts import translate
 from quantgui.gui.widgets.labels import ElidedLabel, Tone, set_style
 
 _STEPS = 1000
-_TITLE_WIDTH = 104
+_TITLE_WIDTH = 148
 
 
 class ProgressRow(QWidget):
@@ -29,6 +29,7 @@ class ProgressRow(QWidget):
         self._label = ElidedLabel(label, least=least)
         self._state = ElidedLabel()
         self._state.setProperty("role", "note")
+        self._state.setAlignment(Qt.AlignmentFlag.AlignRight)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setRange(0, _STEPS)

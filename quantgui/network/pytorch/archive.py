@@ -282,8 +282,8 @@ def weights_sentence(name: str) -> str:
     """Return what to do with a file of weights, or with a pickled module: neither says what network it belongs to."""
     return (
         f"'{name}' holds weights or a pickled module and is not opened by itself, as it does not say what "
-        "network it belongs to: open the Python code that makes it (module:factory, or FILE.py:factory) with "
-        "--weights, or save the network with torch.export.save as .pt2."
+        "network it belongs to: open the Python code that makes it (module:factory, or FILE.py:factory) together with "
+        "these weights, or save the network with torch.export.save as .pt2."
     )
 
 
@@ -291,7 +291,7 @@ def torchscript_sentence(name: str) -> str:
     """Return what to do with a TorchScript file."""
     return (
         f"'{name}' is a TorchScript file, which holds code and is not opened: save the network with torch.export.save "
-        "as .pt2, or open its Python code (module:factory) with --weights."
+        "as .pt2, or open its Python code (module:factory) together with its weights."
     )
 
 

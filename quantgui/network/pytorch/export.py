@@ -134,7 +134,8 @@ def _old(live: Live, reason: str) -> Generator[Event, None, Form]:
         if reason:
             raise _DecidedError(
                 f"{decided} only, so it would compute something else for other inputs: write the decision with "
-                "torch.where or torch.cond, or choose the old exporter (--exporter old) to open it as it is."
+                "torch.where or torch.cond, or choose the old exporter to open it as it is.",
+                option="--exporter old",
             )
         form = _with_note(form, f"{decided} for all: for other inputs it computes something else than the module.")
     form = _with_frozen_note(live, form, both=bool(reason))

@@ -138,8 +138,9 @@ def example_inputs(
     if options.data:
         return inputs_from_data(module, Path(options.data))
     raise NetworkError(
-        f"The shape of the input of '{type(module).__name__}' is not known: give it with --input-shape 1x3x224x224 "
-        "(once for each input), give a data file, or let the factory return (module, example_inputs)."
+        f"The shape of the input of '{type(module).__name__}' is not known: give it, say 1x3x224x224 for each "
+        "input, give a data file, or let the factory return (module, example_inputs).",
+        option="--input-shape 1x3x224x224",
     )
 
 
@@ -176,7 +177,8 @@ def inputs_from_data(module: nn.Module, path: Path) -> tuple[Any, ...]:
     if len(names) < len(required) or not names:
         raise NetworkError(
             f"'{path.name}' has {len(arrays)} arrays, but the module takes {len(required)} inputs "
-            f"({', '.join(required)}): describe them with --input-shape."
+            f"({', '.join(required)}): describe their shapes.",
+            option="--input-shape, once for each",
         )
     float_type = next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
     rows = (torch.from_numpy(np.array(columns[name].read(0, _EXAMPLES))) for name in names)

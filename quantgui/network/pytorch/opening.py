@@ -136,8 +136,9 @@ def _from_program(
 def _from_code(reference: str, options: PytorchOptions, folder: Path) -> Generator[Event, None, tuple[Converted, Live]]:
     if not options.trusted:
         raise NetworkError(
-            f"'{reference}' is Python code that has to be run to open the network: agree to that with --trust (in the "
-            "window by File, Open PyTorch network), if you trust it and its weights."
+            f"'{reference}' is Python code that has to be run to open the network: agree to that, in the window by "
+            "File, Open PyTorch network, if you trust it and its weights.",
+            option="--trust",
         )
     if options.weights and not Path(options.weights).is_file():
         raise NetworkError(f"There is no file of weights '{options.weights}'.")
