@@ -1,4 +1,4 @@
-"""The canonical form of a network: constants folded and kept beside the graph, BatchNorm in its convolution."""
+"""The canonical form: constants folded and kept beside the graph, BatchNorm in its convolution, Einsum as MatMul."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 from quantgui.errors import NetworkError
 from quantgui.network.batchnorm import fold_batchnorm
+from quantgui.network.einsum import spell_out_einsum
 from quantgui.network.folding import fold, remove_dead
 from quantgui.network.graph import Program
 from quantgui.network.shapes import Shapes, infer_shapes
@@ -25,6 +26,7 @@ def canonicalize(program: Program) -> None:
     refuse_huge(shapes)
     fold(program, shapes)
     fold_batchnorm(program)
+    spell_out_einsum(program)
     remove_dead(program)
 
 

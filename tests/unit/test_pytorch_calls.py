@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from quantgui.network.pytorch.calls import as_inputs
 from quantgui.network.pytorch.export import Form, export
 from quantgui.network.pytorch.live import Live, live_module
 from quantgui.network.pytorch.module import inputs_from_data
+from quantgui.network.reader import read_network
 from quantgui.network.session import create_session
 from quantgui.spec.pytorch_source import Exporter, PytorchOptions
 from tests import pytorch_calls as calls
@@ -207,3 +209,25 @@ def test_that_weights_computed_in_ways_that_no_exporter_has_are_taken_as_they_ar
     # The user's own module goes on computing its weight.
     assert parametrize.is_parametrized(module[0])
     torch.testing.assert_close(module(x), wanted)
+
+
+class _Heads(nn.Module):
+    """Projects to heads by Einsum, as some attentions do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into = nn.Parameter(torch.randn(2, 6, 4))
+        self.back = nn.Parameter(torch.randn(2, 4, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("bthe,hed->btd", torch.relu(torch.einsum("btd,hde->bthe", x, self.into)), self.back)
+
+
+def test_that_weights_of_einsum_are_layers_by_their_names(tmp_path: Path) -> None:
+    module, x = nn.Sequential(_Heads()), torch.randn(2, 3, 6)
+    _, form = _form(module, x)
+    onnx.save(form.model, tmp_path / "net.onnx")
+    *_, opened = read_network(str(tmp_path / "net.onnx"))
+    assert [(layer.name, layer.op, layer.shape) for layer in opened.summary.layers] == [
+        ("0.into", "MatMul", (6, 8)), ("0.back", "MatMul", (8, 6))
+    ]  # fmt: skip

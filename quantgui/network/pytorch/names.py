@@ -28,7 +28,7 @@ from quantgui.results import Array
 _SCOPES: Final = "pkg.torch.onnx.name_scopes"
 _RECURRENT: Final = ("LSTM", "GRU", "RNN")
 _WEIGHT_INPUTS: Final = {
-    "Conv": (1,), "ConvTranspose": (1,), "Gemm": (1, 0), "MatMul": (1, 0), "Gather": (0,),
+    "Conv": (1,), "ConvTranspose": (1,), "Gemm": (1, 0), "MatMul": (1, 0), "Gather": (0,), "Einsum": (1, 0, 2),
     **dict.fromkeys(_RECURRENT, (1,)),
 }  # fmt: skip
 _NORMALIZING: Final = (
