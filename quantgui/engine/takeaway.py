@@ -81,7 +81,6 @@ def verify_export(opened: OpenedNetwork, data: OpenedData, metric: Metric | None
     inputs = input_tensors(opened.network, config).keys() - exported_squares(path).keys()
     yield from prepare_tensors(opened, data, {tensor for tensor, _ in unknown} | inputs)
     yield from verify(
-        opened.network,
         opened.executor,
         data.dataset,
         config,
@@ -135,7 +134,6 @@ def compare_network(
     yield from prepare(opened, data, request.config)
     unknown = tuple(unmatched(each) for each in read.unknown)
     for event in compare(
-        opened.network,
         opened.executor,
         data.dataset,
         request.config,

@@ -14,21 +14,22 @@ from quantgui.analysis.metric_function import Metric
 from quantgui.analysis.samples import Samples
 from quantgui.analysis.simulation import build_simulation
 from quantgui.export.deployed import DeployedFile, open_deployed
-from quantgui.network.batch import carry
+from quantgui.export.side_by_side import SideBySide
+from quantgui.network.batch import Batch
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network
-from quantgui.network.simulation import FLOAT_SIMULATION
+from quantgui.network.simulation import FLOAT_SIMULATION, Simulation
 from quantgui.numerics.metrics import sqnr_db
-from quantgui.results import ActivationReady, Array, Event, LayerComparison, NetworkComparison, Progress
+from quantgui.results import ActivationReady, Event, LayerComparison, NetworkComparison, Progress
 from quantgui.spec.config import QuantConfig
 
 _THREADS = 2
 _LAYER_SAMPLES = 8
 """Samples whose inner tensors are compared."""
+_UNKNOWN = (math.nan, math.nan)
 
 
 def compare(
-    network: Network,
     executor: Executor,
     dataset: Samples,
     config: QuantConfig,
@@ -42,8 +43,7 @@ def compare(
     """Compare `config` with the quantized file at `path`: yields Progress ... and NetworkComparison.
 
     Args:
-        network: the float network.
-        executor: runs it.
+        executor: runs the float network.
         dataset: what all three run on.
         config: one's own.
         other: what the file was read as, for the formats of its layers.
@@ -56,42 +56,54 @@ def compare(
         ExportError: the file cannot be run, or is not the quantized form of this network.
     """
     started = time.perf_counter()
+    network = executor.network
     file = open_deployed(path, network)
     simulation = build_simulation(network, config, activations)
-    session = file.session(threads=_THREADS)
+    together = SideBySide(executor, simulation, file, file.session(threads=_THREADS))
     total = dataset.summary.samples if samples is None else min(samples, dataset.summary.samples)
     own, others = Tally(network, total, metric), Tally(network, total, metric)
-    outputs: list[Mapping[str, Array] | None] = [None, None, None]
     for batch in dataset.batches(None, samples):
         yield Progress(batch.first, total, "Running both networks")
-        reference = executor.run(carry(batch, outputs[0]), FLOAT_SIMULATION)
-        shown = executor.run(carry(batch, outputs[1]), simulation)
-        answer = file.run(session, carry(batch, outputs[2]))
-        outputs = [reference, shown, answer]
+        reference, shown, answer = together.run(batch)
         own.add(batch, reference, shown)
         others.add(batch, reference, answer)
     yield Progress(0, 0, "Comparing layers")
-    tensors = _tensors(network, executor, file)
     few = next(iter(dataset.batches(_LAYER_SAMPLES, min(_LAYER_SAMPLES, total))))
-    names = list(dict.fromkeys(tensors.values()))
-    wanted = executor.run(few, FLOAT_SIMULATION, names)
-    mine = executor.run(few, simulation, names)
-    forms = {name: file.deployed_form(name)[0] or name for name in names}
-    # Looking at tensors in between keeps ONNX Runtime from fusing, so these are the file's exact values.
-    theirs = file.run(file.session(threads=_THREADS, outputs=list(forms.values())), few) if names else {}
-    layers = []
-    for layer in network.summary.layers:
-        tensor = tensors.get(layer.name, "")
-        own_db, other_db = math.nan, math.nan
-        if tensor and wanted[tensor].shape == theirs[forms[tensor]].shape:
-            own_db = sqnr_db(wanted[tensor], mine[tensor])
-            other_db = sqnr_db(wanted[tensor], np.asarray(theirs[forms[tensor]], np.float32))
-        spec, read = config.spec_for(layer.name), other.spec_for(layer.name)
-        layers.append(LayerComparison(layer.name, str(spec), str(read), own_db, other_db))
+    errors = _layer_errors(executor, simulation, file, few)
+    layers = tuple(
+        LayerComparison(name, str(config.spec_for(name)), str(other.spec_for(name)), *errors.get(name, _UNKNOWN))
+        for name in network.layers
+    )
     seconds = time.perf_counter() - started
     yield NetworkComparison(
-        str(path), config, other, own.evaluation(seconds), others.evaluation(seconds), tuple(layers), file.file_bytes
+        str(path), config, other, own.evaluation(seconds), others.evaluation(seconds), layers, file.file_bytes
     )
+
+
+def _layer_errors(
+    executor: Executor, simulation: Simulation, file: DeployedFile, batch: Batch
+) -> dict[str, tuple[float, float]]:
+    """Return the SQNR in dB at each layer's output against the float network: of the simulation, and of the file.
+
+    Layers whose outputs cannot be compared are left out.
+    """
+    tensors = _tensors(executor.network, executor, file)
+    if not tensors:
+        return {}
+    names = list(dict.fromkeys(tensors.values()))
+    wanted = executor.run(batch, FLOAT_SIMULATION, names)
+    mine = executor.run(batch, simulation, names)
+    forms = {name: file.deployed_form(name)[0] or name for name in names}
+    # Looking at tensors in between keeps ONNX Runtime from fusing, so these are the file's exact values.
+    theirs = file.run(file.session(threads=_THREADS, outputs=list(forms.values())), batch)
+    return {
+        layer: (
+            sqnr_db(wanted[tensor], mine[tensor]),
+            sqnr_db(wanted[tensor], np.asarray(theirs[forms[tensor]], np.float32)),
+        )
+        for layer, tensor in tensors.items()
+        if wanted[tensor].shape == theirs[forms[tensor]].shape
+    }
 
 
 def _tensors(network: Network, executor: Executor, file: DeployedFile) -> dict[str, str]:

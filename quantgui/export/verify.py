@@ -25,11 +25,12 @@ from quantgui.export.deployed import DeployedFile, open_deployed
 from quantgui.export.kernels import kernels_of
 from quantgui.export.metadata import CONFIG_KEY, exported_profile, exported_ranges, exported_squares
 from quantgui.export.reasons import PLAIN, THREADS, Comparison, named, reasons
-from quantgui.network.batch import Batch, carry
+from quantgui.export.side_by_side import SideBySide
+from quantgui.network.batch import Batch
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network
 from quantgui.network.session import create_session, runtime_errors
-from quantgui.network.simulation import FLOAT_SIMULATION, Simulation, TensorQuantizer
+from quantgui.network.simulation import Simulation, TensorQuantizer
 from quantgui.numerics.metrics import sqnr_db
 from quantgui.results import (
     ActivationReady,
@@ -56,7 +57,6 @@ PARTED_DB = 40.0
 
 
 def verify(
-    network: Network,
     executor: Executor,
     dataset: Samples,
     config: QuantConfig,
@@ -69,8 +69,7 @@ def verify(
     """Compare the file at `path` with the simulation of `config`: yields Progress ... and Verification.
 
     Args:
-        network: the float network.
-        executor: runs it.
+        executor: runs the float network.
         dataset: what both are run on.
         config: what the file should be.
         activations: statistics of those activations that `config` needs and the file records nothing of.
@@ -84,26 +83,23 @@ def verify(
         MetricError: the user's metric fails.
     """
     started = time.perf_counter()
+    network = executor.network
     file = open_deployed(Path(path), network)
     ranges, profile = exported_ranges(Path(path)), exported_profile(Path(path))
     activations = with_squares(activations, exported_squares(Path(path)))
     simulation = build_simulation(network, config, activations, ranges=ranges, profile=profile)
-    session = file.session(threads=THREADS)
+    together = SideBySide(executor, simulation, file, file.session(threads=THREADS))
     total = dataset.summary.samples if samples is None else min(samples, dataset.summary.samples)
     simulated, deployed, parted = (Tally(network, total, each) for each in (metric, metric, None))
-    outputs: list[Mapping[str, Array] | None] = [None, None, None]
     for batch in dataset.batches(None, samples):
         yield Progress(batch.first, total, "Running the file")
-        reference = executor.run(carry(batch, outputs[0]), FLOAT_SIMULATION)
-        shown = executor.run(carry(batch, outputs[1]), simulation)
-        answer = file.run(session, carry(batch, outputs[2]))
-        outputs = [reference, shown, answer]
+        reference, shown, answer = together.run(batch)
         simulated.add(batch, reference, shown)
         deployed.add(batch, reference, answer)
         parted.add(batch, shown, answer)
     gap = parted.evaluation(0.0).output_sqnr_db
     few = next(iter(dataset.batches(LAYER_SAMPLES, min(LAYER_SAMPLES, total))))
-    layers = yield from _layer_deviations(network, executor, simulation, file, few)
+    layers = yield from _layer_deviations(executor, simulation, file, few)
     layers = _with_kernels(network, config, file, layers)
     latency = yield from _measure_latency(network, file, next(iter(dataset.batches(1, 1))))
     yield Progress(0, 0, "Looking for reasons")
@@ -139,9 +135,10 @@ def verify(
 
 
 def _layer_deviations(
-    network: Network, executor: Executor, simulation: Simulation, file: DeployedFile, batch: Batch
+    executor: Executor, simulation: Simulation, file: DeployedFile, batch: Batch
 ) -> Generator[Event, None, tuple[LayerDeviation, ...]]:
     """Return the deviation of each layer's output that exists by name in both, in the order of the layers."""
+    network = executor.network
     makers = {node.name: next(filter(None, node.output), "") for node in network.skeleton.graph.node}
     final = {output.name for output in network.skeleton.graph.output}
     wanted: dict[str, LayerInfo] = {}

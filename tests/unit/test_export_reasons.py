@@ -94,7 +94,7 @@ def verified(
     model = onnx.load(path)
     change(model)
     onnx.save(model, path)
-    *_, last = verify(network, Executor(network), data, config, activations, None, path)
+    *_, last = verify(Executor(network), data, config, activations, None, path)
     assert isinstance(last, Verification)
     return last
 

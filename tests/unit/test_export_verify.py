@@ -52,7 +52,7 @@ def verified(
     activations = examples.calibrated(network, config, data) | examples.calibrated(network, shown, data)
     path = folder / "quantized.onnx"
     examples.exported(network, config, activations, path)
-    *progress, last = verify(network, Executor(network), data, shown, activations, metric, path)
+    *progress, last = verify(Executor(network), data, shown, activations, metric, path)
     assert all(isinstance(event, Progress) for event in progress)
     assert len(progress) >= 4
     assert isinstance(last, Verification)
@@ -154,20 +154,20 @@ def test_that_a_file_that_does_not_fit_is_one_sentence(tmp_path: Path, content: 
     (tmp_path / "other.onnx").write_bytes(content)
     data = examples.data_for(network)
     with pytest.raises(ExportError, match=sentence):
-        list(verify(network, Executor(network), data, QuantConfig(W8), {}, None, tmp_path / "other.onnx"))
+        list(verify(Executor(network), data, QuantConfig(W8), {}, None, tmp_path / "other.onnx"))
 
 
 def test_that_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     network = examples.opened(tmp_path, builders.mlp_model())
     data = examples.data_for(network)
     with pytest.raises(ExportError, match=r"^Cannot read .*No such file"):
-        list(verify(network, Executor(network), data, QuantConfig(W8), {}, None, tmp_path / "missing.onnx"))
+        list(verify(Executor(network), data, QuantConfig(W8), {}, None, tmp_path / "missing.onnx"))
 
 
 def test_that_a_file_of_another_program_is_judged_too(tmp_path: Path) -> None:
     network = examples.opened(tmp_path, builders.mlp_model())
     data = examples.data_for(network)
-    *_, result = verify(network, Executor(network), data, QuantConfig(W8), {}, None, tmp_path / "network.onnx")
+    *_, result = verify(Executor(network), data, QuantConfig(W8), {}, None, tmp_path / "network.onnx")
     assert isinstance(result, Verification)
     assert "The file does not say which configuration it was made with." in result.notes
     assert result.deployed.output_sqnr_db == math.inf or result.deployed.output_sqnr_db > 100
@@ -185,7 +185,7 @@ def test_that_kernels_and_the_spread_of_the_time_are_told(tmp_path: Path) -> Non
         activations = examples.calibrated(network, config, data)
         path = tmp_path / "quantized.onnx"
         examples.exported(network, config, activations, path)
-        *_, result = verify(network, Executor(network), data, config, activations, None, path)
+        *_, result = verify(Executor(network), data, config, activations, None, path)
         convolutions = [each for each in result.layers if network.layers[each.layer].op == "Conv"]
         assert convolutions
         assert all(kernel in each.kernel and each.is_float == is_float for each in convolutions), convolutions
