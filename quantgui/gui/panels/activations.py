@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QResizeEvent
@@ -55,7 +57,6 @@ class ActivationsPanel(QWidget):
         self.setObjectName("activations")
         self.setAccessibleName(self.tr("Activations"))
         self._layer: LayerInfo | None = None
-        self._needs_data = True
         self.input = TensorColumn(self.tr("Input"))
         self.output = TensorColumn(self.tr("Output"))
         self.state = StatePage(framed=True)
@@ -69,7 +70,6 @@ class ActivationsPanel(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(self._pages)
-        self.state.action_triggered.connect(self._on_action)
         for column in (self.input, self.output):
             column.scale_chosen.connect(self._on_scale_chosen)
             column.limits_chosen.connect(self.limits_chosen)
@@ -98,12 +98,12 @@ class ActivationsPanel(QWidget):
     def show_needs_data(self) -> None:
         """Show that ranges of activations can only be measured with data."""
         if self._has_activations():
-            self._needs_data = True
             self._show_state(
                 "database",
                 self.tr("Activations need data"),
                 self.tr("Their ranges are measured on samples of what the network will see. A few dozen are enough."),
                 action=self.tr("Open data…"),
+                does=self.data_requested.emit,
             )
 
     def show_calibrating(self, done: int, total: int) -> None:
@@ -119,12 +119,12 @@ class ActivationsPanel(QWidget):
 
     def show_failure(self, sentence: str) -> None:
         """Show why there is nothing to show."""
-        self._needs_data = False
         self._show_state(
             "circle-alert",
             self.tr("The activations could not be measured"),
             sentence,
             action=self.tr("Try again"),
+            does=self.calibration_requested.emit,
             token="bad",
         )
 
@@ -138,12 +138,12 @@ class ActivationsPanel(QWidget):
         if not self._has_activations():
             return
         if input is None and output is None:
-            self._needs_data = False
             self._show_state(
                 "activity",
                 self.tr("Not measured yet"),
                 self.tr("The ranges of this layer's activations have not been measured."),
                 action=self.tr("Measure"),
+                does=self.calibration_requested.emit,
             )
             return
         for column, ready, of in ((self.input, input, at_input), (self.output, output, at_output)):
@@ -157,12 +157,18 @@ class ActivationsPanel(QWidget):
     def _has_activations(self) -> bool:
         return self._layer is not None and self._layer.quantizes_activations
 
-    def _show_state(self, icon: str, heading: str, sentence: str, *, action: str = "", token: str = "muted") -> None:
-        self.state.show_state(icon, heading, sentence, action=action, token=token)
+    def _show_state(
+        self,
+        icon: str,
+        heading: str,
+        sentence: str,
+        *,
+        action: str = "",
+        does: Callable[[], object] | None = None,
+        token: str = "muted",
+    ) -> None:
+        self.state.show_state(icon, heading, sentence, action=action, does=does, token=token)
         self._pages.show_page(self.state)
-
-    def _on_action(self) -> None:
-        (self.data_requested if self._needs_data else self.calibration_requested).emit()
 
     def show_error_page(self, key: str) -> None:
         """Turn the cards below the histograms to a page: ``samples`` or ``curve``."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from enum import Enum, auto
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PySide6.QtCore import QPointF, QSize, Qt, Signal
@@ -37,15 +36,6 @@ _LOOKS = {"error": ("circle-alert", "bad"), "warning": ("triangle-alert", "warni
 _FINDING = Qt.ItemDataRole.UserRole
 
 
-class _Action(Enum):
-    """What the button of the state page does."""
-
-    NOTHING = auto()
-    CHECK = auto()
-    STOP = auto()
-    DATA = auto()
-
-
 class DataCheckPanel(QWidget):
     """The data tab.
 
@@ -69,7 +59,6 @@ class DataCheckPanel(QWidget):
         self.setAccessibleName(self.tr("Data"))
         self._report: DataReport | None = None
         self._layer: LayerInfo | None = None
-        self._action = _Action.NOTHING
         self._opened: int | None = None
         self.findings = QListWidget()
         self.thumbnails = QListWidget()
@@ -92,7 +81,6 @@ class DataCheckPanel(QWidget):
         self.progress.cancelled.connect(self.stop_requested)
         self.sample.closed.connect(self._on_sample_closed)
         self.sample.layer_picked.connect(lambda name: self.layers_picked.emit((name,)))
-        self.state.action_triggered.connect(self._on_action)
         theme_events().changed.connect(self._on_theme_changed)
         self.show_no_network()
 
@@ -192,7 +180,7 @@ class DataCheckPanel(QWidget):
             self.tr("No data open"),
             self.tr("Open samples to see them as the network does, and whether they are prepared as it needs them."),
             action=self.tr("Open data…"),
-            does=_Action.DATA,
+            does=self.data_requested.emit,
         )
 
     def show_not_checked(self) -> None:
@@ -204,15 +192,16 @@ class DataCheckPanel(QWidget):
                 self.tr("Does the data fit?"),
                 self.tr("The check tries other preparations on a few samples and looks at what ranges rest on."),
                 action=self.tr("Check the data"),
-                does=_Action.CHECK,
+                does=self.check_requested.emit,
             )
 
     def show_checking(self, label: str, done: int, total: int, seconds_left: float | None) -> None:
         """Show how far the check is; an older report stays in sight."""
         if self._report is None:
             heading = self.tr("Checking the data")
-            self.state.show_busy("database", heading, label, done, total, action=self.tr("Stop"))
-            self._action = _Action.STOP
+            self.state.show_busy(
+                "database", heading, label, done, total, action=self.tr("Stop"), does=self.stop_requested.emit
+            )
             self._pages.show_page(self.state)
             return
         self.progress.start_anew(self.tr("Checking the data"))
@@ -227,7 +216,7 @@ class DataCheckPanel(QWidget):
             self.tr("The data could not be checked"),
             sentence,
             action=self.tr("Try again"),
-            does=_Action.CHECK,
+            does=self.check_requested.emit,
             token="bad",
         )
 
@@ -273,23 +262,11 @@ class DataCheckPanel(QWidget):
         sentence: str,
         *,
         action: str = "",
-        does: _Action = _Action.NOTHING,
+        does: Callable[[], object] | None = None,
         token: str = "muted",
     ) -> None:
-        self.state.show_state(icon_name, heading, sentence, action=action, token=token)
-        self._action = does
+        self.state.show_state(icon_name, heading, sentence, action=action, does=does, token=token)
         self._pages.show_page(self.state)
-
-    def _on_action(self) -> None:
-        match self._action:
-            case _Action.CHECK:
-                self.check_requested.emit()
-            case _Action.STOP:
-                self.stop_requested.emit()
-            case _Action.DATA:
-                self.data_requested.emit()
-            case _Action.NOTHING:
-                pass
 
     def _fill_findings(self) -> None:
         report = self._report

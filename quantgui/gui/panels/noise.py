@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
 
 import numpy as np
 from PySide6.QtCore import Qt, Signal
@@ -30,15 +30,6 @@ SIDE_BY_SIDE = 960
 """Pixels of width from which both cards stand beside each other."""
 _SPAN_DB, _STEP_DB = 60.0, 5.0
 """Noise that lies this far below the worst is drawn as none; ends of the scale are multiples of the step."""
-
-
-class _Action(Enum):
-    """What the button of the state page does."""
-
-    NOTHING = auto()
-    TRACE = auto()
-    STOP = auto()
-    DATA = auto()
 
 
 class NoisePanel(QWidget):
@@ -68,7 +59,6 @@ class NoisePanel(QWidget):
         self._rows = np.zeros(0, np.intp)
         self._columns = np.zeros(0, np.intp)
         self._selected = ""
-        self._action = _Action.NOTHING
         self._stale = False
         self.plot = LayerNoisePlot(self.tr("Noise of each layer"), self.tr("layer"), self.tr("SQNR (dB)"))
         self.plot.setToolTip(
@@ -103,7 +93,6 @@ class NoisePanel(QWidget):
         self.sample.layer_picked.connect(self.layer_picked)
         self.progress.cancelled.connect(self.stop_requested)
         self.again.clicked.connect(self.trace_requested)
-        self.state.action_triggered.connect(self._on_action)
         self.show_no_network()
 
     def _build(self) -> None:
@@ -186,7 +175,7 @@ class NoisePanel(QWidget):
             self.tr("Noise needs data"),
             self.tr("It is measured by running samples through the float and the quantized network."),
             action=self.tr("Open data…"),
-            does=_Action.DATA,
+            does=self.data_requested.emit,
         )
 
     def show_nothing_quantized(self) -> None:
@@ -212,7 +201,7 @@ class NoisePanel(QWidget):
                 "samples it hurts."
             ),
             action=self.tr("Trace noise"),
-            does=_Action.TRACE,
+            does=self.trace_requested.emit,
         )
 
     def show_tracing(self, label: str, done: int, total: int, seconds_left: float | None) -> None:
@@ -226,9 +215,9 @@ class NoisePanel(QWidget):
                 done,
                 total,
                 action=self.tr("Stop"),
+                does=self.stop_requested.emit,
                 seconds_left=seconds_left,
             )
-            self._action = _Action.STOP
             self._pages.show_page(self.state)
             return
         self.progress.start_anew(self.tr("Tracing noise"))
@@ -243,7 +232,7 @@ class NoisePanel(QWidget):
             self.tr("The noise could not be traced"),
             sentence,
             action=self.tr("Try again"),
-            does=_Action.TRACE,
+            does=self.trace_requested.emit,
             token="bad",
         )
 
@@ -318,23 +307,11 @@ class NoisePanel(QWidget):
         sentence: str,
         *,
         action: str = "",
-        does: _Action = _Action.NOTHING,
+        does: Callable[[], object] | None = None,
         token: str = "muted",
     ) -> None:
-        self.state.show_state(icon, heading, sentence, action=action, token=token)
-        self._action = does
+        self.state.show_state(icon, heading, sentence, action=action, does=does, token=token)
         self._pages.show_page(self.state)
-
-    def _on_action(self) -> None:
-        match self._action:
-            case _Action.TRACE:
-                self.trace_requested.emit()
-            case _Action.STOP:
-                self.stop_requested.emit()
-            case _Action.DATA:
-                self.data_requested.emit()
-            case _Action.NOTHING:
-                pass
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)

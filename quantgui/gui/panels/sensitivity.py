@@ -161,7 +161,6 @@ class SensitivityPanel(QWidget):
         self._sample_seconds = math.nan
         self._selected: tuple[str, ...] = ()
         self._syncing = False
-        self._action = ""
         self._fitted: tuple[int, ...] = ()
         self.model = SensitivityModel(self)
         self.controls = SweepControls()
@@ -282,7 +281,6 @@ class SensitivityPanel(QWidget):
         self.controls.changed.connect(self._on_question_changed)
         self.controls.start_requested.connect(self.start)
         self.controls.pause_requested.connect(self.pause_requested)
-        self.state.action_triggered.connect(self._on_action)
         self.table.cell_chosen.connect(self._on_cell_chosen)
         self.table.selectionModel().selectionChanged.connect(self._on_selection_changed)
         self.table.selectionModel().currentChanged.connect(self._show_detail)
@@ -317,12 +315,6 @@ class SensitivityPanel(QWidget):
     def _on_question_changed(self) -> None:
         self.question_changed.emit()
         self._show_page()
-
-    def _on_action(self) -> None:
-        if self._action == "data":
-            self.data_requested.emit()
-        elif self._action == "start":
-            self.start()
 
     def _on_cell_chosen(self, row: int, column: int) -> None:
         """Choose a format: for all selected layers where the cell's is one of them."""
@@ -460,7 +452,6 @@ class SensitivityPanel(QWidget):
                 progress.total,
                 seconds_left=progress.seconds_left,
             )
-            self._action = ""
         else:
             self._show_nothing()
 
@@ -482,16 +473,15 @@ class SensitivityPanel(QWidget):
 
     def _show_nothing(self) -> None:
         page, job = self.state, self._job
-        self._action = "start"
         if self._summary is None:
             page.show_state("gauge", self.tr("No network open"), self.tr("Open one to find its sensitive layers."))
         elif self._data is None:
-            self._action = "data"
             page.show_state(
                 "database",
                 self.tr("Sensitivity needs data"),
                 self.tr("It is measured at the network's outputs. A few dozen samples are enough."),
                 action=self.tr("Open data…"),
+                does=self.data_requested.emit,
             )
         elif job is not None and job.state is JobState.FAILED:
             page.show_state(
@@ -499,6 +489,7 @@ class SensitivityPanel(QWidget):
                 self.tr("Sensitivity could not be measured"),
                 job.sentence,
                 action=self.tr("Try again"),
+                does=self.start,
                 token="bad",
             )
         elif job is not None and job.state is JobState.CANCELLED:
@@ -507,10 +498,11 @@ class SensitivityPanel(QWidget):
                 self.tr("Paused"),
                 self.tr("What is measured is kept: the sweep goes on where it stopped."),
                 action=self.tr("Resume"),
+                does=self.start,
             )
         else:
             action = self.tr("Measure") if not self._reason() else ""
-            page.show_state("gauge", self.tr("Not measured yet"), self._plan(), action=action)
+            page.show_state("gauge", self.tr("Not measured yet"), self._plan(), action=action, does=self.start)
 
     def _plan(self) -> str:
         """Return what a sweep would do and what it would cost."""

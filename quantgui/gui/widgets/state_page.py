@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
@@ -25,6 +27,7 @@ class StatePage(QWidget):
         super().__init__(parent)
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self.setProperty("framed", "true" if framed else "false")
+        self._does: Callable[[], object] | None = None
         self._icon_name = "info"
         self._token = "muted"
         self._icon = QLabel()
@@ -54,13 +57,24 @@ class StatePage(QWidget):
         layout.addLayout(column, 6)
         layout.addStretch(1)
         self._button.clicked.connect(self.action_triggered)
+        self.action_triggered.connect(self._on_action)
         theme_events().changed.connect(self._on_theme_changed)
 
     def show_state(
-        self, icon_name: str, heading: str, sentence: str = "", *, action: str = "", token: str = "muted"
+        self,
+        icon_name: str,
+        heading: str,
+        sentence: str = "",
+        *,
+        action: str = "",
+        does: Callable[[], object] | None = None,
+        token: str = "muted",
     ) -> None:
-        """Show a state at rest; `action` is the text of the button, without it there is none."""
-        self._icon_name, self._token = icon_name, token
+        """Show a state at rest; `action` is the text of the button, without it there is none, and `does` what it does.
+
+        Where the button does the same in every state, `action_triggered` says enough.
+        """
+        self._icon_name, self._token, self._does = icon_name, token, does
         self._heading.setText(heading)
         self._sentence.setText(sentence)
         self._sentence.setVisible(bool(sentence))
@@ -81,12 +95,12 @@ class StatePage(QWidget):
         total: int = 0,
         *,
         action: str = "",
+        does: Callable[[], object] | None = None,
         seconds_left: float | None = None,
     ) -> None:
         """Show that something is under way: `done` of `total`, or a moving bar where that is not known."""
-        self.show_state(
-            icon_name, heading, " · ".join(filter(None, (sentence, time_left(seconds_left)))), action=action
-        )
+        sentence = " · ".join(filter(None, (sentence, time_left(seconds_left))))
+        self.show_state(icon_name, heading, sentence, action=action, does=does)
         self._bar.setRange(0, total)
         self._bar.setValue(done)
         self._bar.setAccessibleName(heading)
@@ -99,6 +113,10 @@ class StatePage(QWidget):
     def sentence(self) -> str:
         """Return the sentence below the heading."""
         return self._sentence.text()
+
+    def _on_action(self) -> None:
+        if self._does is not None:
+            self._does()
 
     def _on_theme_changed(self, _tokens: object) -> None:
         color = getattr(current(), self._token)
