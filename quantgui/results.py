@@ -872,7 +872,7 @@ class Verification:
     file_bytes: int
     float_file_bytes: int
     latency_ratio: float
-    """Median time of one sample, deployed / float."""
+    """Median of deployed / float over the rounds, each of which times one sample with both."""
     float_latency_ms: float
     deployed_latency_ms: float
     layers: tuple[LayerDeviation, ...] = ()
@@ -881,7 +881,7 @@ class Verification:
     first_parting: str = ""
     """The first layer whose output is not the simulated one; "" where there is none."""
     latency_quartiles: tuple[float, float] | None = None
-    """Lower and upper quartile of deployed / float over the rounds, each of which times both."""
+    """Lower and upper quartile of the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from quantgui.cli.arguments import add_config_arguments, add_data_arguments, add_network_argument
@@ -154,11 +155,17 @@ def _text(summary: NetworkSummary, data: str, answer: Sensitivity) -> str:
     what = "weights and activations" if answer.sweep.what == "both" else answer.sweep.what
     head = (
         f"{summary.name}: {metric_name(answer.metric)} with the {what} "
-        f"of one layer changed, on {min(samples)} to {max(samples)} samples of {data}, in {duration(answer.seconds)}"
+        f"of one layer changed, on {_span(samples)} samples of {data}, in {duration(answer.seconds)}"
     )
     notes = [f"most sensitive first in {middle}; ~ the next layer may be as sensitive"]
     notes += [*answer.notes, *_proxy_notes(answer)]
     return "\n".join([head, table(rows), *(f"  {note}" for note in notes)])
+
+
+def _span(numbers: Sequence[int]) -> str:
+    """Return ``4 to 64``, or ``8`` where all are the same."""
+    least, most = min(numbers), max(numbers)
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 _PROXY_NAMES = {

@@ -120,7 +120,7 @@ def verify(
         output_sqnr_db=gap,
         file_bytes=file.file_bytes,
         float_file_bytes=network.summary.file_bytes,
-        latency_ratio=latency.deployed_ms / latency.float_ms,
+        latency_ratio=latency.ratio,
         latency_quartiles=latency.quartiles,
         first_parting=first_parting(layers),
         float_latency_ms=latency.float_ms,
@@ -226,6 +226,7 @@ class _Latency:
 
     float_ms: float
     deployed_ms: float
+    ratio: float
     quartiles: tuple[float, float]
     notes: tuple[str, ...] = ()
 
@@ -237,7 +238,7 @@ def _measure_latency(network: Network, file: DeployedFile, batch: Batch) -> Gene
     rounds = yield from _interleaved([reference, deployed], batch)
     times = [float(np.median(own)) for own in rounds]
     # Both are timed in each round, so what slows the machine for a while slows both.
-    lower, upper = (float(each) for each in np.percentile(rounds[1] / rounds[0], [25, 75]))
+    lower, ratio, upper = (float(each) for each in np.percentile(rounds[1] / rounds[0], [25, 50, 75]))
     notes: tuple[str, ...] = ()
     if times[1] > 1.1 * times[0]:
         plain = file.session(threads=THREADS, config=PLAIN)
@@ -248,7 +249,7 @@ def _measure_latency(network: Network, file: DeployedFile, batch: Batch) -> Gene
                 f"session.disable_quant_qdq=1 it does so once, and takes {again[1] / again[0]:.2f} of the time."
             )
             notes = (sentence,)
-    return _Latency(times[0], times[1], (lower, upper), notes)
+    return _Latency(times[0], times[1], ratio, (lower, upper), notes)
 
 
 def _interleaved(sessions: Sequence[onnxruntime.InferenceSession], batch: Batch) -> Generator[Event, None, list[Array]]:

@@ -279,6 +279,21 @@ def test_that_impossible_wishes_are_told_in_a_sentence(mlp: Opened) -> None:
         mlp.find(Mix(SWEEP, drop=1.0, drop_metric="user"), mlp.table(Mix(SWEEP)))
 
 
+def test_that_a_limit_below_what_belongs_to_no_layer_is_told(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        net (float[b, 8] x) => (float[b, 5] y, float[b, 30, 8, 30] z)
+        {
+            y = MatMul(x, w)
+            z = Einsum <equation = "bd,he->bhde"> (x, table)
+        }"""
+    )
+    for name, shape in (("w", (8, 5)), ("table", (30, 30))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(builders.values(*shape), name))
+    with pytest.raises(SpecError, match="; 3,600 bytes belong to no layer and stay"):
+        check_limit(Opened(model, tmp_path).network, Mix(SWEEP, limit=1000))
+
+
 def test_that_a_mix_survives_the_way_to_another_process() -> None:
     import pickle
 

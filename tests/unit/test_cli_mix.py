@@ -129,7 +129,9 @@ def test_that_pins_groups_and_exclusions_hold(capsys: pytest.CaptureFixture[str]
 
 
 def test_that_mistakes_are_told_in_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "the smallest one takes 18,024 bytes, 0.075 of" in sentence([*COMMAND, "--size", "0.01"], capsys)
+    assert sentence([*COMMAND, "--size", "0.01"], capsys).endswith(
+        "the smallest one takes 18,024 bytes, 0.075 of the float network's 239,288."
+    )
     assert "One of the arguments" in sentence(COMMAND, capsys)
     assert "--image-size" in sentence([*COMMAND, "--size", "224x224"], capsys)
     assert "the layer 'nowhere'" in sentence([*COMMAND, "--size", "0.2", "--pin", "nowhere=4"], capsys)

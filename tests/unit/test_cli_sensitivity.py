@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,8 @@ def test_that_the_text_ranks_the_layers(capsys: pytest.CaptureFixture[str]) -> N
     assert main(COMMAND) == 0
     text = capsys.readouterr().out
     assert "most sensitive first in int8" in text
+    assert re.search(r", on (\d+ to )?32 samples of ", text)
+    assert "32 to 32" not in text
     for guess in ("weight error", "input-weighted error", "own output error", "gradient"):
         assert -1 <= float(text.splitlines()[-1].split(f"{guess} ")[1].split()[0]) <= 1
 

@@ -231,3 +231,20 @@ def test_that_weights_of_einsum_are_layers_by_their_names(tmp_path: Path) -> Non
     assert [(layer.name, layer.op, layer.shape) for layer in opened.summary.layers] == [
         ("0.into", "MatMul", (6, 8)), ("0.back", "MatMul", (8, 6))
     ]  # fmt: skip
+
+
+class _Spectrum(nn.Module):
+    """Multiplies complex numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 2, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("bf,fo->bo", torch.fft.rfft(x), torch.view_as_complex(self.weight)).abs()
+
+
+def test_that_an_operator_without_an_onnx_form_is_named_with_what_to_do() -> None:
+    told = r"no form of aten.einsum for complex numbers, .* \(torch.view_as_real\)\.$"
+    with pytest.raises(NetworkError, match=told):
+        _form(_Spectrum(), torch.randn(2, 4))

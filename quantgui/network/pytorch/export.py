@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import re
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -281,7 +282,20 @@ def _export_errors(what: str) -> Iterator[None]:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        raise NetworkError(f"{what}: {one_line(cause)}.") from error
+        raise NetworkError(f"{what}: {_missing_operator(str(cause)) or one_line(cause)}.") from error
+
+
+def _missing_operator(said: str) -> str:
+    """Return what to do where the new exporter has no form of an operator; empty where it says something else."""
+    found = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", said)
+    if found is None:
+        return ""
+    if "complex-valued" in said:
+        return (
+            f"it has no form of {found[1]} for complex numbers, which ONNX does not have; write it with real ones "
+            "(torch.view_as_real)"
+        )
+    return f"it has no form of {found[1]}; write it with other operators"
 
 
 def _ticking(work: Callable[[], R], label: str) -> Generator[Event, None, R]:
