@@ -28,6 +28,34 @@ _TYPICAL = 0.9999
 _MANY = 0.25
 _TAIL = 0.15
 _NAMED = 3
+_UNREACHED = (
+    "The data may not reach this part of the network: check the preparation of the inputs, or add other samples."
+)
+_FAULTS = {
+    "not finite": (
+        "error",
+        "{n} holds values that are not finite (NaN or infinite)",
+        "Look at the samples that cause it; quantized values have no room for them.",
+    ),
+    "dead": ("warning", "{n} is 0 for every sample", _UNREACHED),
+    "constant": ("warning", "{n} has the same value everywhere in every sample", _UNREACHED),
+    "clipped": (
+        "warning",
+        "{n} is clipped: {value:.1%} of the values lie outside its range under the present configuration",
+        "Choose a wider range (min-max, or a higher percentile) for these activations.",
+    ),
+    "outliers": (
+        "hint",
+        "{n} reaches {value:.0f} times as far as 99.99 % of its values, so that most of the range stays empty",
+        "Choose a percentile or the least squared error for the range, or more bits for these activations.",
+    ),
+    "lopsided": (
+        "hint",
+        "{n} is almost one-sided, but its range is symmetric: {value:.0%} of the negative or positive half stays empty",
+        "Choose an asymmetric range for these activations: it gives nearly one bit more.",
+    ),
+}
+"""What can be wrong with a single tensor, in the order in which it is told: severity, sentence, advice."""
 
 
 def range_growths(
@@ -144,65 +172,31 @@ def check_values(
 
     `specs` are the quantizers of each tensor under the present configuration.
     """
-    reached = {name: ready for name, ready in activations.items() if ready.statistics.count}
-    yield from _group(
-        "not finite",
-        "error",
-        {name: float(r.statistics.non_finite) for name, r in activations.items() if r.statistics.non_finite},
-        layers,
-        "{n} holds values that are not finite (NaN or infinite)",
-        "Look at the samples that cause it; quantized values have no room for them.",
-    )
-    dead = {name: 1.0 for name, r in reached.items() if r.statistics.minimum == 0 == r.statistics.maximum}
-    yield from _group(
-        "dead",
-        "warning",
-        dead,
-        layers,
-        "{n} is 0 for every sample",
-        "The data may not reach this part of the network: check the preparation of the inputs, or add other samples.",
-    )
-    constant = {
-        name: 1.0
-        for name, r in reached.items()
-        if name not in dead and r.statistics.minimum == r.statistics.maximum and r.statistics.count > 1
-    }
-    yield from _group(
-        "constant",
-        "warning",
-        constant,
-        layers,
-        "{n} has the same value everywhere in every sample",
-        "The data may not reach this part of the network: check the preparation of the inputs, or add other samples.",
-    )
-    yield from _group(
-        "clipped",
-        "warning",
-        {name: share for name, r in reached.items() if (share := _clipped(r, specs.get(name, ()))) > _CLIPPED},
-        layers,
-        "{n} is clipped: {value:.1%} of the values lie outside its range under the present configuration",
-        "Choose a wider range (min-max, or a higher percentile) for these activations.",
-    )
-    yield from _group(
-        "outliers",
-        "hint",
-        {name: ratio for name, r in reached.items() if (ratio := outlier_ratio(r)) > _OUTLIER},
-        layers,
-        "{n} reaches {value:.0f} times as far as 99.99 % of its values, so that most of the range stays empty",
-        "Choose a percentile or the least squared error for the range, or more bits for these activations.",
-    )
-    yield from _group(
-        "lopsided",
-        "hint",
-        {
-            name: 1 - share
-            for name, r in reached.items()
-            if any(spec.symmetric for spec in specs.get(name, ())) and 0 <= (share := _tail(r)) < _TAIL
-        },
-        layers,
-        "{n} is almost one-sided, but its range is symmetric: {value:.0%} of the negative or positive half stays empty",
-        "Choose an asymmetric range for these activations: it gives nearly one bit more.",
-    )
+    found: dict[str, dict[str, float]] = {kind: {} for kind in _FAULTS}
+    for name, ready in activations.items():
+        for kind, value in _faults(ready, specs.get(name, ())):
+            found[kind][name] = value
+    for kind, values in found.items():
+        yield from _group(kind, values, layers)
+
+
+def _faults(ready: ActivationReady, specs: Sequence[QuantizerSpec]) -> Iterator[tuple[str, float]]:
+    """Yield what is wrong with one tensor: the kind of fault, and how large it is."""
+    statistics = ready.statistics
+    if statistics.non_finite:
+        yield "not finite", float(statistics.non_finite)
+    if not statistics.count:
+        return
+    if statistics.minimum == 0 == statistics.maximum:
+        yield "dead", 1.0
+    elif statistics.minimum == statistics.maximum and statistics.count > 1:
+        yield "constant", 1.0
+    if (share := _clipped(ready, specs)) > _CLIPPED:
+        yield "clipped", share
+    if (ratio := outlier_ratio(ready)) > _OUTLIER:
+        yield "outliers", ratio
+    if any(spec.symmetric for spec in specs) and 0 <= (share := _tail(ready)) < _TAIL:
+        yield "lopsided", 1 - share
 
 
 def outlier_ratio(ready: ActivationReady) -> float:
@@ -239,17 +233,11 @@ def _tail(ready: ActivationReady) -> float:
     return min(low, high) / max(low, high) if max(low, high) > 0 else 1.0
 
 
-def _group(
-    kind: str,
-    severity: str,
-    values: Mapping[str, float],
-    layers: Mapping[str, Sequence[str]],
-    sentence: str,
-    advice: str,
-) -> Iterator[Finding]:
+def _group(kind: str, values: Mapping[str, float], layers: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
     """Yield one finding on all tensors in `values`, the worst first."""
     if not values:
         return
+    severity, sentence, advice = _FAULTS[kind]
     order = sorted(values, key=lambda name: -values[name])
     worst = order[0]
     name = _place(worst, layers.get(worst, ()))
