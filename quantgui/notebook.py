@@ -50,7 +50,7 @@ def explore(
     """Open the window on `module`, wait until it is closed, and return the configuration that it showed then.
 
     None is returned if everything was float then, or another network was open: nothing was chosen for this one. The
-    module is not changed.
+    module is not changed. Hooks on it run with its copy, as they may be a part of what it computes.
 
     Args:
         module: what is to be quantized; it is exported in evaluation mode, on the processor.
@@ -98,10 +98,7 @@ def _write_network(
     from quantgui.network.pytorch.live import live_module
 
     options = PytorchOptions(free_axes=tuple(tuple(axes) for axes in free_axes), exporter=exporter)
-    try:
-        own = copy.deepcopy(module)
-    except (RuntimeError, TypeError) as error:
-        raise NetworkError(f"The module cannot be copied, which is needed to leave yours as it is: {error}.") from error
+    own = _copied(module)
     live = live_module(own, as_inputs(example_inputs, "the module"), options)
     form = _finished(export(live, exporter))
     for note in form.notes:
@@ -111,6 +108,27 @@ def _write_network(
     path = folder / f"{type(module).__name__}.onnx"
     path.write_bytes(form.model.SerializeToString())
     return path, live.names
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """Return a copy that can be changed.
+
+    Raises:
+        NetworkError: there is none.
+    """
+    from torch import Tensor, no_grad
+    from torch.utils import _pytree as pytree
+
+    # What a run has left in the module (weights that a hook computes, kept activations) hangs on the run's gradients,
+    # and torch copies no such tensor.
+    held = [value for each in module.modules() for value in pytree.tree_leaves({**vars(each), "_modules": None})]
+    left = {id(value): value.detach().clone() for value in held if isinstance(value, Tensor) and not value.is_leaf}
+    try:
+        with no_grad():  # weights of compiled code are copied by computing
+            return copy.deepcopy(module, left)
+    except (RuntimeError, TypeError, ValueError) as error:
+        said = str(error).splitlines()[0].rstrip(" .")
+        raise NetworkError(f"The module cannot be copied, which is needed to leave yours as it is: {said}.") from error
 
 
 def _finished(exporting: Generator[Event, None, Form]) -> Form:

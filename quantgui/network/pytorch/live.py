@@ -16,6 +16,7 @@ from quantgui.errors import NetworkError
 from quantgui.network.pytorch.calls import Call, call_of, names_in, others_in, take_tensors, tensors_in
 from quantgui.network.pytorch.limits import HALF_TOLERANCE, TOLERANCE
 from quantgui.network.pytorch.module import one_line, quiet
+from quantgui.network.pytorch.weights import require_values
 from quantgui.results import Array
 from quantgui.spec.pytorch_source import PytorchOptions
 
@@ -85,8 +86,10 @@ def live_module(module: nn.Module, inputs: Sequence[Any], options: PytorchOption
         options: which axes are free.
 
     Raises:
-        NetworkError: it does not run on the example inputs.
+        NetworkError: it does not run on the example inputs, or lacks weights.
     """
+    module = _unwrapped(module)
+    require_values(module)
     module.eval().to("cpu")
     _bake(module)
     for parameter in module.parameters():
@@ -148,6 +151,17 @@ def failure_of(live: Live, inputs: Sequence[Tensor]) -> str:
     except (Exception, SystemExit) as error:  # noqa: BLE001 -- the user's code may raise anything
         return one_line(error)
     return ""
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """Return what a module of torch's own runs (compiled, or spread over devices), under names without its prefix."""
+    while True:
+        inner = getattr(module, "_orig_mod", None)
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = module.module
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
 
 
 def _bake(module: nn.Module) -> None:

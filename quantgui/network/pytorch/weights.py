@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from quantgui.errors import NetworkError
 from quantgui.network.pytorch.archive import is_torchscript, torchscript_sentence
@@ -92,6 +93,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], file: str) -> None:
     Raises:
         NetworkError: names or shapes do not fit, with the first of them and the nearest name.
     """
+    require_values(module)
     own = module.state_dict()
     state = _without_prefix(state, own)
     optional = {name for name in own if name.endswith("num_batches_tracked")}
@@ -108,6 +110,22 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], file: str) -> None:
                 f"file and {tuple(own[name].shape)} in the module."
             )
     module.load_state_dict(dict(state), strict=False)
+
+
+def require_values(module: nn.Module) -> None:
+    """Check that all weights of `module` are there.
+
+    Raises:
+        NetworkError: some have no size yet (lazy layers), or no values (the meta device).
+    """
+    for name, each in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(each):
+            raise NetworkError(
+                f"The weight '{name}' has no size before the module has run: run it once on an example where it is "
+                "made, before its weights are loaded."
+            )
+        if each.is_meta:
+            raise NetworkError(f"The weight '{name}' has no values (it is on the meta device): load the weights first.")
 
 
 def _without_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
