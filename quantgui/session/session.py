@@ -376,7 +376,7 @@ class Session(ReadableSession):
         self.store.asked_training, self.store.training_was_left = request, False
         self._ask("training", request, Priority.SWEEP)
 
-    def export(self, path: str, profile: ExportProfile = "qdq", convert: bool = False) -> None:  # noqa: FBT001, FBT002
+    def export(self, path: str, profile: ExportProfile = "qdq", convert: bool = False) -> None:  # noqa: FBT001, FBT002 -- a slot
         """Write the quantized network to `path`, for the runtime that `profile` names; `convert` what it refuses."""
         self._ask("export", Export(self.config, path, profile, convert), Priority.EXPORT)
 

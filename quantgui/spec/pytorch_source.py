@@ -27,7 +27,6 @@ DTYPES: Final = (
 BATCH_AXIS: Final = (0,)
 PROGRAM_SUFFIX: Final = ".pt2"
 WEIGHT_SUFFIXES: Final = (".pth", ".pt", ".safetensors", ".bin", ".ckpt")
-MOST_INPUTS: Final = 64
 _MOST_ELEMENTS: Final = 1 << 28
 
 _FACTORY = re.compile(r"(?P<module>.+):(?P<factory>[A-Za-z_]\w*)")

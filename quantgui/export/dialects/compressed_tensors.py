@@ -138,7 +138,9 @@ def read(text: str, summary: NetworkSummary) -> Imported:
             if not layers and target != "Linear":
                 unmatched.append(str(target))
             for layer in layers:
-                found[layer.name] = ReadLayer(_spec(group.get("weights")), _spec(group.get("input_activations"), True))
+                found[layer.name] = ReadLayer(
+                    _spec(group.get("weights")), _spec(group.get("input_activations"), activations=True)
+                )
     for target in value.get("ignore", ()):
         for layer in matching(str(target), linear):
             found.pop(layer.name, None)
@@ -146,7 +148,7 @@ def read(text: str, summary: NetworkSummary) -> Imported:
     return imported(found, unmatched, summary, known=known, name="compressed-tensors")
 
 
-def _spec(value: Mapping[str, Any] | None, activations: bool = False) -> QuantizerSpec | None:  # noqa: FBT001, FBT002
+def _spec(value: Mapping[str, Any] | None, *, activations: bool = False) -> QuantizerSpec | None:
     if value is None:
         return None
     bits, symmetric = int(value.get("num_bits", 8)), bool(value.get("symmetric", True))

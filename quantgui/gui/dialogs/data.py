@@ -47,6 +47,31 @@ class DataDialog(QDialog):
         self.setMinimumWidth(560)
         self._chooser = chooser
         self._inputs = self._note("")
+        self._make_source()
+        self._make_calibration()
+        self.open_button = self._button(
+            self.tr("Open data"), self.tr("Read the data and measure quality with it."), self._on_open
+        )
+        self.open_button.setProperty("primary", "true")
+        self.status = self._note("")
+        self.images = ImageOptionsForm()
+        self.apply_images = self._button(
+            self.tr("Read the pictures this way"),
+            self.tr("Open the folder again with these settings."),
+            self._on_images,
+        )
+        self._image_box = QGroupBox(self.tr("Pictures (guessed from the network's input: please check)"))
+        self._make_metric()
+        # Two questions: left to themselves, all four buttons of the dialog would exclude each other.
+        for pair in ((self.from_file, self.from_random), (self._metric_automatic, self._metric_own)):
+            group = QButtonGroup(self)
+            for radio in pair:
+                group.addButton(radio)
+        self.close_button = self._button(self.tr("Close"), self.tr("Close this dialog."), self.close)
+        self._lay_out()
+        self._on_kind()
+
+    def _make_source(self) -> None:
         self.from_file = QRadioButton(self.tr("File or folder of images"))
         self.from_random = QRadioButton(self.tr("Random numbers"))
         self.from_file.setChecked(True)
@@ -71,19 +96,8 @@ class DataDialog(QDialog):
         self.samples.setSuffix(self.tr(" samples"))
         self.samples.setAccessibleName(self.tr("Number of random samples"))
         self.samples.setToolTip(self.tr("How many samples of random numbers are made."))
-        self._make_calibration()
-        self.open_button = self._button(
-            self.tr("Open data"), self.tr("Read the data and measure quality with it."), self._on_open
-        )
-        self.open_button.setProperty("primary", "true")
-        self.status = self._note("")
-        self.images = ImageOptionsForm()
-        self.apply_images = self._button(
-            self.tr("Read the pictures this way"),
-            self.tr("Open the folder again with these settings."),
-            self._on_images,
-        )
-        self._image_box = QGroupBox(self.tr("Pictures (guessed from the network's input: please check)"))
+
+    def _make_metric(self) -> None:
         self._metric_automatic = QRadioButton(
             self.tr("Automatic: accuracy with labels, else closeness to the float network")
         )
@@ -105,14 +119,6 @@ class DataDialog(QDialog):
         self.metric_apply = self._button(
             self.tr("Use this metric"), self.tr("Measure quality with it from now on."), self._on_metric
         )
-        # Two questions: left to themselves, all four buttons of the dialog would exclude each other.
-        for pair in ((self.from_file, self.from_random), (self._metric_automatic, self._metric_own)):
-            group = QButtonGroup(self)
-            for radio in pair:
-                group.addButton(radio)
-        self.close_button = self._button(self.tr("Close"), self.tr("Close this dialog."), self.close)
-        self._lay_out()
-        self._on_kind()
 
     def _make_calibration(self) -> None:
         self.calibration = QLineEdit()

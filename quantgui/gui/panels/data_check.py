@@ -70,7 +70,10 @@ class DataCheckPanel(QWidget):
         self.state = StatePage(framed=True)
         self._content = QWidget()
         self._pages = Pages(self._content, self.state)
-        self._build()
+        self._make_findings()
+        self._make_samples()
+        self._make_growth()
+        self._lay_out()
         self.findings.itemClicked.connect(self._on_finding)
         self.findings.itemActivated.connect(self._on_finding)
         self.thumbnails.itemClicked.connect(self._on_thumbnail)
@@ -84,7 +87,7 @@ class DataCheckPanel(QWidget):
         theme_events().changed.connect(self._on_theme_changed)
         self.show_no_network()
 
-    def _build(self) -> None:
+    def _make_findings(self) -> None:
         self.progress = ProgressRow(self.tr("Checking the data"))
         self.progress.hide()
         self.again = QPushButton(self.tr("Check all"))
@@ -103,7 +106,10 @@ class DataCheckPanel(QWidget):
         self.findings.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.findings.setIconSize(QSize(16, 16))
         self.findings.setSpacing(2)
+        self.findings.setMinimumHeight(64)
         self.findings_card.body.addWidget(self.findings, 1)
+
+    def _make_samples(self) -> None:
         self.samples_card = Card(self.tr("First samples"))
         self._samples_words = ElidedLabel()
         self._samples_words.setProperty("role", "note")
@@ -116,7 +122,10 @@ class DataCheckPanel(QWidget):
         self.thumbnails.setResizeMode(QListView.ResizeMode.Adjust)
         self.thumbnails.setIconSize(QSize(THUMBNAIL, THUMBNAIL))
         self.thumbnails.setSpacing(3)
+        self.thumbnails.setMinimumHeight(THUMBNAIL + 28)
         self.samples_card.body.addWidget(self.thumbnails, 1)
+
+    def _make_growth(self) -> None:
         self.growth_card = Card(self.tr("Convergence of ranges"))
         self._growth_words = ElidedLabel()
         self._growth_words.setProperty("role", "note")
@@ -137,6 +146,8 @@ class DataCheckPanel(QWidget):
             row.addWidget(button)
         row.addStretch(1)
         self.growth_card.body.addLayout(row)
+
+    def _lay_out(self) -> None:
         lower = QWidget()
         beside = QHBoxLayout(lower)
         beside.setContentsMargins(0, 0, 0, 0)
@@ -149,8 +160,6 @@ class DataCheckPanel(QWidget):
         self._splitter.setChildrenCollapsible(False)
         self._splitter.addWidget(self.findings_card)
         self._splitter.addWidget(self._lower)
-        self.findings.setMinimumHeight(64)
-        self.thumbnails.setMinimumHeight(THUMBNAIL + 28)
         for place in range(2):
             self._splitter.setStretchFactor(place, 1)
         self._splitter.setSizes([1000, 1050])

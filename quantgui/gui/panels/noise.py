@@ -81,7 +81,10 @@ class NoisePanel(QWidget):
         self.state = StatePage(framed=True)
         self._content = QWidget()
         self._pages = Pages(self._content, self.state)
-        self._build()
+        self._make_bars()
+        self._make_layers_card()
+        self._make_matrix_card()
+        self._lay_out()
         self._veil = Veil(self._content)
         self.plot.channel_hovered.connect(self._on_layer_hovered)
         self.plot.channel_clicked.connect(self._on_layer_clicked)
@@ -95,7 +98,7 @@ class NoisePanel(QWidget):
         self.again.clicked.connect(self.trace_requested)
         self.show_no_network()
 
-    def _build(self) -> None:
+    def _make_bars(self) -> None:
         self._stale_text = ElidedLabel()
         self.again = QPushButton(self.tr("Trace again"))
         self.again.setAccessibleName(self.again.text())
@@ -109,6 +112,8 @@ class NoisePanel(QWidget):
             for widget in widgets:
                 row.addWidget(widget, 0 if isinstance(widget, QPushButton) else 1)
             bar.hide()
+
+    def _make_layers_card(self) -> None:
         self.layers_card = Card(self.tr("Noise of the layers"))
         self.layers_card.add_chip("quantized", self.tr("own"), symbol="dot")
         self.layers_card.add_chip("float_", self.tr("inherited"), symbol="square")
@@ -125,6 +130,8 @@ class NoisePanel(QWidget):
         self._layer_words.setProperty("role", "note")
         self.layers_card.body.addLayout(_row(self._layer_words, self.order_buttons))
         self.layers_card.body.addWidget(self.plot, 1)
+
+    def _make_matrix_card(self) -> None:
         self.matrix_card = Card(self.tr("Samples"))
         self.legend = ColorLegend(colors=_color)
         self.matrix_card.header.insertWidget(2, self.legend)
@@ -141,6 +148,8 @@ class NoisePanel(QWidget):
         self._cell_words.setProperty("role", "note")
         self.matrix_card.body.addLayout(_row(self._cell_words, self.sample_order))
         self.matrix_card.body.addWidget(self.matrix, 1)
+
+    def _lay_out(self) -> None:
         self._upper = Pages(self.layers_card, self.sample)
         self._splitter = QSplitter(Qt.Orientation.Vertical)
         self._splitter.setChildrenCollapsible(False)

@@ -85,6 +85,24 @@ class RangeEditor(QWidget):
     def __init__(self, name: str, parent: QWidget | None = None, *, of_samples: bool = False) -> None:
         super().__init__(parent)
         self._name = name
+        self._view_range: tuple[float, float] = (-1.0, 1.0)
+        self._shown: RangeEstimator | None = None
+        self._make_kind(of_samples=of_samples)
+        self._make_values()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(5)
+        for widget in (self.kind, self.percentile, self._percentiles, self.momentum, self._limits):
+            layout.addWidget(widget)
+        self.kind.activated.connect(self._on_kind)
+        self.percentile.valueChanged.connect(self._on_percentile)
+        self.lower_percentile.valueChanged.connect(self._on_percentiles)
+        self.upper_percentile.valueChanged.connect(self._on_percentiles)
+        self.momentum.valueChanged.connect(self._on_momentum)
+        self.low.editingFinished.connect(self._on_limits)
+        self.high.editingFinished.connect(self._on_limits)
+
+    def _make_kind(self, *, of_samples: bool) -> None:
         of_one = (
             (MovingAverage, self.tr("Moving average"), self.tr("Moving average of each sample's extremes.")),
             (
@@ -106,7 +124,7 @@ class RangeEditor(QWidget):
             ),
         )
         self.kind = Choice(
-            self.tr("Range of the {name}").format(name=name),
+            self.tr("Range of the {name}").format(name=self._name),
             self.tr("How the clipping limits are found."),
             (
                 (MinMax, self.tr("Min–max"), self.tr("Smallest and largest value: nothing is clipped.")),
@@ -122,6 +140,8 @@ class RangeEditor(QWidget):
                 (FixedRange, self.tr("Fixed"), self.tr("Set by hand; dragging the limits does the same.")),
             ),
         )
+
+    def _make_values(self) -> None:
         self.percentile = self._spin(self.tr("Percentile"), 50.0, 100.0, 4, 0.01, " %")
         self.percentile.setToolTip(self.tr("Share of the values inside the limits, 50 to 100 %."))
         self.lower_percentile = self._spin(self.tr("Lower percentile"), 0.0, 50.0, 4, 0.01, " %")
@@ -136,20 +156,6 @@ class RangeEditor(QWidget):
         self.high.setToolTip(self.tr("Upper clipping limit, in units of the values; at least 0."))
         self._limits = self._pair(self.low, self.high)
         self._percentiles = self._pair(self.lower_percentile, self.upper_percentile)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(5)
-        for widget in (self.kind, self.percentile, self._percentiles, self.momentum, self._limits):
-            layout.addWidget(widget)
-        self._view_range: tuple[float, float] = (-1.0, 1.0)
-        self.kind.activated.connect(self._on_kind)
-        self.percentile.valueChanged.connect(self._on_percentile)
-        self.lower_percentile.valueChanged.connect(self._on_percentiles)
-        self.upper_percentile.valueChanged.connect(self._on_percentiles)
-        self.momentum.valueChanged.connect(self._on_momentum)
-        self.low.editingFinished.connect(self._on_limits)
-        self.high.editingFinished.connect(self._on_limits)
-        self._shown: RangeEstimator | None = None
 
     def show_range(self, estimators: set[RangeEstimator], view_range: tuple[float, float] | None) -> None:
         """Show the common estimator, or that they differ; `view_range` is where a fixed range would start."""

@@ -138,9 +138,6 @@ def _tile(_: OperatorNode, x: Tensor, repeats: Tensor) -> Tensor:
     return x.repeat(repeats.tolist())
 
 
-_PAD_MODES = {"edge": "edge", "reflect": "reflect", "wrap": "wrap"}
-
-
 def _pad(node: OperatorNode, x: Tensor, *given: Tensor | None) -> Tensor:
     tensors = (x, *given)
     pads = node.integers("pads", tensors, 1) or []
