@@ -35,6 +35,7 @@ class Streamer(Protocol):
     """What calibration needs of `network.executor.Executor`."""
 
     def stream(self, batch: Batch, simulation: Simulation, fetch: Sequence[str]) -> Iterator[tuple[str, Array]]: ...
+    def rounds(self, name: str) -> int: ...
 
 
 def calibrate(
@@ -79,7 +80,9 @@ def calibrate(
                 if name in carried:
                     arrived[name] = values
                 if name in seen and values.size:
-                    waiting.append((name, threads.submit(_summarize, batch, values, kept.get(name, ()))))
+                    waiting.append(
+                        (name, threads.submit(_summarize, batch, values, kept.get(name, ()), executor.rounds(name)))
+                    )
                 _take(waiting, seen, _AHEAD)
                 if time.perf_counter() - reported > _REPORT_SECONDS:
                     reported = time.perf_counter()
@@ -111,17 +114,28 @@ class _Summary:
     """By axis: sum of squares at each index, and how many values it is of."""
 
 
-def _summarize(batch: Batch, values: Array, axes: Collection[int]) -> _Summary:
-    """Return what is known of the values of one batch."""
-    samples = batch.split(values)
+def _summarize(batch: Batch, values: Array, axes: Collection[int], rounds: int = 0) -> _Summary:
+    """Return what is known of the values of one batch, whose first `rounds` axes count rounds of loops."""
+    samples = batch.split(_rounds_behind(values, rounds))
     rows = samples.reshape(len(samples), -1)
-    squares = {axis: squares_along(values if axis == 0 else _unpadded(batch, values), axis) for axis in axes}
+    squares = {}
+    for axis in axes:
+        kept = values if axis == 0 else _unpadded(batch, values, rounds)
+        squares[axis] = squares_along(kept, axis if axis < 0 else axis + rounds)
     return _Summary(collect(samples), rows.min(1).astype(np.float32), rows.max(1).astype(np.float32), squares)
 
 
-def _unpadded(batch: Batch, values: Array) -> Array:
-    samples = batch.split(values)
-    return samples if samples.ndim == values.ndim else values
+def _rounds_behind(values: Array, rounds: int) -> Array:
+    """Return the values with the axes that count rounds behind the one that may count samples."""
+    return np.moveaxis(values, rounds, 0) if rounds and values.ndim > rounds else values
+
+
+def _unpadded(batch: Batch, values: Array, rounds: int) -> Array:
+    moved = _rounds_behind(values, rounds)
+    samples = batch.split(moved)
+    if samples.ndim != values.ndim:
+        return values
+    return np.moveaxis(samples, 0, rounds) if moved is not values else samples
 
 
 def squares_along(values: Array, axis: int) -> tuple[Array, int]:

@@ -82,7 +82,7 @@ def evaluate(
     simulation = build_simulation(executor.network, config, activations, ranges=ranges)
     unreached = unreached_tensors(executor.network, config, activations)
     many = f"{len(unreached)} activation tensors stay" if len(unreached) > 1 else "1 activation tensor stays"
-    notes = [f"{many} float: no sample reached them, or bodies of If or Loop hold them."]
+    notes = [f"{many} float: no sample reached them, or a loop changes their shape from round to round."]
     for event in evaluate_simulation(executor, dataset, simulation, metric, samples=samples, batch_size=batch_size):
         if isinstance(event, Evaluation):
             yield EvaluationReady(config, replace(event, notes=(*notes[: len(unreached)], *event.notes)))

@@ -81,7 +81,8 @@ def export_qdq(
     if probe is not None and opset_of(model) > network.summary.opset:
         _check_raised(network, model, probe)
     if quantizers:
-        types = {name: each.kind for name, each in tensor_types(network).items()}
+        types = {name: inner.kind for name, inner in network.inner.items()}
+        types |= {name: each.kind for name, each in tensor_types(network).items()}
         float8: Float8Operators = "QuantizeLinear" if profile == "tensorrt" else "Cast"
         insert_quantizers(model, quantizers, types=types, float8_operators=float8)
     data = _take_initializers(model, network.constants, stored)

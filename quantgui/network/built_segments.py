@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper, numpy_helper
 
+from quantgui.network.bodies import hand_out
 from quantgui.network.network import Network
 from quantgui.network.segments import Segment, TensorType
 from quantgui.network.simulation import TensorQuantizer
@@ -23,11 +24,13 @@ class BuiltSegment:
         model: with the segment's inputs first.
         quantized: names of default quantized tensors by the name of the float tensor.
         fed: names of the inputs of exchanged quantizers, by tensor and position among its quantizers.
+        handed_out: names of the outputs that return tensors of bodies, by the names of these.
     """
 
     model: onnx.ModelProto
     quantized: Mapping[str, str]
     fed: Mapping[tuple[str, int], tuple[str, ...]]
+    handed_out: Mapping[str, str]
 
 
 def build_segment(
@@ -47,7 +50,7 @@ def build_segment(
         network: it belongs to.
         segment: what to build.
         types: of the tensors at its borders.
-        outputs: float tensors to return.
+        outputs: float tensors to return, also of bodies (`Network.inner`).
         quantized_outputs: tensors whose default quantized form is returned too, if it differs.
         quantizers: to insert.
         inline: other values of small initializers.
@@ -71,12 +74,15 @@ def build_segment(
             graph.initializer.append(numpy_helper.from_array(replaced[tensor.name], tensor.name))
         elif tensor.name in segment.initializers:
             graph.initializer.append(tensor)
-    inserted = insert_quantizers(
-        model, quantizers or {}, types={name: each.kind for name, each in types.items()}, quantize_outputs=False
-    )
+    kinds = {name: inner.kind for name, inner in network.inner.items()}
+    kinds |= {name: each.kind for name, each in types.items()}
+    inserted = insert_quantizers(model, quantizers or {}, types=kinds, quantize_outputs=False)
     quantized = {name: inserted.defaults[name] for name in quantized_outputs if name in inserted.defaults}
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in (*outputs, *quantized.values()))
-    return BuiltSegment(model, quantized, inserted.fed)
+    inside = [name for name in outputs if name in network.inner and name not in segment.produced]
+    handed_out = hand_out(graph, {name: network.inner[name] for name in inside})
+    returned = (*(handed_out.get(name, name) for name in outputs), *quantized.values())
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in returned)
+    return BuiltSegment(model, quantized, inserted.fed, handed_out)
 
 
 def _value_info(name: str, kind: TensorType) -> onnx.ValueInfoProto:

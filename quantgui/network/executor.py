@@ -21,7 +21,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
 from typing import TypeVar
@@ -29,7 +29,7 @@ from typing import TypeVar
 import numpy as np
 import onnxruntime
 
-from quantgui.errors import DataError
+from quantgui.errors import DataError, NetworkError
 from quantgui.network.batch import Batch, carry
 from quantgui.network.cache import ByteCache
 from quantgui.network.detours import Detour, Detours
@@ -41,6 +41,7 @@ from quantgui.network.segments import (
     TensorType,
     check_traced,
     choose_cuts,
+    inner_of,
     part_of,
     split,
     tensor_types,
@@ -189,8 +190,17 @@ class Executor:
         return {name: results[name] for name in dict.fromkeys((*self._outputs, *fetch)) if name in results}
 
     def stream(self, batch: Batch, simulation: Simulation, fetch: Collection[str]) -> Iterator[tuple[str, Array]]:
-        """Yield the tensors `fetch` one by one, segment by segment; segments behind the last of them do not run."""
-        yield from self._results(batch, simulation, tuple(fetch), ())
+        """Yield the tensors `fetch` one by one, segment by segment; segments behind the last of them do not run.
+
+        Tensors of bodies (`Network.inner`) are among them, empty where the body does not run. They are left out where
+        they cannot be handed out, as the shape of some changes from round to round.
+        """
+        inner = self.network.inner
+        yield from self._results(batch, simulation, tuple(fetch), (), inner=frozenset(inner.keys() & set(fetch)))
+
+    def rounds(self, name: str) -> int:
+        """Return how many axes in front of a tensor that `stream` yields count rounds of loops."""
+        return self.network.inner[name].rounds if name in self.network.inner else 0
 
     def part(self, nodes: Collection[str], output: str, simulation: Simulation = FLOAT_SIMULATION) -> Part | None:
         """Return what runs a few nodes of the main graph alone; None where they read what cannot be fetched.
@@ -346,6 +356,7 @@ class Executor:
         keep: bool | Simulation = True,
         cut: frozenset[str] = frozenset(),
         rows_behind: float | None = None,
+        inner: frozenset[str] = frozenset(),
     ) -> Iterator[tuple[str, Array]]:
         """Yield `outputs` (quantized where the simulation says so) and `fetch`, as soon as they are known."""
         feeds = self._feeds(batch)
@@ -358,7 +369,7 @@ class Executor:
         with self._lock:
             detour = self._detours.open(self._plan(batch), cut, rows_behind, self._types)
             segments = self._plan(batch) if detour is None else detour.plan
-            made = {name for segment in segments for name in segment.produced}
+            made = {name for segment in segments for name in segment.produced} | inner
             pending = {name for name in wanted if name in made}
             front = frozenset() if detour is None else detour.front
             steps, values = self._steps(batch, segments, simulation, pending, frozenset(outputs), front)
@@ -370,7 +381,7 @@ class Executor:
             yield name, values[_Slot(name, quantized=name in outputs)]
             pending.discard(name)
         for position, step in enumerate(steps):
-            for slot, value in self._run_step(step, feeds, values, detour, keep=step.digest in kept).items():
+            for slot, value in self._run_or_less(step, feeds, values, detour, keep=step.digest in kept).items():
                 values[slot] = value
                 if slot.name in pending and slot.quantized == (slot.name in outputs):
                     pending.discard(slot.name)
@@ -405,7 +416,7 @@ class Executor:
         chosen: list[_Step] = []
         for step in reversed(steps):
             segment = step.variant.segment
-            own = {slot for slot in needed if slot.name in segment.produced}
+            own = {slot for slot in needed if slot.name in segment.produced or slot.name in step.fetch}
             cached = {slot: self._cached(step, slot) for slot in own}
             if all(value is not None for value in cached.values()):
                 values.update({slot: value for slot, value in cached.items() if value is not None})
@@ -419,13 +430,15 @@ class Executor:
         self, batch: Batch, segments: Sequence[Segment], simulation: Simulation, fetch: set[str]
     ) -> list[_Step]:
         """Return one step per segment, with the hash of what it makes."""
+        inside = not fetch.isdisjoint(self.network.inner)
         digests: dict[str, str | None] = {
             name: f"{batch.key}:{name}:{batch.state_keys.get(name, '')}" for name in batch.inputs
         }
         steps = []
         for variant in self._chain(segments, simulation):
             segment = variant.segment
-            inner = tuple(sorted(fetch & segment.produced - set(segment.outputs)))
+            inner_here = inner_of(self.network, segment) if inside else frozenset()
+            inner = tuple(sorted(fetch & (segment.produced | inner_here) - set(segment.outputs)))
             parts = [digests[name] for name in segment.inputs]
             digest = None
             if not inner and None not in parts:
@@ -444,6 +457,24 @@ class Executor:
 
     def _cache(self, name: str) -> ByteCache[Array]:
         return self._output_cache if name in self._outputs else self._cut_cache
+
+    def _run_or_less(
+        self,
+        step: _Step,
+        feeds: Mapping[str, Array],
+        values: Mapping[_Slot, Array],
+        detour: Detour | None,
+        *,
+        keep: bool,
+    ) -> dict[_Slot, Array]:
+        """Run a step; where tensors of bodies cannot be handed out, without them."""
+        try:
+            return self._run_step(step, feeds, values, detour, keep=keep)
+        except NetworkError:
+            outside = tuple(name for name in step.fetch if name not in self.network.inner)
+            if outside == step.fetch:
+                raise
+        return self._run_step(replace(step, fetch=outside), feeds, values, detour, keep=keep)
 
     def _run_step(
         self,
@@ -465,7 +496,7 @@ class Executor:
                 self._detours.note_session(detour, segment, step.variant.form)
             inputs |= self._sessions.fed(step.variant, ready)
             self.segments_run += 1
-        values_made = self._lanes.run(ready.session, [*ready.outputs, *ready.quantized.values()], inputs)
+        values_made = self._lanes.run(ready.session, [*ready.names, *ready.quantized.values()], inputs)
         results = [as_array(value) for value in values_made]
         made: dict[_Slot, Array] = {}
         for (name, quantized), value in zip(

@@ -17,6 +17,7 @@ from functools import cached_property
 import numpy as np
 import onnx
 
+from quantgui.network.bodies import InnerTensor, inner_tensors
 from quantgui.network.files import let_go
 from quantgui.network.trained import TrainedState, TrainedStates
 from quantgui.network.wiring import Wiring
@@ -78,6 +79,11 @@ class Network:
     def wiring(self) -> Wiring:
         """Which nodes make and read each tensor."""
         return Wiring.of(self.skeleton.graph)
+
+    @cached_property
+    def inner(self) -> Mapping[str, InnerTensor]:
+        """The tensors in bodies of If, Loop and Scan that layers quantize and that can be looked at."""
+        return inner_tensors(self.skeleton, self.wiring, self.summary.layers, self.constants)
 
     def weight(self, layer: LayerInfo) -> Array:
         """Return the layer's values in the shape `layer.shape`; a view, not to be written to."""

@@ -384,6 +384,11 @@ def part_of(network: Network, nodes: Collection[str], output: str) -> Segment:
     return Segment(-1, found, inputs, (output,), frozenset(read) & initializers, frozenset(made))
 
 
+def inner_of(network: Network, segment: Segment) -> frozenset[str]:
+    """Return the tensors of `Network.inner` that bodies in `segment` make."""
+    return frozenset(name for name, tensor in network.inner.items() if tensor.path[0] in segment.node_names)
+
+
 def check_traced(types: Mapping[str, TensorType], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, TensorType]:
     """Return `types` with only those dimensions that the traced shapes confirm."""
     checked = {}

@@ -27,10 +27,14 @@ _CHAINS_KEPT = 3
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """A session of a variant; `quantized` maps network outputs to their quantized form, `fed` is `BuiltSegment.fed`."""
+    """A session of a variant that returns `outputs`, which are called `names` in it.
+
+    `quantized` maps network outputs to their quantized form, `fed` is `BuiltSegment.fed`.
+    """
 
     session: onnxruntime.InferenceSession
     outputs: tuple[str, ...]
+    names: tuple[str, ...]
     quantized: Mapping[str, str]
     fed: Mapping[tuple[str, int], tuple[str, ...]]
 
@@ -87,7 +91,8 @@ class VariantSessions:
         constants = ChainMap(values, dict(self._network.constants))
         self.built += 1
         session = create_session(built.model, constants, threads=self._lanes.threads)
-        return Ready(session, outputs, built.quantized, built.fed)
+        names = tuple(built.handed_out.get(name, name) for name in outputs)
+        return Ready(session, outputs, names, built.quantized, built.fed)
 
     def drop(self, form: int, fetch: tuple[str, ...] = ()) -> None:
         """Forget the sessions of a form that return `fetch` besides."""
