@@ -23,10 +23,11 @@ from quantgui.gui.panels.data_check import DataCheckPanel
 from quantgui.gui.panels.graph import GraphPanel
 from quantgui.gui.panels.noise import NoisePanel
 from quantgui.gui.panels.sensitivity import SensitivityPanel
-from quantgui.gui.panels.trade_off import TradeOff, TradeOffPanel
+from quantgui.gui.panels.trade_off import TradeOffPanel
 from quantgui.gui.panels.training import TrainingPanel
 from quantgui.gui.panels.weights import WeightsPanel
 from quantgui.gui.theme import apply_theme
+from quantgui.gui.trade_off_values import TradeOff
 from quantgui.gui.training_words import Standing
 from quantgui.results import DataReport, Finding, RangeGrowth
 

@@ -14,16 +14,9 @@ from PySide6.QtGui import QContextMenuEvent
 from PySide6.QtWidgets import QApplication, QPushButton
 
 from quantgui.gui.mix_words import CostScale
-from quantgui.gui.panels.trade_off import (
-    Limit,
-    Present,
-    TradeOff,
-    TradeOffPanel,
-    TriedPoint,
-    best_for_size,
-    place_for,
-)
+from quantgui.gui.panels.trade_off import TradeOffPanel
 from quantgui.gui.plots.trade_off import Spot
+from quantgui.gui.trade_off_values import Limit, Present, TradeOff, TriedPoint, best_for_size, place_for
 from quantgui.results import MixReady, Progress, Score
 from quantgui.session.jobs import Job, JobState
 from quantgui.spec.mix import Mix

@@ -14,8 +14,9 @@ from quantgui.gui.dialogs.find_mix import FindMixDialog
 from quantgui.gui.layer_words import scheme_text
 from quantgui.gui.mix_words import CostScale, answer
 from quantgui.gui.panels.comparison import ComparedLayer, ComparedSide, Comparison
-from quantgui.gui.panels.trade_off import Limit, Present, TradeOff, TradeOffPanel, TriedPoint, outcome
+from quantgui.gui.panels.trade_off import TradeOffPanel
 from quantgui.gui.plots.trade_off import Spot
+from quantgui.gui.trade_off_values import Limit, Present, TradeOff, TriedPoint, outcome
 from quantgui.gui.widgets.front import bring_to_front
 from quantgui.results import Evaluation, LayerInfo, MixPoint, MixReady, Score
 from quantgui.session.document import Side
