@@ -74,6 +74,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop after N evaluations without a better one in the second half, 0 for never (%(default)s)",
     )
     group.add_argument("--seed", metavar="N", type=_count, default=_USUAL.seed, help="of the order of samples")
+    group.add_argument(
+        "--window",
+        metavar="N",
+        type=positive,
+        default=_USUAL.window,
+        help="where recurrent state goes from sample to sample: the most samples that gradients flow back through "
+        "(%(default)s)",
+    )
     add_target_argument(parser, "also say what this runtime cannot run")
     add_data_arguments(parser, required=True)
     add_config_arguments(parser, required=True)
@@ -119,6 +127,7 @@ def _training(arguments: argparse.Namespace) -> Training:
         scope=arguments.scope,
         patience=arguments.patience,
         seed=arguments.seed,
+        window=arguments.window,
     )
 
 

@@ -30,6 +30,8 @@ class Training:
         patience: evaluations without a better one, in the second half of the steps, until training stops by itself; 0
             for never.
         seed: of the order of samples.
+        window: where recurrent state goes from sample to sample, the most samples that gradients flow back through;
+            a step takes ``batch_size / window`` such runs of neighbouring samples.
     """
 
     steps: int = 1000
@@ -40,6 +42,7 @@ class Training:
     scope: TrainingScope = "network"
     patience: int = 8
     seed: int = 0
+    window: int = 8
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1:
@@ -50,5 +53,7 @@ class Training:
             raise SpecError(f"'{self.teacher}' cannot teach; choose one of {', '.join(TEACHERS)}.")
         if self.scope not in TRAINING_SCOPES:
             raise SpecError(f"'{self.scope}' cannot be trained; choose one of {', '.join(TRAINING_SCOPES)}.")
+        if self.window < 1:
+            raise SpecError(f"Gradients flow back through one sample at least, got a window of {self.window}.")
         if self.patience < 0:
             raise SpecError(f"Patience is a number of evaluations, 0 for no end, got {self.patience}.")

@@ -3,7 +3,9 @@
 The network is cut where few bytes cross (`network.segments`), and around operators that cannot be differentiated;
 pieces that hold one of those, or nothing to train, are left as they are. Pieces are trained in their order, so each
 makes up for the errors of those before it. What goes into a piece is computed once, by ONNX Runtime. Gradients flow
-through one piece only, which takes little memory. It imports torch.
+through one piece only, which takes little memory. Where recurrent state goes from sample to sample, it is that of the
+float network that goes into a piece: a piece learns to give the next state back too, so that in the end they agree. It
+imports torch.
 
 Source of the idea: Y. Li et al., "BRECQ: Pushing the limit of post-training quantization by block reconstruction",
 2021.
@@ -25,7 +27,7 @@ from quantgui.analysis.qat.optimizer import Adam, rate_at
 from quantgui.analysis.qat.samples import Samples
 from quantgui.analysis.simulation import build_simulation
 from quantgui.errors import DataError, NetworkError
-from quantgui.network.batch import Batch
+from quantgui.network.batch import Batch, carry
 from quantgui.network.differentiable import DifferentiableNetwork, is_covered, uncovered_operators
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network
@@ -222,8 +224,11 @@ class Blocks:
         size = self.executor.cache_bytes // _STORED_SHARE
         most = self.samples.most or min(self.training.batch_size, 8)
         order = self.samples.drawn(0, len(self.samples.indices), self.training.seed)
+        if self.samples.is_carried:
+            order = self.samples.indices
+        state: Mapping[str, Array] | None = None
         for part in self.samples.pieces(order, most):
-            lesson = self._lesson(piece, self.samples.batch(part), simulation)
+            lesson, state = self._lesson(piece, carry(self.samples.batch(part), state), simulation)
             if self._lessons and lesson.nbytes * (len(self._lessons) + 1) > size:
                 break
             self._lessons.append(lesson)
@@ -240,14 +245,19 @@ class Blocks:
             self._adam.set_arrays(self._kept_optimizer[1])
         self._place, self._kept_optimizer = place, None
 
-    def _lesson(self, piece: _Piece, batch: Batch, simulation: Simulation) -> _Lesson:
+    def _lesson(self, piece: _Piece, batch: Batch, simulation: Simulation) -> tuple[_Lesson, Mapping[str, Array]]:
+        """Return a lesson, and the recurrent state behind it, by output."""
         given = {name: batch.inputs[name] for name in piece.inputs if name in batch.inputs}
         wanted = [name for name in piece.inputs if name not in given]
         if wanted:
             given |= dict(self.executor.stream(batch, simulation, wanted))
-        targets = dict(self.executor.stream(batch, FLOAT_SIMULATION, piece.outputs))
-        real = {name: np.array(values) for name, values in targets.items() if values.dtype.kind == "f" and values.size}
-        return _Lesson({name: np.array(values) for name, values in given.items()}, real, batch.samples)
+        states = dict.fromkeys(batch.carried.values())
+        made = dict(self.executor.stream(batch, FLOAT_SIMULATION, dict.fromkeys((*piece.outputs, *states))))
+        targets = {
+            name: np.array(made[name]) for name in piece.outputs if made[name].dtype.kind == "f" and made[name].size
+        }
+        lesson = _Lesson({name: np.array(values) for name, values in given.items()}, targets, batch.samples)
+        return lesson, {name: made[name] for name in states}
 
     def _chosen(self, step: int) -> list[_Lesson]:
         """Return the batches of a step: each once before any comes again."""

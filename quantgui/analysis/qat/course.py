@@ -88,6 +88,10 @@ def open_course(
             "piece, which needs gradients through the other operators only.",
             option="--scope blocks",
         )
+    if samples.is_carried:
+        from quantgui.analysis.qat.sequences import open_sequences
+
+        return (yield from open_sequences(executor, samples, trainable, training))
     batch = samples.batch(samples.first(training.batch_size))
     objective = objective_of(executor.network, batch, executor.run(batch, keep=False), training.teacher)
     yield Progress(0, training.steps, "Preparing the training")

@@ -1,7 +1,8 @@
 """How good a network is while it is trained: measured as everywhere, and judged on samples that training never sees.
 
 Where other data is open to train on, quality decides on all samples. Where one data set serves for both, every fifth
-batch of it is held out: training does not see it, and it alone decides which step was the best.
+batch of it is held out (the last fifth, where recurrent state goes from sample to sample): training does not see it,
+and it alone decides which step was the best.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def split_samples(dataset: Dataset, training_data: Dataset) -> Split:
             "other data to take ranges from, and that is trained on."
         )
         return Split(everything, None, (note,))
-    judging = frozenset(firsts[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
+    # State that goes from sample to sample would carry what is held out into what is trained on.
+    few = firsts[len(firsts) - len(firsts) // HELD_OUT_EVERY :]
+    judging = frozenset(few if dataset.carried else firsts[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
     held_out = np.isin(everything // size * size, sorted(judging))
     note = (
         f"Quality is measured on all {dataset.samples} samples, of which training sees {int((~held_out).sum())}; the "

@@ -46,16 +46,22 @@ class Samples:
             raise DataError(f"The data '{self.dataset.summary.source}' holds no sample to train with.")
 
     @property
+    def is_carried(self) -> bool:
+        """Whether recurrent state goes from sample to sample."""
+        return bool(self._sample(int(self.indices[0])).carried)
+
+    @property
     def is_free(self) -> bool:
         """Whether a batch may have any number of samples."""
-        return self.dataset.batched and self.dataset.fixed_rows is None
+        return self.dataset.batched and self.dataset.fixed_rows is None and not self.dataset.carried
 
     @property
     def most(self) -> int | None:
         """Samples that a batch can have at most; None where any number is possible."""
         if self.is_free:
             return None
-        return self.dataset.fixed_rows if self.dataset.batched and self.dataset.fixed_rows is not None else 1
+        fixed = self.dataset.fixed_rows
+        return 1 if self.dataset.carried or not self.dataset.batched or fixed is None else fixed
 
     def drawn(self, step: int, count: int, seed: int) -> Array:
         """Return the samples of a step (from 0): each once before any comes again, in an order that `seed` decides."""
@@ -79,7 +85,7 @@ class Samples:
         """Return some samples as one batch."""
         singles = [self._sample(int(index)) for index in drawn]
         first = singles[0]
-        if not self.dataset.batched:
+        if not self.dataset.batched or self.dataset.carried:
             return first
         rows = self.dataset.fixed_rows or len(singles)
         ways = {feed.info.name: feed.way for feed in self.dataset.feeds}

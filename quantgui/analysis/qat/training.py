@@ -77,7 +77,7 @@ def train(
         NetworkError: PyTorch is not installed, or the network cannot be trained; the sentence says what to do.
         MetricError: the user's metric fails.
     """
-    _require_trainable(executor, dataset, config)
+    _require_trainable(executor, config)
     require_torch()
     yield Progress(0, training.steps, "Preparing the training")
     key = training_key(executor.network, config, training, data_names(dataset, training_data, ranges), metric)
@@ -104,16 +104,11 @@ def data_names(dataset: Dataset, training_data: Dataset, ranges: str) -> list[st
     return [training_data.summary.fingerprint, dataset.summary.fingerprint, ranges]
 
 
-def _require_trainable(executor: Executor, dataset: Dataset, config: QuantConfig) -> None:
+def _require_trainable(executor: Executor, config: QuantConfig) -> None:
     specs = [weight_spec(layer, config) for layer in executor.network.summary.layers]
     if not any(spec is not None and spec.has_scale for spec in specs):
         raise SpecError(
             "The configuration quantizes no weights to a format with a scale, so there is nothing to train."
-        )
-    if dataset.carried:
-        raise NetworkError(
-            "Networks whose recurrent state goes from sample to sample cannot be trained here: gradients would have to "
-            "flow back through all samples before."
         )
 
 
