@@ -25,6 +25,9 @@ _LEFT = (
     ("export", "verify"),
     ("undo", "redo"),
 )
+_GIVE_WAY = ("open", "data", "flip", "evaluate", "train", "verify", "sensitivity", "find_mix", "export")
+"""Whose text is left out first where not all have room."""
+_LEAST_TITLE = 80
 
 
 class Toolbar(QToolBar):
@@ -56,6 +59,7 @@ class Toolbar(QToolBar):
         title.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         title.setProperty("role", "note")
         title.setContentsMargins(8, 0, 8, 0)
+        self._title = title
         self.addWidget(title)
         self.addAction(actions["search"])
         self.addAction(actions["theme"])
@@ -74,6 +78,20 @@ class Toolbar(QToolBar):
             if name != "theme":
                 button.setToolButtonStyle(both if width >= _TEXT_FROM.get(name, _NARROW) else icon)
         self.presets.setToolButtonStyle(both if width >= _NARROW else icon)
+        # Words of another language may be longer.
+        for name in _GIVE_WAY:
+            if self._needed() <= width:
+                return
+            self._buttons[name].setToolButtonStyle(icon)
+
+    def _needed(self) -> int:
+        """Return the width that all buttons take, with a little of the title."""
+        layout = self.layout()
+        margins = self.contentsMargins()
+        widgets = [self.widgetForAction(action) for action in self.actions()]
+        spacing = 0 if layout is None else max(layout.spacing(), 0)
+        hints = [_LEAST_TITLE if widget is self._title else widget.sizeHint().width() for widget in widgets]
+        return sum(hints) + spacing * len(hints) + margins.left() + margins.right()
 
 
 class PresetButton(QToolButton):

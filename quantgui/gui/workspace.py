@@ -33,6 +33,8 @@ WIDE = 1400
 """Pixels of the window's width from which nothing has to be narrow."""
 _LEFT, _RIGHT, _BOTTOM, _JOBS = 496, 316, 272, 300
 _NARROW_LEFT, _NARROW_RIGHT = 400, 300
+_LEAST_LEFT = 220
+"""Pixels of width without which names of layers could not be told from each other."""
 _HIGH = 850
 _LOW_BOTTOM = 228
 """Height of the lower docks where the window is not high."""
@@ -204,6 +206,7 @@ class Workspace(QMainWindow):
         self.setCorner(Qt.Corner.BottomRightCorner, side.RightDockWidgetArea)
         self.setCorner(Qt.Corner.BottomLeftCorner, side.BottomDockWidgetArea)
         self.splitDockWidget(self._docks["trade_off"], self._docks["jobs"], Qt.Orientation.Horizontal)
+        panels.layers.setMinimumWidth(_LEAST_LEFT)
         self._sides = SideWidths(self, (self._docks["layers"], self._docks["inspector"]))
         self._first_layout = self.saveState(LAYOUT_VERSION)
         self.docks_made.emit(tuple(self._docks.values()))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from gui_examples import W4_CHANNEL, weight_view, weights
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QToolButton
 from sessions import LAYERS
 
 from quantgui.gui.panels.advice import proposal_words
@@ -285,3 +285,13 @@ def test_that_advice_can_be_hidden_and_comes_back_with_its_configuration(panel, 
     panel.advice.show_advice(None)
     panel.advice.show_advice(advice)
     assert not panel.advice.isHidden()
+
+
+def test_that_no_choice_is_cut_however_narrow_the_panel(panel) -> None:
+    panel.show_layers([CONV1], [W4A8])
+    panel.resize(panel.minimumSizeHint().width(), 600)
+    QApplication.processEvents()
+    for button in panel.findChildren(QToolButton):
+        if button.isVisible() and button.text():
+            assert button.width() >= button.fontMetrics().horizontalAdvance(button.text()) + 8
+            assert panel.rect().contains(button.mapTo(panel, button.rect().bottomRight()).x(), 10)

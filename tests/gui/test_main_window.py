@@ -638,3 +638,14 @@ print("code:", code)
         [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90
     )
     assert result.stdout.split() == ["loaded:", "code:", "0"], result.stderr
+
+
+def test_that_all_buttons_of_the_toolbar_are_in_sight_however_long_the_words(window) -> None:
+    for action in window.actions_by_id.values():
+        action.setIconText(f"{action.iconText()} in a language of long words")
+    window.resize(1280, 720)
+    QApplication.processEvents()
+    for name in ("open", "export", "search", "theme"):
+        button = window.toolbar.widgetForAction(window.actions_by_id[name])
+        assert button.isVisible()
+        assert button.geometry().right() <= window.toolbar.width()

@@ -268,7 +268,7 @@ def test_that_a_histogram_without_values_is_drawn(qtbot) -> None:
 
 def test_that_counts_of_less_than_a_decade_have_more_than_one_number() -> None:
     axis = CountAxis("left")
-    ((spacing, ticks),) = axis.tickValues(-0.2, 0.95, 90.0)
-    assert axis.tickStrings(ticks, 1.0, spacing) == ["1", "2", "5"]
+    ((spacing, ticks),) = axis.tickValues(-0.2, 1.0, 90.0)
+    assert axis.tickStrings(ticks, 1.0, spacing) == ["1", "2", "5", "10"]
     ((spacing, ticks),) = axis.tickValues(-0.2, 1.4, 90.0)
     assert axis.tickStrings(ticks, 1.0, spacing) == ["1", "10"]

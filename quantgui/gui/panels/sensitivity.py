@@ -219,6 +219,7 @@ class SensitivityPanel(QWidget):
         """Take over what layers are now; the cells that say so are framed."""
         self.model.show_present(specs)
         self._fit_columns()
+        self._show_detail(self.table.currentIndex())
 
     def show_answered(self, *, answered: bool) -> None:
         """Say whether the table shown answers what the settings ask, as far as it has come."""
@@ -270,6 +271,8 @@ class SensitivityPanel(QWidget):
         column.addWidget(self.proxies)
         self._inner = inner
         self._pages = Pages(inner, self.state)
+        # In the header, where a narrow window has room for it.
+        self.card.header.addWidget(self.controls.button)
         self.card.body.addWidget(self.controls)
         self.card.body.addWidget(self.progress)
         self.card.body.addWidget(self._pages, 1)
@@ -436,7 +439,8 @@ class SensitivityPanel(QWidget):
         elif running:
             set_style(self.progress.bar, "tone", "")
         self.progress.bar.setVisible(running)
-        self.controls.setVisible(self._data is not None)
+        for widget in (self.controls, self.controls.button):
+            widget.setVisible(self._data is not None)
         if has_table:
             self._pages.show_page(self._inner)
             return

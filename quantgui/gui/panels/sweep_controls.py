@@ -57,6 +57,10 @@ class Question:
         return Sweep(self.specs, self.what, base, self.metric, self.samples, self.exact)
 
 
+_CHOICE_LETTERS = 10
+"""Of a choice, so many letters are always in sight."""
+
+
 class SweepControls(QWidget):
     """Two rows of settings with the button that starts and pauses.
 
@@ -299,7 +303,10 @@ class SweepControls(QWidget):
         first.addWidget(self.bits)
         first.addWidget(self.presets)
         first.addStretch(1)
-        first.addWidget(self.button)
+        for choice in (self.question, self.metrics):
+            # Beside each other they give way where the window is narrow, and have all there is where it is wide.
+            choice.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+            choice.setMinimumContentsLength(_CHOICE_LETTERS)
         second.addWidget(self.question, 3)
         second.addWidget(self.metrics, 2)
         second.addWidget(self.samples)

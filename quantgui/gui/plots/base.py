@@ -28,8 +28,8 @@ _MARK_SHARE = 0.08
 SHARP_PIXELS = 2.0
 ZOOM_STEP = 1.25
 PAN_STEP = 0.1
-_FEW_DECADES = 2.0
-"""Below so many powers of ten an axis of counts may name round numbers between them."""
+_ONE_POWER = 1.1
+"""Decades up to which there is one power of ten in sight: the next would stand at the end of the axis."""
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LARGEST_PLAIN = 1e5
 _SMALLEST_PLAIN = 1e-4
@@ -104,7 +104,7 @@ class CountAxis(NumberAxis):
         if not self.log:
             return super().tickValues(low, high, size)
         first, last = max(math.ceil(low - 1e-9), 0), math.floor(high + 1e-9)
-        if high - low < _FEW_DECADES and not math.floor(high) > first:
+        if high < first + _ONE_POWER:
             # Of powers of ten there would be one number: round ones between them as well.
             factors = [power + math.log10(factor) for power in (first, first + 1) for factor in (1.0, 2.0, 5.0)]
             return [(1.0, [tick for tick in factors if low <= tick <= high])]

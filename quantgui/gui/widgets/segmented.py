@@ -47,7 +47,8 @@ class SegmentedButtons(QWidget):
             button.setProperty("place", _place(index, len(segments)))
             policy = QSizePolicy.Policy.Expanding if stretch else QSizePolicy.Policy.Preferred
             button.setSizePolicy(policy, QSizePolicy.Policy.Fixed)
-            button.setMinimumWidth(26 if stretch else button.fontMetrics().horizontalAdvance(segment.text) + 18)
+            words = button.fontMetrics().horizontalAdvance(segment.text)
+            button.setMinimumWidth(max(26, words + 10) if stretch else words + 18)
             self._group.addButton(button, index)
             layout.addWidget(button)
         self.setSizePolicy(
