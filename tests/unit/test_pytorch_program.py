@@ -56,3 +56,17 @@ def test_that_a_saved_program_may_take_tuples_and_constants(tmp_path: Path) -> N
     form = _exported(scaled)
     assert form.difference < 1e-5
     assert [value.name for value in form.model.graph.input] == ["x"]
+
+
+def test_that_a_saved_program_that_keeps_a_state_is_told_of_and_held_against_what_it_was(tmp_path: Path) -> None:
+    path, x = tmp_path / "net.pt2", torch.randn(2, 2, 5)
+    with quiet():
+        auto = torch.export.Dim.AUTO
+        torch.export.save(torch.export.export(calls.Streams(), (x,), dynamic_shapes={"x": {2: auto}}), path)
+    live = load_program(path, PytorchOptions(free_axes=((),)))
+    form = _exported(live)
+    (note,) = form.notes
+    assert note.startswith("The module changes its 'past' whenever it runs.")
+    assert form.difference < 1e-5
+    assert not form.frozen
+    np.testing.assert_array_equal(live.outputs([x])[0], live.outputs([x])[0])

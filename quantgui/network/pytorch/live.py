@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils import _pytree as pytree
 
 from quantgui.errors import NetworkError
 from quantgui.network.pytorch.calls import Call, call_of, names_in, others_in, take_tensors, tensors_in
@@ -70,7 +71,7 @@ class Live:
             yield
         finally:
             if self.held:
-                _restore(self.run, self.held)
+                restore(self.run, self.held)
 
     def named(self, feed: Mapping[str, Array]) -> list[Tensor]:
         """Return the inputs that `feed` holds by name, in order."""
@@ -106,13 +107,8 @@ def live_module(module: nn.Module, inputs: Sequence[Any], options: PytorchOption
         take_tensors(module, call)
     axes = tuple(tuple(a for a in options.axes_of(i) if a < each.ndim) for i, each in enumerate(call.tensors))
     tensors = tuple(each.detach().to("cpu") for each in call.tensors)
-    held = _changed_by(module, tensors)
-    if held:
-        listed = ", ".join(f"'{name}'" for name in list(held)[:3]) + (" ..." if len(held) > 3 else "")
-        notes.append(
-            f"The module changes its {listed} whenever it runs. Its ONNX form does not: each run begins with what was "
-            "there when it was opened. Make such a state an input and an output to keep it."
-        )
+    held = changed_by(module, tensors)
+    notes += held_notes(held)
     given = Live(module, call.names, tensors, axes, held=held, notes=tuple(notes), answers=names_in(answer))
     if largest_difference(given.outputs(tensors), given.outputs(tensors)) > given.tolerance:
         notes.append(
@@ -229,18 +225,36 @@ def _answer(module: nn.Module, call: Call, changed: str) -> Any:
             f"The module does not run {what}on example inputs of {shapes}: {one_line(error)}."
         ) from error
     finally:
-        _restore(module, before)
+        restore(module, before)
 
 
-def _changed_by(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+def changed_by(
+    module: nn.Module, inputs: Sequence[Any], keywords: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
     """Return the buffers that a run changes, with what they held before it, which they hold again."""
     before = {name: values.clone() for name, values in module.named_buffers()}
     with torch.no_grad(), quiet():
-        module(*(each.clone() for each in inputs))
+        module(*pytree.tree_map(_cloned, tuple(inputs)), **pytree.tree_map(_cloned, dict(keywords or {})))
     after = dict(module.named_buffers())
     changed = {n: v for n, v in before.items() if n not in after or not _same(v, after[n])}
-    _restore(module, changed)
+    restore(module, changed)
     return changed
+
+
+def _cloned(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def held_notes(held: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return what to say of buffers that a run changes."""
+    if not held:
+        return ()
+    listed = ", ".join(f"'{name}'" for name in list(held)[:3]) + (" ..." if len(held) > 3 else "")
+    note = (
+        f"The module changes its {listed} whenever it runs. Its ONNX form does not: each run begins with what was "
+        "there when it was opened. Make such a state an input and an output to keep it."
+    )
+    return (note,)
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
@@ -251,7 +265,8 @@ def _same(first: Tensor, second: Tensor) -> bool:
     )
 
 
-def _restore(module: nn.Module, buffers: Mapping[str, Tensor]) -> None:
+def restore(module: nn.Module, buffers: Mapping[str, Tensor]) -> None:
+    """Give `module` tensors of its own that hold what `buffers` do, by name."""
     for name, values in buffers.items():
         owner, _, last = name.rpartition(".")
         setattr(module.get_submodule(owner), last, values.clone())

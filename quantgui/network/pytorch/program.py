@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from quantgui.errors import NetworkError
 from quantgui.network.pytorch.archive import CheckedProgram, checked_program
 from quantgui.network.pytorch.calls import CONSTANTS, Call, names_in
-from quantgui.network.pytorch.live import Live
+from quantgui.network.pytorch.live import Live, changed_by, held_notes, restore
 from quantgui.network.pytorch.module import made_inputs, one_line, quiet
 from quantgui.spec.pytorch_source import ExampleInput, PytorchOptions
 
@@ -58,10 +58,12 @@ def load_program(path: Path, options: PytorchOptions) -> Live:
         tuple(sorted({*free, *(axis for axis in options.axes_of(place) if axis < value.ndim)}))
         for place, (free, value) in enumerate(zip(symbolic, placeholders, strict=True))
     )
+    held = _held(module, call)
     answers = _answers(program)
     others = _leave_out_others(program)
-    notes = (f"Outputs that are no tensors are left out ({', '.join(others)}).",) if others else ()
-    return Live(module, checked.inputs, inputs, axes, program, notes=notes, answers=answers, call=call)
+    notes = [f"Outputs that are no tensors are left out ({', '.join(others)})."] if others else []
+    notes += held_notes(held)
+    return Live(module, checked.inputs, inputs, axes, program, held, tuple(notes), answers, call)
 
 
 def _placeholders(program: torch.export.ExportedProgram) -> list[Any]:
@@ -75,6 +77,16 @@ def _placeholders(program: torch.export.ExportedProgram) -> list[Any]:
             "The program takes something else than tensors, which ONNX does not have; save one that does."
         )
     return values
+
+
+def _held(module: torch.nn.Module, call: Call) -> dict[str, Tensor]:
+    """Return the buffers that a run of the program changes; none where it does not run on made example inputs."""
+    # Its buffers are those of the program, which is exported with what they hold.
+    restore(module, dict(module.named_buffers()))
+    try:
+        return changed_by(module, *call.arguments(call.tensors))
+    except _READ_ERRORS:
+        return {}  # comparing says why
 
 
 def _answers(program: torch.export.ExportedProgram) -> tuple[str, ...]:
