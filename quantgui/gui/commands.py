@@ -264,18 +264,18 @@ class Commands(QObject):
 
     def compare(self) -> None:
         """Show A and B layer by layer."""
-        self._workspace.presenter.trade_off.compare()
+        self._workspace.presenter.pins.compare()
 
     def flip(self) -> None:
         """Put A to use, or B if A is in use, and say which."""
-        self._workspace.presenter.trade_off.flip()
+        self._workspace.presenter.pins.flip()
         first, second = self._session.pins
         side = "A" if self._session.config == first else "B"
         if first is not None and second is not None:
             self._workspace.status.show_notice(self.tr("{side} is in use").format(side=side))
 
     def _pin(self, side: Side) -> None:
-        self._workspace.presenter.trade_off.pin(side)
+        self._workspace.presenter.pins.pin(side)
         self._workspace.status.show_notice(self.tr("Pinned the present configuration as {side}").format(side=side))
 
     def trace_noise(self) -> None:

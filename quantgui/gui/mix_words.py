@@ -9,12 +9,20 @@ from quantgui.gui.numbers import MINUS, amount, data_size
 from quantgui.gui.quality import metric_name, score_text, value_text
 from quantgui.gui.texts import translate
 from quantgui.results import MixPoint, MixReady
+from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import CostKind
 from quantgui.spec.sweep import SHARES
 
 _MEGA, _KILO, _GIGA = 1e6, 1e3, 1e9
 _MANY_KILOS = 2_000
 """Thousands from which the next larger unit is easier to read."""
+
+
+def configuration_name(config: QuantConfig) -> str:
+    """Return what a configuration is called: its own name, or one that says what it is."""
+    if config.name:
+        return config.name
+    return translate("mix_words", "float32") if config == QuantConfig() else translate("mix_words", "mixed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from quantgui.gui.panels.all_panels import Panels
 from quantgui.gui.presenters.data_check import DataCheckPresenter
 from quantgui.gui.presenters.graph_colours import GraphColours
 from quantgui.gui.presenters.noise import NoisePresenter
+from quantgui.gui.presenters.pins import PinsPresenter
 from quantgui.gui.presenters.ranges import RangesPresenter
 from quantgui.gui.presenters.sensitivity import SensitivityPresenter
 from quantgui.gui.presenters.sight import WhenSeen
@@ -50,6 +51,7 @@ class Presenter(QObject):
         self.targets = TargetPresenter(session, panels, self)
         self._graph_colours = GraphColours(session, panels.graph, self)
         self.trade_off = TradeOffPresenter(session, panels.trade_off, self)
+        self.pins = PinsPresenter(session, panels.trade_off, self)
         for job in session.jobs:
             panels.jobs.show_job(job)
         self._on_engine_state(session.engine_state)

@@ -263,7 +263,7 @@ def test_that_layers_that_differ_are_highlighted_and_found_by_the_filter(window)
 def test_that_the_comparison_shows_both_and_uses_either(window, qtbot) -> None:
     pinned(window)
     window.main.actions_by_id["compare"].trigger()
-    dialog = window.presenter.comparison
+    dialog = window.main.presenter.pins.dialog
     assert dialog.panel.summary.text() == "1 of 4 layers differ"
     assert dialog.panel._scores["A"].text() == "93.0 ± 1.0 %"
     assert dialog.panel.model.layer(0).formats == ("int8", "int4")
@@ -293,7 +293,7 @@ def test_that_another_network_lets_go_of_everything(window) -> None:
     open_network(window.session, window.engine, "other.onnx")
     QApplication.processEvents()
     assert window.session.pins == (None, None)
-    assert not window.presenter.comparison.isVisible()
+    assert not window.main.presenter.pins.dialog.isVisible()
     assert not window.panel.slider.isVisible()
     assert not window.panel.plot._pins["A"].isVisible()
 

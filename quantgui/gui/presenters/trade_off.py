@@ -1,4 +1,4 @@
-"""Carries what has been tried, the frontier of a mix, and the two pinned configurations between session and window."""
+"""Carries what has been tried, and the frontier of a mix, between session and window."""
 
 from __future__ import annotations
 
@@ -6,35 +6,29 @@ import math
 from collections.abc import Collection
 from dataclasses import replace
 
-from PySide6.QtCore import QObject, QTimer, Signal
+from PySide6.QtCore import QObject, Signal
 
 from quantgui.errors import SpecError
-from quantgui.gui.dialogs.comparison import ComparisonDialog
 from quantgui.gui.dialogs.find_mix import FindMixDialog
-from quantgui.gui.layer_words import scheme_text
-from quantgui.gui.mix_words import CostScale, answer
-from quantgui.gui.panels.comparison import ComparedLayer, ComparedSide, Comparison
+from quantgui.gui.mix_words import CostScale, answer, configuration_name
 from quantgui.gui.panels.trade_off import TradeOffPanel
 from quantgui.gui.plots.trade_off import Spot
 from quantgui.gui.trade_off_values import Limit, Present, TradeOff, TriedPoint, outcome
 from quantgui.gui.widgets.front import bring_to_front
-from quantgui.results import Evaluation, LayerInfo, MixPoint, MixReady, Score
+from quantgui.results import Evaluation, MixPoint, MixReady, Score
 from quantgui.session.document import Side
 from quantgui.session.jobs import Job
 from quantgui.session.session import Session
-from quantgui.session.sizes import bit_operations, layer_bytes
+from quantgui.session.sizes import bit_operations
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.mix import COST_KINDS, CostKind
-from quantgui.spec.quantizer import QuantizerSpec
 
 TOPIC = "mix"
-_COMPARE_MS = 120
-"""How long news are collected before the comparison is made anew."""
 _NOT_PLACED = Score(math.nan, 0.0, 0)
 
 
 class TradeOffPresenter(QObject):
-    """Connects `Session` with the trade-off panel, the search for a mix, and the comparison of A and B.
+    """Connects `Session` with the trade-off panel and the search for a mix.
 
     Signals:
         data_requested: the user wants to open data.
@@ -53,9 +47,6 @@ class TradeOffPresenter(QObject):
         self._dragged: tuple[QuantConfig, int] | None = None
         self._shown = TradeOff()
         self.dialog: FindMixDialog | None = None
-        self.comparison: ComparisonDialog | None = None
-        self._compare_timer = QTimer(self, singleShot=True, interval=_COMPARE_MS)
-        self._compare_timer.timeout.connect(self._show_comparison)
         self._listen_to_session()
         self._listen_to_panel()
         self._show_all()
@@ -67,12 +58,11 @@ class TradeOffPresenter(QObject):
         session.data_opened.connect(self._show_all)
         session.config_changed.connect(self._on_config_changed)
         session.selection_changed.connect(self._show_selection)
-        session.evaluation_ready.connect(self._on_evaluation)
+        session.evaluation_ready.connect(self._show_points)
         session.mix_ready.connect(self._on_mix)
-        session.pins_changed.connect(self._on_pins)
+        session.pins_changed.connect(self._show_pins)
         session.target_changed.connect(lambda _: self._show_dialog())
         session.job_changed.connect(self._on_job)
-        session.weight_error_ready.connect(self._compare_soon)
 
     def _listen_to_panel(self) -> None:
         panel, session = self._panel, self._session
@@ -85,8 +75,6 @@ class TradeOffPresenter(QObject):
         panel.cancel_requested.connect(lambda: session.cancel(TOPIC))
         panel.mix_accepted.connect(self.use_mix)
         panel.pin_requested.connect(self._on_pin_requested)
-        panel.unpin_requested.connect(lambda side: session.pin(side, None))
-        panel.comparison_requested.connect(self.compare)
 
     # --- what the user wants -------------------------------------------------------------------------------------
 
@@ -110,35 +98,6 @@ class TradeOffPresenter(QObject):
         if point is not None:
             config = self._named(point)
             self._session.set_config(config, self.tr("Use the {name}").format(name=config.name))
-
-    def pin(self, side: Side) -> None:
-        """Pin the present configuration as A or B."""
-        self._session.pin(side, self._session.config)
-
-    def compare(self) -> None:
-        """Show A and B layer by layer."""
-        if None in self._session.pins:
-            return
-        if self.comparison is None:
-            self.comparison = ComparisonDialog(self._panel.window())
-            self.comparison.panel.side_chosen.connect(self._on_side_chosen)
-            self.comparison.panel.layer_picked.connect(lambda name: self._session.select((name,)))
-            self.comparison.flip.clicked.connect(self.flip)
-        self._show_comparison(hidden=True)
-        bring_to_front(self.comparison)
-
-    def flip(self) -> None:
-        """Put A to use, or B if A is in use; any number of flips in a row are one undo step."""
-        first, second = self._session.pins
-        if first is None or second is None:
-            return
-        target = second if self._session.config == first else first
-        self._session.set_config(target, self.tr("Flip A | B"), merge_key="flip")
-
-    def _on_side_chosen(self, side: str) -> None:
-        config = self._session.pins[0 if side == "A" else 1]
-        if config is not None:
-            self._session.set_config(config, self.tr("Use {side}").format(side=side))
 
     def _on_start(self) -> None:
         question = None if self.dialog is None else self.dialog.controls.asked()
@@ -164,7 +123,7 @@ class TradeOffPresenter(QObject):
     def _on_point_picked(self, index: int) -> None:
         tried = self._session.tried
         if 0 <= index < len(tried):
-            text = self.tr("Return to {label}").format(label=self._label(tried[index].config))
+            text = self.tr("Return to {label}").format(label=configuration_name(tried[index].config))
             self._session.set_config(tried[index].config, text)
 
     def _on_dragged(self, place: int) -> None:
@@ -203,9 +162,8 @@ class TradeOffPresenter(QObject):
 
     def _on_network(self, _: object = None) -> None:
         self._panel.show_job(None)
-        for dialog in (self.dialog, self.comparison):
-            if dialog is not None:
-                dialog.close()
+        if self.dialog is not None:
+            self.dialog.close()
         self._show_all()
 
     def _on_config_changed(self, changed: frozenset[str]) -> None:
@@ -214,21 +172,10 @@ class TradeOffPresenter(QObject):
         else:
             # The metric is another one.
             self._show_all()
-        self._compare_soon()
-
-    def _on_evaluation(self, _: object) -> None:
-        self._show_points()
-        self._compare_soon()
 
     def _on_mix(self, _: object) -> None:
         self._show_points()
         self._show_outcome()
-
-    def _on_pins(self) -> None:
-        self._show_pins()
-        if None in self._session.pins and self.comparison is not None:
-            self.comparison.close()
-        self._compare_soon()
 
     def _on_job(self, job: Job) -> None:
         if job.topic == TOPIC:
@@ -250,7 +197,7 @@ class TradeOffPresenter(QObject):
         self._show_pins()
         self._show_dialog()
 
-    def _show_points(self) -> None:
+    def _show_points(self, _: object = None) -> None:
         session, shown = self._session, self._shown
         if session.data is None and session.summary is not None:
             return
@@ -287,11 +234,13 @@ class TradeOffPresenter(QObject):
         if self._mix is not None:
             kind, wanted = self._mix.mix.cost, self._mix.mix.sweep.metric
             points = tuple(
-                TriedPoint(self._label(t.config), self._cost(t.config, kind, t.bytes), _score(t.evaluation, wanted))
+                TriedPoint(
+                    configuration_name(t.config), self._cost(t.config, kind, t.bytes), _score(t.evaluation, wanted)
+                )
                 for t in tried
             )
             return points, wanted, self._mix.higher_is_better
-        points = tuple(TriedPoint(self._label(t.config), t.bytes, t.evaluation.quantized_score) for t in tried)
+        points = tuple(TriedPoint(configuration_name(t.config), t.bytes, t.evaluation.quantized_score) for t in tried)
         newest = tried[-1].evaluation if tried else None
         return points, "" if newest is None else newest.metric, newest is None or newest.higher_is_better
 
@@ -333,11 +282,6 @@ class TradeOffPresenter(QObject):
 
     def _float_cost(self, kind: CostKind) -> float:
         return 1.0 if kind == "latency" else self._cost(QuantConfig(), kind, self._session.size(QuantConfig()))
-
-    def _label(self, config: QuantConfig) -> str:
-        if config.name:
-            return config.name
-        return self.tr("float32") if config == QuantConfig() else self.tr("mixed")
 
     def _named(self, point: MixPoint) -> QuantConfig:
         """Return the configuration of a point under a name that says where it came from."""
@@ -382,68 +326,6 @@ class TradeOffPresenter(QObject):
             scale = CostScale(kind, self._float_cost(kind), self._shown.scale.largest)
             said = outcome(self._mix, self._session.jobs.of_topic(TOPIC), scale)
             self.dialog.show_outcome(said.sentence, said.tone, usable=said.is_usable)
-
-    def _compare_soon(self, _: object = None) -> None:
-        if self.comparison is not None and self.comparison.isVisible():
-            self._compare_timer.start()
-
-    def _show_comparison(self, *, hidden: bool = False) -> None:
-        first, second = self._session.pins
-        shown = self.comparison is not None and (hidden or self.comparison.isVisible())
-        if first is not None and second is not None and shown and self.comparison is not None:
-            self.comparison.panel.show_comparison(self._compared(first, second))
-
-    def _compared(self, first: QuantConfig, second: QuantConfig) -> Comparison:
-        session = self._session
-        layers = () if session.summary is None else session.summary.layers
-        known = [session.store.evaluation(config) for config in (first, second)]
-        metric = next((each.metric for each in known if each is not None), "")
-        a, b = (
-            ComparedSide(
-                self._label(config),
-                session.size(config),
-                None if evaluation is None else evaluation.quantized_score,
-                session.config == config,
-            )
-            for config, evaluation in zip((first, second), known, strict=True)
-        )
-        guesses = self._guessed_errors()
-        rows = [self._compared_layer(x, first, second, guesses) for x in layers if session.is_editable(x.name)]
-        return Comparison((a, b), metric, tuple(rows))
-
-    def _compared_layer(
-        self,
-        layer: LayerInfo,
-        first: QuantConfig,
-        second: QuantConfig,
-        guesses: dict[tuple[str, QuantizerSpec], float],
-    ) -> ComparedLayer:
-        specs = first.spec_for(layer.name), second.spec_for(layer.name)
-        words = (str(specs[0]), str(specs[1]))
-        if specs[0] != specs[1] and words[0] == words[1]:
-            words = (f"{words[0]} {scheme_text(specs[0].weights)}", f"{words[1]} {scheme_text(specs[1].weights)}")
-        a, b = (self._weight_sqnr(layer, spec.weights, guesses) for spec in specs)
-        sizes = (layer_bytes(layer, specs[0].weights), layer_bytes(layer, specs[1].weights))
-        return ComparedLayer(layer.name, words, sizes, (a, b), specs[0] != specs[1])
-
-    def _weight_sqnr(
-        self, layer: LayerInfo, spec: QuantizerSpec | None, guesses: dict[tuple[str, QuantizerSpec], float]
-    ) -> float:
-        if spec is None:
-            return math.inf
-        error = self._session.store.error(layer.name, spec)
-        return guesses.get((layer.name, spec), math.nan) if error is None else error.sqnr_db
-
-    def _guessed_errors(self) -> dict[tuple[str, QuantizerSpec], float]:
-        """Return the weight errors that a sweep has told of, for configurations that were never in use."""
-        table = self._session.sensitivity
-        if table is None:
-            return {}
-        return {
-            (each.layer, each.spec.weights): each.weight_sqnr_db
-            for each in table.candidates
-            if each.spec.weights is not None
-        }
 
 
 def _limit_of(ready: MixReady) -> Limit | None:
