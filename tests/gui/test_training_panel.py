@@ -157,7 +157,8 @@ def test_that_the_settings_ask_what_they_show(panel, qtbot) -> None:
     controls.patience.setValue(0)
     controls.scales.click()
     controls.seed.setValue(3)
-    assert controls.asked() == Training(300, 32, 3e-4, False, "labels", "blocks", 0, 3)
+    controls.reach.setValue(5)
+    assert controls.asked() == Training(300, 32, 3e-4, False, "labels", "blocks", 0, 3, 5)
     assert controls.rate.text() == "rate 0.0003"
     assert controls.patience.text() == "no early end"
 

@@ -30,10 +30,10 @@ from quantgui.numerics.scales import choose_grid
 from quantgui.paths import sample_models
 from quantgui.results import EvaluationReady, TrainingReady
 from quantgui.spec.config import QuantConfig
-from quantgui.spec.formats import IntFormat
+from quantgui.spec.formats import IntFormat, TableFormat
 from quantgui.spec.granularity import PerTensor
-from quantgui.spec.presets import activation_spec, weight_spec
-from quantgui.spec.quantizer import FixedRange, LayerSpec, MinMax, QuantizerSpec
+from quantgui.spec.presets import activation_spec, usual_weight_spec, weight_spec
+from quantgui.spec.quantizer import BLOCK_FORMATS, FixedRange, LayerSpec, MinMax, QuantizerSpec
 from quantgui.spec.serialization import config_from_json, config_to_json
 from quantgui.spec.trained_files import trained_states
 from quantgui.spec.training import Training
@@ -234,6 +234,8 @@ def test_that_one_data_set_is_split_and_the_held_out_samples_are_not_trained_on(
         (weight_spec(4), activation_spec(8)),
         (replace(weight_spec(4), symmetric=False), activation_spec(6)),
         (weight_spec(3), None),
+        (usual_weight_spec(TableFormat("binary")), activation_spec(8)),
+        (BLOCK_FORMATS["nvfp4"], None),
     ],
 )
 def test_that_training_begins_at_what_is_simulated(digits, weights, activations):

@@ -198,6 +198,14 @@ def test_that_states_the_data_gives_are_no_sequence(network: Network, tmp_path: 
     assert not any("sequence" in note for note in last.notes)
 
 
+def test_that_labels_teach_sequences_too(network: Network, tmp_path: Path) -> None:
+    np.savez(tmp_path / "labelled.npz", x=builders.values(60, 8), labels=np.full((60, 1), 3.0, np.float32))
+    dataset = open_dataset(str(tmp_path / "labelled.npz"), network.summary.inputs, network.summary)
+    training = Training(steps=20, batch_size=8, window=4, learning_rate=3e-2, patience=0, teacher="labels")
+    last, _ = trained(network, dataset, W4, training, tmp_path / "kept")
+    assert last.losses[-4:].mean() < 0.8 * last.losses[:4].mean()
+
+
 def test_that_few_samples_are_one_short_sequence(network: Network, tmp_path: Path) -> None:
     dataset = data(network, tmp_path, 3)
     training = Training(steps=3, batch_size=32, learning_rate=1e-2, patience=0)

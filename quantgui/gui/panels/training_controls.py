@@ -101,7 +101,16 @@ class TrainingControls(QWidget):
         self.button.setEnabled(running or not reason)
         self.button.setToolTip(tip if running or not reason else f"{tip}\n{reason}")
         set_style(self.button, "primary", "true" if primary else "false")
-        for widget in (self.steps, self.batch, self.rate, self.scope, self.scales, self.patience, self.seed):
+        for widget in (
+            self.steps,
+            self.batch,
+            self.rate,
+            self.scope,
+            self.scales,
+            self.patience,
+            self.reach,
+            self.seed,
+        ):
             widget.setEnabled(not running)
         self.teacher.setEnabled(not running)
 
@@ -125,6 +134,7 @@ class TrainingControls(QWidget):
             scope=scope,
             patience=self.patience.value(),
             seed=self.seed.value(),
+            window=self.reach.value(),
         )
 
     # --- parts ---------------------------------------------------------------------------------------------------
@@ -189,7 +199,9 @@ class TrainingControls(QWidget):
         self.more.setCheckable(True)
         self.more.setProperty("flat", "true")
         self.more.setAccessibleName(self.tr("More settings"))
-        self.more.setToolTip(self.tr("Show or hide the settings that are rarely changed: scales, early end, seed"))
+        self.more.setToolTip(
+            self.tr("Show or hide the settings that are rarely changed: scales, early end, window, seed")
+        )
         set_icon(self.more, "sliders-horizontal", "muted")
         self.scales = QCheckBox(self.tr("Learn scales"))
         self.scales.setChecked(DEFAULTS.learn_scales)
@@ -207,17 +219,30 @@ class TrainingControls(QWidget):
                 "training ends by itself; 0: never."
             )
         )
+        self.reach = _spin(1, _MOST_SAMPLES, DEFAULTS.window, 1, "")
+        self.reach.setPrefix(self.tr("window "))
+        self.reach.setAccessibleName(self.tr("Window of a streaming network"))
+        self.reach.setToolTip(
+            self.tr(
+                "Networks whose recurrent state goes from sample to sample: the most samples that gradients flow back "
+                "through. More learn longer memories, and leave a step fewer sequences."
+            )
+        )
         self.seed = _spin(0, _MOST_SEED, DEFAULTS.seed, 1, "")
         self.seed.setPrefix(self.tr("seed "))
         self.seed.setAccessibleName(self.tr("Seed"))
         self.seed.setToolTip(self.tr("Of the order in which samples are seen; the same seed gives the same training."))
         self.fold = QWidget()
-        row = QHBoxLayout(self.fold)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(8)
-        for widget in (self.scales, self.patience, self.seed):
-            row.addWidget(widget)
-        row.addStretch(1)
+        column = QVBoxLayout(self.fold)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(6)
+        for widgets in ((self.scales, self.patience), (self.reach, self.seed)):
+            row = QHBoxLayout()
+            row.setSpacing(8)
+            for widget in widgets:
+                row.addWidget(widget)
+            row.addStretch(1)
+            column.addLayout(row)
         self.fold.hide()
 
     def _lay_out(self) -> None:
@@ -240,7 +265,7 @@ class TrainingControls(QWidget):
         column.addWidget(self.fold)
 
     def _connect(self) -> None:
-        for box in (self.steps, self.batch, self.patience, self.seed):
+        for box in (self.steps, self.batch, self.patience, self.reach, self.seed):
             box.valueChanged.connect(self._on_changed)
         self.rate.valueChanged.connect(self._on_changed)
         self.teacher.chosen.connect(self._on_changed)
