@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QResizeEvent
@@ -15,11 +13,11 @@ from quantgui.gui.panels.weights import BAD_DB, BINS, GOOD_DB, grid_levels
 from quantgui.gui.plots.error_curve import CurveMark
 from quantgui.gui.plots.histogram import HistogramPlot
 from quantgui.gui.plots.samples import SamplesPlot
-from quantgui.gui.widgets.card import Card, Pages
+from quantgui.gui.widgets.card import Card
 from quantgui.gui.widgets.labels import ElidedLabel, MetricLabel, Tone
 from quantgui.gui.widgets.paged_card import CardPage, PagedCard
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
-from quantgui.gui.widgets.state_page import StatePage
+from quantgui.gui.widgets.state_page import ContentOrState, StatePage
 from quantgui.numerics.coarsening import coarsened
 from quantgui.numerics.error_curve import has_curve, largest_value, range_at, statistics_curve
 from quantgui.numerics.levels import quantized_levels
@@ -61,7 +59,7 @@ class ActivationsPanel(QWidget):
         self.output = TensorColumn(self.tr("Output"))
         self.state = StatePage(framed=True)
         self._content = QWidget()
-        self._pages = Pages(self._content, self.state)
+        self._pages = ContentOrState(self._content, self.state)
         inner = QHBoxLayout(self._content)
         inner.setContentsMargins(0, 0, 0, 0)
         inner.setSpacing(8)
@@ -83,11 +81,11 @@ class ActivationsPanel(QWidget):
         """Show which layer is looked at; its statistics come with `show_statistics`."""
         self._layer = layer
         if layer is None:
-            self._show_state(
+            self._pages.show_state(
                 "activity", self.tr("No layer selected"), self.tr("Select a layer in the table to see its activations.")
             )
         elif not layer.quantizes_activations:
-            self._show_state(
+            self._pages.show_state(
                 "activity",
                 self.tr("No activations to quantize"),
                 self.tr("{op} layers are computed with float activations.").format(op=layer.op),
@@ -98,7 +96,7 @@ class ActivationsPanel(QWidget):
     def show_needs_data(self) -> None:
         """Show that ranges of activations can only be measured with data."""
         if self._has_activations():
-            self._show_state(
+            self._pages.show_state(
                 "database",
                 self.tr("Activations need data"),
                 self.tr("Their ranges are measured on samples of what the network will see. A few dozen are enough."),
@@ -119,7 +117,7 @@ class ActivationsPanel(QWidget):
 
     def show_failure(self, sentence: str) -> None:
         """Show why there is nothing to show."""
-        self._show_state(
+        self._pages.show_state(
             "circle-alert",
             self.tr("The activations could not be measured"),
             sentence,
@@ -138,7 +136,7 @@ class ActivationsPanel(QWidget):
         if not self._has_activations():
             return
         if input is None and output is None:
-            self._show_state(
+            self._pages.show_state(
                 "activity",
                 self.tr("Not measured yet"),
                 self.tr("The ranges of this layer's activations have not been measured."),
@@ -156,19 +154,6 @@ class ActivationsPanel(QWidget):
 
     def _has_activations(self) -> bool:
         return self._layer is not None and self._layer.quantizes_activations
-
-    def _show_state(
-        self,
-        icon: str,
-        heading: str,
-        sentence: str,
-        *,
-        action: str = "",
-        does: Callable[[], object] | None = None,
-        token: str = "muted",
-    ) -> None:
-        self.state.show_state(icon, heading, sentence, action=action, does=does, token=token)
-        self._pages.show_page(self.state)
 
     def show_error_page(self, key: str) -> None:
         """Turn the cards below the histograms to a page: ``samples`` or ``curve``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PySide6.QtCore import QPointF, QSize, Qt, Signal
@@ -28,7 +28,7 @@ from quantgui.gui.theme import current, theme_events
 from quantgui.gui.widgets.card import Card, Pages
 from quantgui.gui.widgets.labels import ElidedLabel
 from quantgui.gui.widgets.progress import ProgressRow
-from quantgui.gui.widgets.state_page import StatePage
+from quantgui.gui.widgets.state_page import ContentOrState, StatePage
 from quantgui.results import Array, DataReport, Finding, ImageOptions, LayerInfo, RangeGrowth, SampleReady
 
 THUMBNAIL = 72
@@ -69,7 +69,7 @@ class DataCheckPanel(QWidget):
         self.sample.culprits.hide()
         self.state = StatePage(framed=True)
         self._content = QWidget()
-        self._pages = Pages(self._content, self.state)
+        self._pages = ContentOrState(self._content, self.state)
         self._make_findings()
         self._make_samples()
         self._make_growth()
@@ -177,14 +177,14 @@ class DataCheckPanel(QWidget):
     def show_no_network(self) -> None:
         """Show that there is nothing to check without a network."""
         self._forget()
-        self._show_state(
+        self._pages.show_state(
             "database", self.tr("No network open"), self.tr("Open a network, then data, to see whether both fit.")
         )
 
     def show_needs_data(self) -> None:
         """Show that there is nothing to check without data."""
         self._forget()
-        self._show_state(
+        self._pages.show_state(
             "database",
             self.tr("No data open"),
             self.tr("Open samples to see them as the network does, and whether they are prepared as it needs them."),
@@ -196,7 +196,7 @@ class DataCheckPanel(QWidget):
         """Offer to check the data."""
         self.progress.hide()
         if self._report is None:
-            self._show_state(
+            self._pages.show_state(
                 "database",
                 self.tr("Does the data fit?"),
                 self.tr("The check tries other preparations on a few samples and looks at what ranges rest on."),
@@ -220,7 +220,7 @@ class DataCheckPanel(QWidget):
     def show_failure(self, sentence: str) -> None:
         """Show why the data could not be checked."""
         self._forget()
-        self._show_state(
+        self._pages.show_state(
             "circle-alert",
             self.tr("The data could not be checked"),
             sentence,
@@ -263,19 +263,6 @@ class DataCheckPanel(QWidget):
         self._report = None
         self.progress.hide()
         self._on_sample_closed()
-
-    def _show_state(
-        self,
-        icon_name: str,
-        heading: str,
-        sentence: str,
-        *,
-        action: str = "",
-        does: Callable[[], object] | None = None,
-        token: str = "muted",
-    ) -> None:
-        self.state.show_state(icon_name, heading, sentence, action=action, does=does, token=token)
-        self._pages.show_page(self.state)
 
     def _fill_findings(self) -> None:
         report = self._report

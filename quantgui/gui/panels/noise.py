@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +21,7 @@ from quantgui.gui.widgets.color_legend import ColorLegend
 from quantgui.gui.widgets.labels import ElidedLabel
 from quantgui.gui.widgets.progress import ProgressRow
 from quantgui.gui.widgets.segmented import Segment, SegmentedButtons
-from quantgui.gui.widgets.state_page import StatePage
+from quantgui.gui.widgets.state_page import ContentOrState, StatePage
 from quantgui.gui.widgets.veil import Veil
 from quantgui.results import Array, LayerNoise, NoiseReady, SampleReady
 
@@ -80,7 +79,7 @@ class NoisePanel(QWidget):
         self.sample = SampleView()
         self.state = StatePage(framed=True)
         self._content = QWidget()
-        self._pages = Pages(self._content, self.state)
+        self._pages = ContentOrState(self._content, self.state)
         self._make_bars()
         self._make_layers_card()
         self._make_matrix_card()
@@ -172,14 +171,14 @@ class NoisePanel(QWidget):
     def show_no_network(self) -> None:
         """Show that there is nothing to trace without a network."""
         self._forget()
-        self._show_state(
+        self._pages.show_state(
             "activity", self.tr("No network open"), self.tr("Open a network to see where quantization makes noise.")
         )
 
     def show_needs_data(self) -> None:
         """Show that noise is measured on data."""
         self._forget()
-        self._show_state(
+        self._pages.show_state(
             "database",
             self.tr("Noise needs data"),
             self.tr("It is measured by running samples through the float and the quantized network."),
@@ -190,7 +189,7 @@ class NoisePanel(QWidget):
     def show_nothing_quantized(self) -> None:
         """Show that a float network makes no noise."""
         self._forget()
-        self._show_state(
+        self._pages.show_state(
             "activity",
             self.tr("Nothing is quantized"),
             self.tr("Every layer is float, so there is no noise. Give some layers fewer bits, or choose a preset."),
@@ -202,7 +201,7 @@ class NoisePanel(QWidget):
         if self._noise is not None:
             self._set_stale(stale=True)
             return
-        self._show_state(
+        self._pages.show_state(
             "activity",
             self.tr("Where is noise made?"),
             self.tr(
@@ -236,7 +235,7 @@ class NoisePanel(QWidget):
     def show_failure(self, sentence: str) -> None:
         """Show why noise could not be traced."""
         self._forget()
-        self._show_state(
+        self._pages.show_state(
             "circle-alert",
             self.tr("The noise could not be traced"),
             sentence,
@@ -308,19 +307,6 @@ class NoisePanel(QWidget):
     def _say(self, words: str) -> None:
         self._stale_text.setText(words)
         self._stale_bar.setVisible(bool(words))
-
-    def _show_state(
-        self,
-        icon: str,
-        heading: str,
-        sentence: str,
-        *,
-        action: str = "",
-        does: Callable[[], object] | None = None,
-        token: str = "muted",
-    ) -> None:
-        self.state.show_state(icon, heading, sentence, action=action, does=does, token=token)
-        self._pages.show_page(self.state)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)

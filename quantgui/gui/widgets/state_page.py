@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QV
 
 from quantgui.gui.icons import pixmap
 from quantgui.gui.theme import current, theme_events
+from quantgui.gui.widgets.card import Pages
 from quantgui.gui.widgets.progress import time_left
 
 _ICON = 32
@@ -121,3 +122,25 @@ class StatePage(QWidget):
     def _on_theme_changed(self, _tokens: object) -> None:
         color = getattr(current(), self._token)
         self._icon.setPixmap(pixmap(self._icon_name, _ICON, color, self.devicePixelRatioF()))
+
+
+class ContentOrState(Pages):
+    """What a panel shows, or the state that says why there is nothing."""
+
+    def __init__(self, content: QWidget, state: StatePage, parent: QWidget | None = None) -> None:
+        super().__init__(content, state, parent=parent)
+        self._state = state
+
+    def show_state(
+        self,
+        icon_name: str,
+        heading: str,
+        sentence: str = "",
+        *,
+        action: str = "",
+        does: Callable[[], object] | None = None,
+        token: str = "muted",
+    ) -> None:
+        """Show a state at rest (see `StatePage.show_state`) in place of the content."""
+        self._state.show_state(icon_name, heading, sentence, action=action, does=does, token=token)
+        self.show_page(self._state)
