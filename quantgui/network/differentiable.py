@@ -27,10 +27,11 @@ from quantgui.network.torch_operators.node import Operator, OperatorNode, as_ten
 from quantgui.network.torch_operators.recurrent import RECURRENT
 from quantgui.network.torch_operators.reduction import REDUCTION
 from quantgui.network.torch_operators.resizing import RESIZING
+from quantgui.network.torch_operators.spectrum import SPECTRUM
 from quantgui.results import Array
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
-    {**ELEMENTWISE, **ARRANGEMENT, **REDUCTION, **CONVOLUTION, **RESIZING, **RECURRENT}
+    {**ELEMENTWISE, **ARRANGEMENT, **REDUCTION, **CONVOLUTION, **RESIZING, **RECURRENT, **SPECTRUM}
 )
 """Operators of the standard domain that are covered, beside `CONTROL`."""
 CONTROL = frozenset({"If", "Loop", "Scan"})

@@ -329,6 +329,27 @@ def resizing() -> Iterator[Case]:
     yield case("Resize", x(1, 2, 5, 7), np.array([1, 1, 2, 3], F), opset=10, mode="linear")
     yield case("Upsample", x(1, 2, 5, 7), np.array([1, 1, 2, 3], F), opset=9)
     yield case("Upsample", x(1, 2, 5, 7), opset=7, mode="linear", scales=[1.0, 1.0, 2.0, 3.0])
+    grid = x(2, 4, 3, 2, seed=1, low=-1.3, high=1.3)
+    for mode, padding, corners in itertools.product(
+        ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection"), (0, 1)
+    ):
+        yield case("GridSample", x(2, 3, 5, 7), grid, mode=mode, padding_mode=padding, align_corners=corners)
+    yield case("GridSample", x(2, 3, 5, 7), grid, mode="cubic", opset=20)
+    yield case("GridSample", x(1, 2, 5, 4, 3), x(1, 2, 4, 3, 3, seed=1, low=-1.3, high=1.3), mode="linear", opset=20)
+
+
+def spectrum() -> Iterator[Case]:
+    for length in (None, number(5, np.int64), number(9, np.int64)):
+        yield case("DFT", x(2, 7, 1), length)
+        yield case("DFT", x(2, 7, 1), length, onesided=1)
+    yield case("DFT", x(2, 3, 6, 2), None, axis=2)
+    yield case("DFT", x(2, 3, 6, 2), None, axis=2, inverse=1)
+    yield case("DFT", x(2, 3, 6, 2), None, number(1, np.int64), opset=20)
+    yield case("DFT", x(2, 6, 1), opset=20)
+    for signal in (x(2, 40, 1), x(2, 40)):
+        yield case("STFT", signal, number(4, np.int64), positive(10))
+        yield case("STFT", signal, number(4, np.int64), positive(10), number(10, np.int64), onesided=0)
+    yield case("STFT", x(2, 40, 1), number(5, np.int64), None, number(8, np.int64))
 
 
 def recurrent() -> Iterator[Case]:
@@ -353,7 +374,7 @@ def recurrent() -> Iterator[Case]:
     yield case("RNN", x(5, 2, 3), w[:, :4], r[:, :4], hidden_size=4, activations=["Relu"])
 
 
-CASES = [*elementwise(), *arrangement(), *reduction(), *convolution(), *resizing(), *recurrent()]
+CASES = [*elementwise(), *arrangement(), *reduction(), *convolution(), *resizing(), *recurrent(), *spectrum()]
 BY_ONNX = {"GroupNormalization", "RMSNormalization", "Swish", "CastLike", "BitwiseNot", "EyeLike"}
 """Operators (or forms of them) without a kernel of ONNX Runtime, or split up by it."""
 
@@ -427,10 +448,10 @@ def test_that_gradients_of_every_smooth_operator_are_those_of_finite_differences
 
 
 SMOOTH = {
-    "AveragePool", "Conv", "ConvTranspose", "Einsum", "Erf", "Exp", "GRU", "Gather", "GatherND", "Gelu", "Gemm",
+    "AveragePool", "Conv", "ConvTranspose", "DFT", "Einsum", "Erf", "Exp", "GRU", "Gather", "GatherND", "Gelu", "Gemm",
     "GroupNormalization", "InstanceNormalization", "LSTM", "LayerNormalization", "LogSoftmax", "LpNormalization",
-    "MatMul", "Pad", "Pow", "ReduceL2", "ReduceLogSumExp", "Resize", "ScatterND", "Sigmoid", "Slice", "Softmax", "Tanh",
-    "Transpose",
+    "MatMul", "Pad", "Pow", "ReduceL2", "ReduceLogSumExp", "Resize", "STFT", "ScatterND", "Sigmoid", "Slice", "Softmax",
+    "Tanh", "Transpose",
 }  # fmt: skip
 TWO_GRADIENTS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "Einsum"}
 

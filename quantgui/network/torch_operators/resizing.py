@@ -1,4 +1,7 @@
-"""Resize and Upsample: one axis after the other, each output element a weighted sum of a few input elements."""
+"""Resize and Upsample: one axis after the other, each output element a weighted sum of a few input elements.
+
+GridSample takes them from places that are computed.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from quantgui.network.torch_operators.node import Operator, OperatorNode
 
@@ -137,4 +141,18 @@ def _cubic(t: Tensor, a: float) -> dict[int, Tensor]:
     return {-1: far(t + 1), 0: near(t), 1: near(1 - t), 2: far(2 - t)}
 
 
-RESIZING: dict[str, Operator] = {"Resize": _resize, "Upsample": _resize}
+_GRID_MODES = {
+    "linear": "bilinear", "bilinear": "bilinear", "nearest": "nearest", "cubic": "bicubic", "bicubic": "bicubic",
+}  # fmt: skip
+
+
+def _grid_sample(node: OperatorNode, x: Tensor, grid: Tensor) -> Tensor:
+    mode, padding = node.get("mode", "linear"), node.get("padding_mode", "zeros")
+    if mode not in _GRID_MODES or (_GRID_MODES[mode] == "bicubic" and x.dim() != 4):
+        raise node.uncovered(f"the mode {mode} of {x.dim()} axes")
+    return functional.grid_sample(
+        x, grid, mode=_GRID_MODES[mode], padding_mode=padding, align_corners=bool(node.get("align_corners", 0))
+    )
+
+
+RESIZING: dict[str, Operator] = {"GridSample": _grid_sample, "Resize": _resize, "Upsample": _resize}
