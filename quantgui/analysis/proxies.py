@@ -28,7 +28,7 @@ from quantgui.analysis.simulation import Grids, fake_quantized, seen_quantizer, 
 from quantgui.analysis.weight_grids import NO_ACTIVATIONS
 from quantgui.errors import NetworkError
 from quantgui.network.batch import Batch, carry
-from quantgui.network.differentiation import differentiable
+from quantgui.network.differentiation import differentiable, torch_is_loaded
 from quantgui.network.executor import Executor
 from quantgui.network.network import Network
 from quantgui.network.session import release_memory
@@ -53,6 +53,11 @@ GRADIENT_SAMPLES = 8
 _LEAST_DIFFERENTIATED = 3
 _MEASURED_PER_GUESSED = 6
 """Samples that must be measured for each one that is differentiated: a guess as dear as the number is none."""
+_WORTH_LOADING = 3.0
+"""Seconds of measuring from which on PyTorch, which takes one or two to load, is loaded for a guess."""
+_MEASURED_SOONER = (
+    "There is no gradient proxy: to measure everything takes hardly longer than to load PyTorch, which it needs."
+)
 
 Key = Hashable
 """What the candidates are called by whoever asks."""
@@ -92,6 +97,7 @@ def guess(
     *,
     threads: int = 2,
     measured: int | None = None,
+    seconds: float = math.inf,
 ) -> Generator[Progress, None, Proxies]:
     """Yield Progress and return what the proxies say; all but `WEIGHT_SQNR`.
 
@@ -103,6 +109,7 @@ def guess(
         activations: statistics that ranges of weights may depend on.
         threads: threads within an operator.
         measured: samples on which the candidates will be measured, where they are few; less is differentiated then.
+        seconds: what measuring them will take; torch is not loaded for a guess that takes as long.
 
     Raises:
         NetworkError: the network cannot be run.
@@ -114,7 +121,10 @@ def guess(
     work = _Guess(network, dataset, candidates, grids, activations, threads, min(GRADIENT_SAMPLES, differentiated))
     try:
         yield from work.layers_alone()
-        yield from work.gradients()
+        if seconds < _WORTH_LOADING and not torch_is_loaded():
+            work.notes.append(_MEASURED_SOONER)
+        else:
+            yield from work.gradients()
         values, notes = work.values, tuple(dict.fromkeys(work.notes))
     finally:
         del work

@@ -10,9 +10,9 @@ import numpy as np
 from quantgui.analysis.ranking import RankErrors
 from quantgui.results import LayerInfo
 
-BUDGET = 0.15
+BUDGET = 0.145
 """Float forwards of all samples that a candidate may cost on average, where the order matters and not every number."""
-GOOD_CORRELATION = 0.998
+GOOD_CORRELATION = 0.99
 """Expected rank correlation at which an order is good enough."""
 _NEGLIGIBLE = 1e-3
 """Expected square of the distance to the exact rank that needs no more samples."""
@@ -36,20 +36,25 @@ def worth_more(
     """Return the candidates whose ranks become most certain for the cost, as many as the allowance pays for.
 
     Args:
-        columns: candidates of each format, and how uncertain their ranks are. Orders as good as exact need no more.
+        columns: candidates of each format, and how uncertain their ranks are. No more of them are chosen than make the
+            order good, if more samples made their ranks exact.
         names: the layer of each candidate.
         costs: what more samples of each would cost; candidates without are left out.
         allowance: what may be spent, in the same unit.
     """
-    worth = [
-        (errors.variances[names[key]], key)
-        for keys, errors in columns
-        if errors.correlation < GOOD_CORRELATION
-        for key in keys
-        if key in costs and errors.variances[names[key]] >= _NEGLIGIBLE
-    ]
+    worth = []
+    for keys, errors in columns:
+        of_column = [(errors.variances[names[key]] / costs[key], key) for key in keys if key in costs]
+        lost = 1.0 - errors.correlation
+        for gain, key in sorted(of_column, key=lambda each: -each[0]):
+            variance = errors.variances[names[key]]
+            if lost <= 1.0 - GOOD_CORRELATION or variance < _NEGLIGIBLE:
+                break
+            worth.append((gain, key))
+            # What Spearman's correlation loses by it.
+            lost -= 6.0 * variance / (len(keys) * (len(keys) ** 2 - 1))
     chosen = set()
-    for _, key in sorted(worth, key=lambda each: -each[0] / costs[each[1]]):
+    for _, key in sorted(worth, key=lambda each: -each[0]):
         allowance -= costs[key]
         if allowance < 0:
             break

@@ -27,7 +27,7 @@ from quantgui.analysis.metric_function import Metric
 from quantgui.analysis.proxies import Change, Proxies, guess
 from quantgui.analysis.sampling import BUDGET, shares_behind, worth_more
 from quantgui.analysis.scores import SampleRows
-from quantgui.analysis.simulation import Grids, Ranges, build_simulation, fake_quantized, quantizers_for
+from quantgui.analysis.simulation import Grids, Ranges, build_simulation, quantizers_for, weight_sqnr_db
 from quantgui.analysis.sweep_known import Key, Known
 from quantgui.analysis.sweep_store import Place, SweepStore
 from quantgui.errors import DataError, MetricError, NetworkError
@@ -35,7 +35,6 @@ from quantgui.network.batch import Batch, carry
 from quantgui.network.executor import Executor
 from quantgui.network.session import release_memory
 from quantgui.network.simulation import FLOAT_SIMULATION, Simulation, TensorQuantizer
-from quantgui.numerics.metrics import sqnr_db
 from quantgui.results import (
     ActivationReady,
     Array,
@@ -51,11 +50,13 @@ from quantgui.spec.formats import IntFormat
 from quantgui.spec.quantizer import LayerSpec
 from quantgui.spec.sweep import USER_METRIC, Sweep
 
-FIRST_SAMPLES = 8
-"""Samples of the first measurement, of one candidate of each layer and then of all."""
-_GROWTH = 1.5
+FIRST_SAMPLES = 4
+"""Samples of the first measurement, of one candidate of each layer."""
+_SCREENED_SAMPLES = 12
+"""Samples on which every candidate is measured."""
+_GROWTH = 2.0
 """Samples of the next step for each of those before, where the order is not clear yet."""
-_FEW_AT_ONCE = FIRST_SAMPLES // 2
+_FEW_AT_ONCE = 4
 """Samples per batch, where few samples may do: the first numbers come from two batches, which run at once."""
 _USUAL_SAMPLES = 64
 """Samples whose share is spent even if there are fewer: an order from very few is worth little."""
@@ -205,9 +206,11 @@ class _Work:
             return
         for column in columns:
             missing = [key for key in column if key not in self.known.errors]
-            for key in missing:
-                yield Progress(len(self.known.errors), len(self.known.keys), "Weight errors")
-                self.known.errors[key] = self._weight_error(key)
+            with closing(self.executor.each(missing, self._weight_error)) as answers:
+                for answer in answers:
+                    if answer is not None:
+                        self.known.errors[answer[0]] = answer[1]
+                    yield Progress(len(self.known.errors), len(self.known.keys), "Weight errors")
             if missing:
                 yield SensitivityReady(self.sweep, self.known.candidates(missing))
 
@@ -215,10 +218,7 @@ class _Work:
         layer, spec = self.executor.network.layers[key[0]], self.known.specs[key]
         if spec.weights is None or layer.read_only or not layer.finite:
             return math.inf
-        network = self.executor.network
-        return sqnr_db(
-            network.weight(layer), fake_quantized(network, layer, spec.weights, self.grids, self.activations)
-        )
+        return weight_sqnr_db(self.executor.network, layer, spec.weights, self.grids, self.activations)
 
     def guesses(self) -> Iterator[Event]:
         """Find all other cheap guesses, once it is clear that there is something to measure; yield the table again."""
@@ -237,6 +237,7 @@ class _Work:
             self.activations,
             threads=self.executor.threads,
             measured=self.total,
+            seconds=self._seconds_to_measure(),
         )
         if self.store is not None:
             values = self.known.guessed.values
@@ -258,7 +259,7 @@ class _Work:
         """Yield numbers on few samples for all candidates, then on more where they are needed."""
         self.guessing = True
         in_one = bool(self.dataset.carried)
-        target = self.total if in_one or self.sweep.exact else min(FIRST_SAMPLES, self.total)
+        target = self.total if in_one or self.sweep.exact else min(_SCREENED_SAMPLES, self.total)
         active: Sequence[Key] = self.known.keys
         while active:
             yield from self._measure_up_to(target, active)
@@ -288,10 +289,10 @@ class _Work:
             portion: list[_Prepared] = []
             size, ended = 0, True
             while some := list(islice(batches, self.executor.lanes)):
-                if self.guessing and not self.known.guessed.values:
-                    yield from self.guesses()
                 progress = Progress(some[0].first, target, f"Preparing {target} samples")
                 prepared = yield from self._prepare(some, progress)
+                if self.guessing and not self.known.guessed.values:
+                    yield from self.guesses()
                 portion += prepared
                 size += sum(each.bytes + 2 * self.executor.front_bytes(each.batch) for each in prepared)
                 most = _CACHE_USED * self.executor.cache_bytes
@@ -390,6 +391,7 @@ class _Work:
         # What an earlier sweep has found takes no time.
         waiting = [key for key in active if key not in missing]
         done, told = len(waiting), started
+        yield Progress(done, len(active), label)
         for cut, keys in self._groups(missing, samples):
             try:
                 for finished in self._measure_together({key: missing[key] for key in keys}, cut, rows):
@@ -514,6 +516,13 @@ class _Work:
     def _budget_left(self, samples: Mapping[Key, int]) -> float:
         spent = sum(self.shares[key[0]] * count for key, count in samples.items())
         return BUDGET * max(self.total, _USUAL_SAMPLES) * len(samples) - spent
+
+    def _seconds_to_measure(self) -> float:
+        """Return about how long it takes to measure all candidates, by the time of the float network."""
+        forwards = sum(self.shares[key[0]] for key in self.known.keys)
+        if not (self.sweep.exact or self.dataset.carried):
+            forwards = min(forwards, BUDGET * max(1.0, _USUAL_SAMPLES / self.total) * len(self.known.keys))
+        return self.forward_seconds * forwards
 
     def _samples(self) -> dict[Key, int]:
         """Return on how many samples each candidate is known."""

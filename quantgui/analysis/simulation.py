@@ -32,15 +32,16 @@ from quantgui.numerics.affine import (
     quantize_groups,
 )
 from quantgui.numerics.levels import nearest_levels
+from quantgui.numerics.metrics import sqnr_db
 from quantgui.numerics.minifloat import round_to_format
 from quantgui.numerics.qparams import SMALLEST_SCALE, QParams
 from quantgui.numerics.scales import rounded_scales
-from quantgui.results import ActivationReady, Array, LayerInfo
+from quantgui.results import ActivationReady, Array, LayerInfo, TensorError
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import FloatFormat, Format, IntFormat, MinifloatFormat
 from quantgui.spec.granularity import PerChannel, PerTensor
 from quantgui.spec.profiles import ExportProfile
-from quantgui.spec.quantizer import QuantizerSpec, at_input, at_output
+from quantgui.spec.quantizer import QuantizerSpec, Trained, at_input, at_output
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
@@ -201,12 +202,33 @@ def fake_quantized(
 
     `grids` are of these `activations`, as far as ranges depend on data. `out` is filled and returned if given.
     """
+    return _fake_quantized(network, layer, spec, grids, activations, out)[0]
+
+
+def weight_sqnr_db(
+    network: Network,
+    layer: LayerInfo,
+    spec: QuantizerSpec,
+    grids: Grids,
+    activations: Activations = NO_ACTIVATIONS,
+) -> float:
+    """Return the SQNR in dB of what `fake_quantized` returns, against the network's own weight."""
+    quantized, error = _fake_quantized(network, layer, spec, grids, activations, None)
+    # Trained weights are rounded from other values.
+    trained = isinstance(spec.range_estimator, Trained)
+    return sqnr_db(network.weight(layer), quantized) if trained else error.sqnr_db
+
+
+def _fake_quantized(
+    network: Network, layer: LayerInfo, spec: QuantizerSpec, grids: Grids, activations: Activations, out: Array | None
+) -> tuple[Array, TensorError]:
+    """Return what `fake_quantized` does, and the error against what is quantized."""
     weight = weight_values(network, layer, spec)
     if isinstance(spec.format, FloatFormat):
-        return fake_quantize(weight, spec, layer.channel_axis, out=out)[0]
+        return fake_quantize(weight, spec, layer.channel_axis, out=out)
     if (layer.name, spec) not in grids:
         grids[layer.name, spec] = weight_grid(network, layer, spec, activations)
-    return fake_quantize_with(weight, spec, grids[layer.name, spec], layer.channel_axis, out=out)[0]
+    return fake_quantize_with(weight, spec, grids[layer.name, spec], layer.channel_axis, out=out)
 
 
 def _quantized_weights(network: Network, config: QuantConfig) -> dict[str, dict[LayerInfo, QuantizerSpec]]:

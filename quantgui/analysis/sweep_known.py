@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -83,24 +84,22 @@ class Known:
     def _estimates(self, keys: Sequence[Key]) -> list[tuple[str, Estimate]]:
         """Return the measured candidates of a column, by layer.
 
-        Samples differ, so values from fewer samples are brought to the level of those from most.
+        Samples differ, so values from fewer samples are brought to the level of those from most: step by step, each
+        by all candidates that are known on both sides of it.
         """
         batches = {key: self.batches(key) for key in keys}
-        most = max(batches.values())
-        levels: dict[int, float] = {}
-        for count in set(batches.values()) - {0, most}:
-            changes = [
-                self._estimate(key, most).value - self._estimate(key, count).value
-                for key in keys
-                if batches[key] == most and math.isfinite(self._estimate(key, count).value)
-            ]
-            finite = [change for change in changes if math.isfinite(change)]
-            levels[count] = float(np.mean(finite)) if finite else 0.0
+        counts = sorted(set(batches.values()) - {0}, reverse=True)
+        levels = dict.fromkeys(counts[:1], 0.0)
+        for more, count in itertools.pairwise(counts):
+            both = [key for key in keys if batches[key] >= more]
+            changes = np.array([self._estimate(key, more).value - self._estimate(key, count).value for key in both])
+            changes = changes[np.isfinite(changes)]
+            levels[count] = levels[more] + (float(changes.mean()) if changes.size else 0.0)
         found = []
         for key, count in batches.items():
             if count:
                 estimate = self._estimate(key, count)
-                found.append((key[0], replace(estimate, value=estimate.value + levels.get(count, 0.0))))
+                found.append((key[0], replace(estimate, value=estimate.value + levels[count])))
         return found
 
     @property

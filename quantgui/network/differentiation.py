@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from quantgui.errors import NetworkError
@@ -11,6 +12,11 @@ from quantgui.network.network import Network
 
 if TYPE_CHECKING:
     from quantgui.network.differentiable import DifferentiableNetwork
+
+
+def torch_is_loaded() -> bool:
+    """Return whether torch has been imported, so that it costs no more time."""
+    return "torch" in sys.modules
 
 
 def require_torch() -> None:

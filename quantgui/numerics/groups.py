@@ -23,6 +23,9 @@ from quantgui.spec.granularity import Granularity, PerBlock, PerChannel, PerGrou
 CHUNK = 1 << 17
 """Elements per piece: half a MiB of float32. Smaller ones fit the cache better, but threads meet too often."""
 
+SEARCHED = 1 << 19
+"""Elements of the groups that are searched at once, in many short passes: threads meet after each of them."""
+
 PARALLEL = 1 << 20
 """Smallest number of elements for which threads pay."""
 
@@ -255,7 +258,7 @@ def whole_groups(box: Array, granularity: Granularity) -> Iterator[Piece]:
         yield from pieces((a, c, b), granularity)
         return
     # Channels that lie last are gathered from cache lines of 16 values.
-    step = max(CHUNK // max(a * b, 1), 1 if a == 1 else 16)
+    step = max(SEARCHED // max(a * b, 1), 1 if a == 1 else 16)
     for start in range(0, c, step):
         rows = slice(start, min(start + step, c))
         part = (slice(0, a), rows, slice(0, b))

@@ -60,11 +60,11 @@ LARGE_GROUP = 1 << 20
 POOLED = 4096
 """Groups of fewer values are too small for a histogram of their own: entropy gives them one common clipping ratio."""
 
-MANY = 1 << 18
-"""Long groups of weights of more values than this are searched by counting, on grids of few levels."""
+MANY = 1 << 16
+"""Long groups of weights of more values than this are searched by short passes, on grids of few levels."""
 
 LONG_GROUP = 256
-"""Shorter groups are searched by passes over their values, whatever their number."""
+"""Shorter groups are searched in the common way, whatever their number."""
 
 _COARSE_STEPS = 20
 _REFITS = 3
@@ -258,8 +258,8 @@ def _group_ranges(rows: Array, spec: QuantizerSpec, fmt: _Scaled, weights: Array
             found = [_search(_Bins.of(collect(row), fmt), spec, fmt) for row in rows]
             return np.concatenate([low for low, _ in found]), np.concatenate([high for _, high in found])
         case _:
-            if many and weights is None and _is_counted(rows, spec, fmt):
-                return _search_by_counting(rows, spec, fmt)
+            if many and weights is None and _is_narrow(rows, spec, fmt):
+                return _search_narrow(rows, spec, fmt)
             return _search(_Values.of(rows, fmt, weights), spec, fmt)
 
 
@@ -404,13 +404,13 @@ class _Bins:
         return uneven_grid(self.format)
 
 
-def _is_counted(rows: Array, spec: QuantizerSpec, fmt: _Scaled) -> bool:
-    """Return whether `narrow_grids` finds the scales of rows: sooner than passes over all values do."""
+def _is_narrow(rows: Array, spec: QuantizerSpec, fmt: _Scaled) -> bool:
+    """Return whether `narrow_grids` finds the scales of rows, which is the shorter way."""
     is_narrow = isinstance(fmt, IntFormat) and fmt.bits in BITS and rows.shape[1] >= LONG_GROUP
     return is_narrow and spec.symmetric and spec.scale_format != "e8m0"
 
 
-def _search_by_counting(rows: Array, spec: QuantizerSpec, fmt: _Scaled) -> Ranges:
+def _search_narrow(rows: Array, spec: QuantizerSpec, fmt: _Scaled) -> Ranges:
     grid = NarrowGrid(fmt.bits, *_ends(fmt), _divisor(spec, fmt))
     largest = np.maximum(-rows.min(axis=1), rows.max(axis=1)).astype(np.float64)
     # Neither NaN nor what leaves the range of float32 when squared.

