@@ -311,7 +311,7 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "F6",
         "gauge",
         QT_TR_NOOP("Sensitivity"),
-        (Need.NETWORK, Need.DATA, Need.NO_SWEEP_RUNNING),
+        (Need.NETWORK, Need.LAYERS, Need.DATA, Need.NO_SWEEP_RUNNING),
     ),
     ActionSpec(
         "find_mix",
@@ -321,7 +321,7 @@ ACTIONS: tuple[ActionSpec, ...] = (
         "F7",
         "chart-scatter",
         QT_TR_NOOP("Find mix"),
-        _N,
+        (Need.NETWORK, Need.LAYERS),
     ),
     ActionSpec(
         "noise",

@@ -13,6 +13,7 @@ class Need(Enum):
     """What must be there for an action to be possible."""
 
     NETWORK = auto()
+    LAYERS = auto()
     DATA = auto()
     SELECTION = auto()
     EDITABLE = auto()
@@ -38,6 +39,9 @@ def _lack(need: Need, session: Session) -> str:  # noqa: C901 -- one case for ea
     match need:
         case Need.NETWORK:
             return "" if session.summary is not None else translate("actions", "Open a network first.")
+        case Need.LAYERS:
+            has_layers = session.summary is None or bool(session.summary.layers)
+            return "" if has_layers else translate("actions", "The network has no layer with weights.")
         case Need.DATA:
             return (
                 "" if session.data is not None else translate("actions", "Open data first: quality is measured on it.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from quantgui.gui.numbers import MINUS
+from quantgui.gui.numbers import MINUS, count
 from quantgui.gui.texts import QT_TRANSLATE_NOOP, translate
 from quantgui.results import Score
 from quantgui.spec.sweep import SHARES
@@ -22,6 +22,17 @@ _NAMES = {
 def metric_name(metric: str) -> str:
     """Return how a metric is called on the screen."""
     return translate("quality", _NAMES.get(metric, metric))
+
+
+def samples_text(number: int) -> str:
+    """Return how many samples there are in words.
+
+    >>> samples_text(1), samples_text(2048)
+    ('1 sample', '2,048 samples')
+    """
+    if number == 1:
+        return translate("quality", "1 sample")
+    return translate("quality", "{n} samples").format(n=count(number))
 
 
 def metric_unit(metric: str) -> str:

@@ -155,6 +155,10 @@ def _refuse_other_types(path: Path, content: memoryview) -> None:
     start = bytes(content[:16])
     if not start:
         raise NetworkError(f"'{path.name}' is empty.")
+    if path.suffix.lower() == ".py":
+        raise NetworkError(
+            f"'{path.name}' is Python code: name the function in it that makes the network, as in {path.name}:function."
+        )
     pickles = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
     if start.startswith(b"PK\x03\x04"):
         raise NetworkError(archive_sentence(path))

@@ -698,3 +698,12 @@ def test_that_how_far_the_sweep_is_is_not_cut_off(qtbot) -> None:
     label = result.progress._label
     assert label.text().endswith("measured")
     assert label.width() >= label.fontMetrics().horizontalAdvance(label.text())
+
+
+def test_that_a_network_without_layers_has_nothing_to_measure(qtbot) -> None:
+    result = SensitivityPanel()
+    shown(qtbot, result, 640, 420)
+    result.show_network(replace(summary_of(1), layers=()))
+    result.show_data(data(samples=1))
+    assert "no layer with weights" in result.state.sentence()
+    assert not result.controls.button.isEnabled()

@@ -376,3 +376,9 @@ def test_that_every_way_to_store_a_tensor_gives_its_values(tmp_path, kind, raw):
     )
     network_file = files.read_file(saved(mlp_model(), tmp_path / "net.onnx"))
     np.testing.assert_array_equal(network_file.array(tensor).astype(np.float32), array.astype(np.float32))
+
+
+def test_that_python_code_is_asked_for_the_function_that_makes_the_network(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text("def make():\n    pass\n")
+    assert "net.py:function" in message_of(path)

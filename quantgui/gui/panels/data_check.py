@@ -24,6 +24,7 @@ from quantgui.gui.numbers import count, percent, short
 from quantgui.gui.panels.noise_sample import SampleView
 from quantgui.gui.pictures import picture_of
 from quantgui.gui.plots.growth import GrowthPlot
+from quantgui.gui.quality import samples_text
 from quantgui.gui.theme import current, theme_events
 from quantgui.gui.widgets.card import Card, Pages
 from quantgui.gui.widgets.labels import ElidedLabel
@@ -296,8 +297,9 @@ class DataCheckPanel(QWidget):
             )
         self.findings.setCurrentRow(min(place, self.findings.count() - 1))
         problems = sum(finding.severity != "hint" for finding in report.findings)
-        note = self.tr("{n} to look at · {samples} samples") if problems else self.tr("{samples} samples")
-        self.findings_card.set_note(note.format(n=problems, samples=count(report.samples)))
+        samples = samples_text(report.samples)
+        note = self.tr("{n} to look at · {samples}").format(n=problems, samples=samples) if problems else samples
+        self.findings_card.set_note(note)
 
     def _add_item(self, name: str, token: str, text: str) -> QListWidgetItem:
         item = QListWidgetItem(icon(name, getattr(current(), token)), text)

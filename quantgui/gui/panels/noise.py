@@ -15,6 +15,7 @@ from quantgui.gui.names import brief_names
 from quantgui.gui.numbers import count, decibel, short
 from quantgui.gui.panels.noise_sample import Culprit, SampleView, culprits_of
 from quantgui.gui.plots.noise import CHANGED_DB, DamageCells, DamagePlot, LayerNoisePlot, NoiseColumns
+from quantgui.gui.quality import samples_text
 from quantgui.gui.theme import current
 from quantgui.gui.widgets.card import Card, Pages
 from quantgui.gui.widgets.color_legend import ColorLegend
@@ -250,7 +251,7 @@ class NoisePanel(QWidget):
         if self._noise is None:
             self.show_not_traced()
         elif not self._noise.complete and not self._stale:
-            self._say(self.tr("Stopped after {n} samples.").format(n=count(self._noise.samples)))
+            self._say(self.tr("Stopped after {samples}.").format(samples=samples_text(self._noise.samples)))
 
     def show_noise(self, noise: NoiseReady) -> None:
         """Show where noise is made under the present configuration, as far as it is known."""
@@ -265,7 +266,7 @@ class NoisePanel(QWidget):
         self.sample_order.button("flips").setEnabled(noise.has_classes)
         if not noise.has_classes and self.sample_order.value() == "flips":
             self.sample_order.set_value("damage")
-        self.layers_card.set_note(self.tr("{n} samples").format(n=count(noise.samples)))
+        self.layers_card.set_note(samples_text(noise.samples))
         self._draw(keep_zoom=same)
         self._pages.show_page(self._content)
 
@@ -442,7 +443,7 @@ class NoisePanel(QWidget):
         if noise is None:
             return ""
         if not noise.has_classes:
-            return self.tr("{n} samples").format(n=count(noise.samples))
+            return samples_text(noise.samples)
         return self.tr("{flipped} of {n} samples change their top class").format(
             flipped=count(int(noise.flipped.sum())), n=count(noise.samples)
         )

@@ -13,7 +13,7 @@ from quantgui.gui.models.heat_map import ROW_HEIGHT, RowLook, draw_row
 from quantgui.gui.models.sensitivity import UNCERTAIN, Fixed, SensitivityModel, proxy_name
 from quantgui.gui.numbers import MINUS, count
 from quantgui.gui.panels.sweep_controls import Question, SweepControls, question_words
-from quantgui.gui.quality import metric_name
+from quantgui.gui.quality import metric_name, samples_text
 from quantgui.gui.theme import SMALL_PIXELS, ui_font
 from quantgui.gui.widgets.card import Card, Pages
 from quantgui.gui.widgets.damage_legend import DamageLegend
@@ -409,6 +409,8 @@ class SensitivityPanel(QWidget):
         """Return why nothing can be measured; empty where it can."""
         if self._summary is None:
             return self.tr("Open a network first.")
+        if not self._summary.layers:
+            return self.tr("The network has no layer with weights.")
         if self._data is None:
             return self.tr("Open data first: quality is measured on it.")
         if self.controls.asked() is None:
@@ -511,7 +513,7 @@ class SensitivityPanel(QWidget):
     def _plan(self) -> str:
         """Return what a sweep would do and what it would cost."""
         question = self.controls.asked()
-        if question is None or self._summary is None or self._data is None:
+        if question is None or self._summary is None or self._data is None or not self._summary.layers:
             return self._reason()
         layers = len(list(question.sweep(QuantConfig()).swept(self._summary.layers)))
         candidates = layers * len(question.specs)
@@ -519,13 +521,13 @@ class SensitivityPanel(QWidget):
         first = most if question.exact else min(_FIRST_SAMPLES, most)
         words = self.tr(
             "One layer at a time gets each of the formats, and the whole network is measured: {layers} layers in "
-            "{formats} formats, {candidates} candidates on {samples} samples each{more}. A ranking from the error of "
+            "{formats} formats, {candidates} candidates on {samples} each{more}. A ranking from the error of "
             "the weights comes first; you can pause at any time."
         ).format(
             layers=count(layers),
             formats=len(question.specs),
             candidates=count(candidates),
-            samples=count(first),
+            samples=samples_text(first),
             more="" if question.exact else self.tr(", more where the order is not certain"),
         )
         seconds = self._sample_seconds * _FORWARD_SHARE * candidates * first
