@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from quantgui.errors import NetworkError, QuantGuiError, SpecError
 from quantgui.network.pytorch import converted
 from quantgui.network.pytorch.module import code_parts, example_inputs, load_module
 from quantgui.network.pytorch.opening import read_pytorch
-from quantgui.network.pytorch.weights import fill, read_weights
+from quantgui.network.pytorch.weights import fill, fill_from, read_sets, read_weights
 from quantgui.spec.pytorch_source import (
     ExampleInput,
     PytorchOptions,
@@ -230,3 +231,66 @@ def test_that_a_change_in_code_or_weights_is_another_network(tmp_path, monkeypat
     assert second != first
     code.write_text(code.read_text().replace("Linear(2, size())", "Linear(2, size(), bias=False)"))
     assert key() not in (first, second)
+
+
+# --- checkpoints of trainers -------------------------------------------------------------------------------------
+
+
+def saved(tmp_path: Path, content: object) -> Path:
+    path = tmp_path / "checkpoint.pth"
+    torch.save(content, path)
+    return path
+
+
+def shifted(by: float, prefix: str = "") -> dict[str, torch.Tensor]:
+    return {f"{prefix}{k}": v + by if v.is_floating_point() else v for k, v in picture().state_dict().items()}
+
+
+def is_filled(module: torch.nn.Module, by: float) -> bool:
+    wanted = shifted(by)
+    return all(torch.equal(values, wanted[name]) for name, values in module.state_dict().items())
+
+
+@pytest.mark.parametrize("prefix", ["net.", "encoder.body.", "module._orig_mod."])
+def test_that_any_prefix_of_all_weights_is_taken_off_and_others_beside_them_are_told(tmp_path, prefix) -> None:
+    module = Picture()
+    path = saved(tmp_path, {"state_dict": {"loss.weight": torch.ones(3), **shifted(0.5, prefix)}})
+    (note,) = fill_from(module, read_sets(path))
+    assert note == "Of the weights of 'checkpoint.pth', 1 is not of the module ('loss.weight'), and left out."
+    assert is_filled(module, 0.5)
+
+
+@pytest.mark.parametrize("key", ["ema", "student", "params_ema", "network"])
+def test_that_weights_are_found_under_any_name(tmp_path, key) -> None:
+    module = Picture()
+    assert fill_from(module, read_sets(saved(tmp_path, {key: shifted(0.5), "steps": torch.tensor(3)}))) == ()
+    assert is_filled(module, 0.5)
+
+
+def test_that_several_sets_of_weights_are_told(tmp_path) -> None:
+    module = Picture()
+    path = saved(tmp_path, {"model_ema": shifted(2), "optimizer": {"state": {}}, "model": shifted(0.5)})
+    (note,) = fill_from(module, read_sets(path))
+    assert "those of 'model' are opened, not those of 'model_ema'" in note
+    assert is_filled(module, 0.5)
+
+
+class Settings:
+    """What a trainer keeps beside the weights; making it again leaves a trace."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.write_text, (self.trace, "was here")
+
+
+def test_that_settings_beside_the_weights_are_not_read(tmp_path) -> None:
+    trace, module = tmp_path / "trace", Picture()
+    beside = {"best": np.float64(0.9), "args": argparse.Namespace(rate=0.1), "history": np.arange(3)}
+    fill_from(module, read_sets(saved(tmp_path, {"model": shifted(0.5), **beside})))
+    assert is_filled(module, 0.5)
+    for content in (Settings(trace), {"model": Settings(trace)}, {"model": picture()}):
+        with pytest.raises(NetworkError, match="holds more than weights"):
+            read_sets(saved(tmp_path, content))
+    assert not trace.exists()

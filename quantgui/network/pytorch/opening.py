@@ -146,13 +146,14 @@ def _from_code(reference: str, options: PytorchOptions, folder: Path) -> Generat
     from quantgui.network.pytorch.export import compare, export
     from quantgui.network.pytorch.live import live_module
     from quantgui.network.pytorch.module import code_parts, example_inputs, load_module
-    from quantgui.network.pytorch.weights import fill, read_weights
+    from quantgui.network.pytorch.weights import fill_from, read_sets
 
     yield Progress(0, 0, "Running the code of the network")
     module, brought = load_module(reference)
+    notes: tuple[str, ...] = ()
     if options.weights:
         yield Progress(0, 0, "Reading the weights")
-        fill(module, read_weights(Path(options.weights)), Path(options.weights).name)
+        notes = fill_from(module, read_sets(Path(options.weights)))
     yield Progress(0, 0, "Running the module")
     live = live_module(module, example_inputs(module, brought, options), options)
     yield Progress(0, 0, "Looking for what is known")
@@ -162,10 +163,11 @@ def _from_code(reference: str, options: PytorchOptions, folder: Path) -> Generat
         import onnx
 
         if compare(live, onnx.load(known.path), live.inputs) <= max(live.tolerance, 2 * known.difference):
-            return known, live
+            return replace(known, notes=(*notes, *known.notes)), live
     form = yield from export(live, options.exporter)
     about = Converted(Path(), form.exporter, form.frozen, form.difference, form.notes)
-    return store(folder, key, form.model.SerializeToString(), about), live
+    stored = store(folder, key, form.model.SerializeToString(), about)
+    return replace(stored, notes=(*notes, *stored.notes)), live
 
 
 def require_torch() -> None:
