@@ -27,8 +27,8 @@ def metric_name(metric: str) -> str:
 def samples_text(number: int) -> str:
     """Return how many samples there are in words.
 
-    >>> samples_text(1), samples_text(2048)
-    ('1 sample', '2,048 samples')
+    >>> samples_text(1), samples_text(48)
+    ('1 sample', '48 samples')
     """
     if number == 1:
         return translate("quality", "1 sample")
