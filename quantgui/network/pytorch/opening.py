@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from quantgui.network.datasets import Dataset
     from quantgui.network.pytorch.live import Live
 
-_VERSION: Final = 3
+_VERSION: Final = 4
 _HELD_SAMPLES: Final = 8
 """Samples of the data on which module and ONNX form are compared."""
 
