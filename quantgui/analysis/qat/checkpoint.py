@@ -30,7 +30,7 @@ from quantgui.spec.config import QuantConfig
 from quantgui.spec.serialization import config_from_json, config_to_json
 from quantgui.spec.training import Training
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 MOST_BYTES: Final = 2 * 2**30
 """Bytes of all checkpoints that are kept."""
 MOST_LOSSES: Final = 2000

@@ -142,7 +142,7 @@ class _WholeNetwork:
             yield None
         weights.backward()
         require_finite(total, number)
-        self._adam.step(rate_at(number, training.steps, training.learning_rate))
+        self._adam.step(rate_at(number, training.steps, training.learning_rate), total)
         yield total
 
     def state(self) -> TrainedState:

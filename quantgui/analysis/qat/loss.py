@@ -115,7 +115,10 @@ def _teacher_loss(rows: Tensor, target: Tensor, role: OutputRole, energy: float)
             own = (given / given.sum(role.axis, keepdim=True)).log()
             return _divergence(own, target.float().clamp_min(_TINY).log(), role.axis)
         case "binary":
-            return functional.binary_cross_entropy(rows.clamp(_TINY, 1 - 1e-7), target.float().clamp(0, 1))
+            wanted = target.float().clamp(0, 1)
+            own, best = (each.clamp(_TINY, 1 - 1e-7) for each in (rows, wanted))
+            # Without what is left where both are the same, so that it can become 0 as the others can.
+            return functional.binary_cross_entropy(own, wanted) - functional.binary_cross_entropy(best, wanted)
         case _:
             return _squared_error(rows, target.float(), energy)
 

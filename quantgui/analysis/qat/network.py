@@ -305,6 +305,18 @@ class TrainableNetwork:
                 self.parameters[f"bias:{bias}"] = Parameter(values, size)
             if learn_scales and _is_free(spec):
                 self._add_grid(info.name, qparams, spec)
+            if isinstance(spec.range_estimator, Trained):
+                self._centre(weight, layer)
+
+    def _centre(self, weight: Tensor, layer: _Layer) -> None:
+        """Let trained weights begin at the levels they are rounded to.
+
+        Training leaves many where the smallest step rounds them otherwise, most of all those of depthwise channels: M.
+        Nagel et al., "Overcoming oscillations in quantization-aware training", 2022.
+        """
+        scale, zero_point = self._grid_tensors(layer.info.name, layer.qparams)
+        with torch.no_grad():
+            weight.copy_(fake_quantize_weight(weight, scale, zero_point, layer.spec, layer.info.channel_axis))
 
     def _add_activations(self, quantizers: Mapping[str, tuple[TensorQuantizer, ...]], *, learn_scales: bool) -> None:
         learned = _learnable(self._places, self.config, self._ranges) if learn_scales else frozenset()
