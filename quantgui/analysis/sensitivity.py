@@ -353,7 +353,7 @@ class _Work:
 
         found: list[_Prepared] = []
         together = not self.dataset.carried
-        with closing(self.executor.each(batches, outputs_of, together=together)) as answers:
+        with closing(self.executor.each(batches, outputs_of, together=together, shared=True)) as answers:
             for answer in answers:
                 yield progress
                 if answer is None:
@@ -364,11 +364,13 @@ class _Work:
                     self.tally.add(batch, float_outputs, outputs)
                     self._keep(*_REFERENCE, self.known.reference, {found[-1].place: self.tally.take(self.sweep.metric)})
         if math.isnan(self.forward_seconds):
-            again = [replace(batch, key=f"{batch.key} again") for batch in batches]
+            # As many as run at once, so that the time is that of all threads.
+            timed = (list(batches) * self.executor.lanes)[: self.executor.lanes]
+            again = [replace(batch, key=f"{batch.key} again {n}") for n, batch in enumerate(timed)]
             started = time.perf_counter()
             for _ in self.executor.each(again, lambda batch: self.executor.run(batch, keep=False), together=together):
                 yield progress
-            samples = sum(batch.samples for batch in batches)
+            samples = sum(batch.samples for batch in again)
             self.forward_seconds = (time.perf_counter() - started) * self.total / samples
         return found
 

@@ -27,6 +27,7 @@ from quantgui.numerics.affine import (
     activation_qparams,
     dequantize_groups,
     encode,
+    fake_quantization_error,
     fake_quantize,
     fake_quantize_with,
     quantize_groups,
@@ -36,7 +37,7 @@ from quantgui.numerics.metrics import sqnr_db
 from quantgui.numerics.minifloat import round_to_format
 from quantgui.numerics.qparams import SMALLEST_SCALE, QParams
 from quantgui.numerics.scales import rounded_scales
-from quantgui.results import ActivationReady, Array, LayerInfo, TensorError
+from quantgui.results import ActivationReady, Array, LayerInfo
 from quantgui.spec.config import QuantConfig
 from quantgui.spec.formats import FloatFormat, Format, IntFormat, MinifloatFormat
 from quantgui.spec.granularity import PerChannel, PerTensor
@@ -202,7 +203,11 @@ def fake_quantized(
 
     `grids` are of these `activations`, as far as ranges depend on data. `out` is filled and returned if given.
     """
-    return _fake_quantized(network, layer, spec, grids, activations, out)[0]
+    weight = weight_values(network, layer, spec)
+    if isinstance(spec.format, FloatFormat):
+        return fake_quantize(weight, spec, layer.channel_axis, out=out)[0]
+    grid = _grid(network, layer, spec, grids, activations)
+    return fake_quantize_with(weight, spec, grid, layer.channel_axis, out=out)[0]
 
 
 def weight_sqnr_db(
@@ -213,22 +218,17 @@ def weight_sqnr_db(
     activations: Activations = NO_ACTIVATIONS,
 ) -> float:
     """Return the SQNR in dB of what `fake_quantized` returns, against the network's own weight."""
-    quantized, error = _fake_quantized(network, layer, spec, grids, activations, None)
-    # Trained weights are rounded from other values.
-    trained = isinstance(spec.range_estimator, Trained)
-    return sqnr_db(network.weight(layer), quantized) if trained else error.sqnr_db
+    if isinstance(spec.format, FloatFormat) or isinstance(spec.range_estimator, Trained):
+        # Trained weights are rounded from other values.
+        return sqnr_db(network.weight(layer), fake_quantized(network, layer, spec, grids, activations))
+    grid = _grid(network, layer, spec, grids, activations)
+    return fake_quantization_error(network.weight(layer), spec, grid, layer.channel_axis).sqnr_db
 
 
-def _fake_quantized(
-    network: Network, layer: LayerInfo, spec: QuantizerSpec, grids: Grids, activations: Activations, out: Array | None
-) -> tuple[Array, TensorError]:
-    """Return what `fake_quantized` does, and the error against what is quantized."""
-    weight = weight_values(network, layer, spec)
-    if isinstance(spec.format, FloatFormat):
-        return fake_quantize(weight, spec, layer.channel_axis, out=out)
+def _grid(network: Network, layer: LayerInfo, spec: QuantizerSpec, grids: Grids, activations: Activations) -> QParams:
     if (layer.name, spec) not in grids:
         grids[layer.name, spec] = weight_grid(network, layer, spec, activations)
-    return fake_quantize_with(weight, spec, grids[layer.name, spec], layer.channel_axis, out=out)
+    return grids[layer.name, spec]
 
 
 def _quantized_weights(network: Network, config: QuantConfig) -> dict[str, dict[LayerInfo, QuantizerSpec]]:

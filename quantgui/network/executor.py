@@ -266,9 +266,11 @@ class Executor:
         return self._lanes.count
 
     def each(
-        self, items: Iterable[T], work: Callable[[T], R], *, together: bool = True
+        self, items: Iterable[T], work: Callable[[T], R], *, together: bool = True, shared: bool = False
     ) -> Generator[tuple[T, R] | None, None, None]:
         """Yield each item with what `work` makes of it by `run`, in order; several at once if `together`.
+
+        A single one has all threads, unless they are `shared` as among several.
 
         Ten times a second it yields None while there is nothing else, so that the caller can tell that it goes on, and
         be stopped. `work` runs in other threads; it must not change what others read.
@@ -276,7 +278,7 @@ class Executor:
         Raises:
             Exception: what `work` raises.
         """
-        yield from self._lanes.each(items, work, together=together)
+        yield from self._lanes.each(items, work, together=together, shared=shared)
 
     def run_sequence(
         self,

@@ -50,20 +50,21 @@ class Lanes:
         return threads
 
     def each(
-        self, items: Iterable[T], work: Callable[[T], R], *, together: bool = True
+        self, items: Iterable[T], work: Callable[[T], R], *, together: bool = True, shared: bool = False
     ) -> Generator[tuple[T, R] | None, None, None]:
         """Yield each item with what `work` makes of it, in order; None now and then, while there is nothing else.
 
         Items are taken in the caller's thread, work is done in others: several pieces at once if `together` (and there
-        are several), else one after the other. Once the caller stops, what is still running is broken off; what others
-        have begun meanwhile goes on.
+        are several), else one after the other. A single piece has all threads, unless they are `shared` as if there
+        were several, which saves sessions of its own where many pieces follow. Once the caller stops, what is still
+        running is broken off; what others have begun meanwhile goes on.
 
         Raises:
             Exception: what `work` raises, when its turn has come.
         """
         source = iter(items)
         first = list(islice(source, 2))
-        lanes = self.count if together and len(first) > 1 else 1
+        lanes = self.count if together and (shared or len(first) > 1) else 1
         waiting: deque[tuple[T, Future[R]]] = deque()
         running: set[onnxruntime.RunOptions] = set()
         with ThreadPoolExecutor(lanes, "lane", self._enter, (self._all_threads // lanes, running)) as pool:

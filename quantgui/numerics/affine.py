@@ -191,6 +191,16 @@ def fake_quantize_with(
     return _fake_quantized(x, spec, qparams, channel_axis, out)
 
 
+def fake_quantization_error(x: Array, spec: QuantizerSpec, qparams: QParams, channel_axis: int) -> TensorError:
+    """Return the error that `fake_quantize_with` tells, without making the quantized weight."""
+    rounding = rounding_of(x.shape, spec, qparams, channel_axis)
+    if needs_reordering(x.shape, channel_axis, rounding.granularity):
+        x, channel_axis = np.ascontiguousarray(as_matrix(x, channel_axis)), 0
+    source = as_box(x, channel_axis)
+    parts = pieces(_shape3(source), rounding.granularity)
+    return _Sums.joined(compute_each(lambda p: _quantized_piece(rounding, p, source, None), parts, x.size), x.size)
+
+
 def measure_weight(
     x: Array,
     spec: QuantizerSpec | None,
@@ -340,10 +350,10 @@ class _Sums:
         )
 
 
-def _quantized_piece(rounding: Rounding, piece: Piece, source: Array, target: Array) -> _Sums:
-    """Quantize one piece into `target`, and return its sums."""
+def _quantized_piece(rounding: Rounding, piece: Piece, source: Array, target: Array | None) -> _Sums:
+    """Quantize one piece, into `target` if there is one, and return its sums."""
     part = as_float32(piece.take(source))
-    quantized, clipped = rounding.quantized(part, piece, piece.take(target))
+    quantized, clipped = rounding.quantized(part, piece, None if target is None else piece.take(target))
     return _Sums.of(part, np.subtract(part, quantized), clipped)
 
 
@@ -430,6 +440,7 @@ __all__ = [
     "decode",
     "dequantize_groups",
     "encode",
+    "fake_quantization_error",
     "fake_quantize",
     "fake_quantize_with",
     "measure_weight",

@@ -57,6 +57,7 @@ def test_that_all_lanes_share_the_threads(threads: int, lanes: int, each: int) -
     assert set(results(shared, 3, lambda _: shared.threads)) == {each}
     assert shared.threads == threads
     assert set(results(shared, 1, lambda _: shared.threads)) == {threads}
+    assert set(results(shared, 1, lambda _: shared.threads, shared=True)) == {each}
     assert set(results(shared, 3, lambda _: shared.threads, together=False)) == {threads}
     assert shared.thread_counts == {threads, each}
 

@@ -17,6 +17,7 @@ from quantgui.numerics.affine import (
     decode,
     dequantize_groups,
     encode,
+    fake_quantization_error,
     fake_quantize,
     fake_quantize_with,
     measure_weight,
@@ -324,3 +325,11 @@ def test_that_a_group_of_zeros_does_not_look_like_the_widest(granularity):
     qparams = weight_qparams(x, spec, 0)
     assert qparams.scale[1] == qparams.scale.min()
     assert (fake_quantize(x, spec, 0)[0][1] == 0).all()
+
+
+@pytest.mark.parametrize("granularity", [PerTensor(), PerChannel(), PerGroup(32)], ids=str)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_that_the_error_is_the_same_without_the_quantized_weight(granularity, axis):
+    x, spec = weights((48, 20, 9)), QuantizerSpec(IntFormat(4), granularity=granularity)
+    qparams = weight_qparams(x, spec, axis)
+    assert fake_quantization_error(x, spec, qparams, axis) == fake_quantize_with(x, spec, qparams, axis)[1]
