@@ -36,6 +36,7 @@ class Streamer(Protocol):
 
     def stream(self, batch: Batch, simulation: Simulation, fetch: Sequence[str]) -> Iterator[tuple[str, Array]]: ...
     def rounds(self, name: str) -> int: ...
+    def close_streams(self) -> None: ...
 
 
 def calibrate(
@@ -97,6 +98,7 @@ def calibrate(
                 told, partial_after = now, max(_PARTIAL_SECONDS, 2 * partial_after)
                 for name, state in seen.items():
                     yield state.ready(name, done)
+    executor.close_streams()
     if done == 0:
         raise DataError(f"The data '{dataset.summary.source}' holds no sample to calibrate with.")
     ready = {name: state.ready(name, done) for name, state in seen.items()}

@@ -48,7 +48,7 @@ from quantgui.network.segments import (
     traced_shapes,
     widest_cut,
 )
-from quantgui.network.session import runtime_errors
+from quantgui.network.session import release_memory, runtime_errors
 from quantgui.network.session_costs import cheap_to_exchange
 from quantgui.network.simulation import FLOAT_SIMULATION, Override, Simulation, TensorQuantizer
 from quantgui.network.variant_sessions import VariantSessions
@@ -58,6 +58,8 @@ from quantgui.results import Array
 _KNOWN_SIMULATIONS = 8
 _OUTPUT_SHARE = 4
 _PATIENCE = 3
+_WORTH_GIVING_BACK = 64 * 2**20
+"""Bytes of sessions dropped, from which on the memory is given back to the system."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -197,6 +199,13 @@ class Executor:
         """
         inner = self.network.inner
         yield from self._results(batch, simulation, tuple(fetch), (), inner=frozenset(inner.keys() & set(fetch)))
+
+    def close_streams(self) -> None:
+        """Drop the sessions that fetched tensors: as much memory as the weights, and of no use for other tensors."""
+        with self._lock:
+            dropped = self._sessions.drop_fetching()
+        if dropped > _WORTH_GIVING_BACK:
+            release_memory()
 
     def rounds(self, name: str) -> int:
         """Return how many axes in front of a tensor that `stream` yields count rounds of loops."""

@@ -11,8 +11,8 @@ import onnxruntime
 from quantgui.errors import DataError, NetworkError
 from quantgui.network.arrays import Column
 from quantgui.network.network import Network
-from quantgui.network.session import create_session, runtime_errors
 from quantgui.network.surgery import used_names
+from quantgui.network.whole import whole_session
 from quantgui.results import Array, NetworkSummary, TensorInfo
 
 _PICTURE_SIZES = (224, 320, 256, 640, 64, 32, 128, 512, 96, 48)
@@ -54,7 +54,7 @@ def random_columns(
     guesses = _guesses(_STEP_LENGTHS if carried else _SIGNAL_LENGTHS)
     if network is None:
         return _columns(count, inputs, next(guesses), limits)
-    session = create_session(network.skeleton, network.constants)
+    whole = whole_session(network.skeleton, network.constants)
     failure = ""
     tried: set[tuple[object, ...]] = set()
     quiet = onnxruntime.RunOptions()
@@ -68,8 +68,7 @@ def random_columns(
         tried.add(signature)
         states = {i.name: zero_state(i, 1) for i in summary.inputs if i.name in carried}
         try:
-            with runtime_errors("run"):
-                session.run(None, {**feed, **states}, quiet)
+            whole.run(None, {**feed, **states}, quiet)
         except NetworkError as error:
             failure = failure or str(error)
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,11 @@ from quantgui.network.folding import remove_dead
 from quantgui.network.graph import Program, to_skeleton
 from quantgui.network.graph_reading import read_program
 from quantgui.network.layers import find_layers
-from quantgui.network.network import Network, injected_names
-from quantgui.network.session import create_session
+from quantgui.network.network import Network
+from quantgui.network.whole import whole_session
 from quantgui.results import Event, GraphNode, LayerInfo, NetworkOpened, NetworkSummary, Progress, TensorInfo
 
 _STEPS = 5
-_COPIED_BYTES = 1 << 28
-"""Weights of more bytes are not handed to ONNX Runtime only to check the network."""
 
 
 def open_network(path: Path) -> Network:
@@ -74,30 +72,8 @@ def read_network(path: Path) -> Generator[Event, None, Network]:
 def _checked(file: NetworkFile, program: Program) -> onnx.ModelProto:
     """Return the skeleton of a program, once ONNX Runtime has loaded it."""
     skeleton = to_skeleton(program, producer=file.model.producer_name)
-    config = {"session.disable_prepacking": "1"}
-    names = set(injected_names(skeleton))
-    if sum(program.constants[name].nbytes for name in names) > _COPIED_BYTES:
-        # ONNX Runtime copies initializers; the operators can be checked without their values.
-        try:
-            create_session(_with_weights_as_inputs(skeleton, names), {}, optimize=False, config=config)
-        except NetworkError:
-            create_session(skeleton, program.constants, optimize=False, config=config)  # some need constants
-        return skeleton
-    create_session(skeleton, program.constants, optimize=False, config=config)
+    whole_session(skeleton, program.constants, optimize=False, config={"session.disable_prepacking": "1"})
     return skeleton
-
-
-def _with_weights_as_inputs(skeleton: onnx.ModelProto, names: Container[str]) -> onnx.ModelProto:
-    model = onnx.ModelProto()
-    model.CopyFrom(skeleton)
-    del model.graph.initializer[:]
-    for tensor in skeleton.graph.initializer:
-        if tensor.name in names:
-            value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            model.graph.input.append(value)
-        else:
-            model.graph.initializer.append(tensor)
-    return model
 
 
 def _summary(

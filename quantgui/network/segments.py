@@ -16,8 +16,8 @@ import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from quantgui.network.network import Network
-from quantgui.network.session import create_session, runtime_errors
 from quantgui.network.surgery import all_names, node_names, used_names
+from quantgui.network.whole import whole_session
 from quantgui.results import Array
 
 MOST_SEGMENTS = 16
@@ -118,10 +118,9 @@ def tensor_types(network: Network) -> dict[str, TensorType]:
     outputs = {value.name for value in graph.output}
     names = [name for node in graph.node for name in node.output if name]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
-    session = create_session(
-        model, network.constants, threads=1, optimize=False, config={"session.disable_prepacking": "1"}
-    )
-    for info in session.get_outputs():
+    config = {"session.disable_prepacking": "1"}
+    whole = whole_session(model, network.constants, threads=1, optimize=False, config=config)
+    for info in whole.session.get_outputs():
         kind = _ORT_TYPES.get(info.type.removeprefix("tensor(").removesuffix(")"))
         if kind is not None and info.type.startswith("tensor("):
             shape = None if info.shape is None else tuple(d if isinstance(d, int) else None for d in info.shape)
@@ -157,9 +156,8 @@ def traced_shapes(
         model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.INT64, None))
     if not shapes:
         return {}
-    session = create_session(model, network.constants, threads=threads, shapes_first=True)
-    with runtime_errors("run"):
-        values = session.run(list(shapes), dict(feeds))
+    whole = whole_session(model, network.constants, threads=threads, shapes_first=True)
+    values = whole.run(list(shapes), feeds)
     return {tensor: tuple(int(d) for d in value) for tensor, value in zip(shapes.values(), values, strict=True)}
 
 

@@ -10,7 +10,7 @@ import ctypes
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -39,6 +39,7 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 )
 """What ONNX Runtime raises when a network cannot be loaded or run."""
 
+_PROBE = 1 << 14
 _M_ARENA_MAX = -8
 """glibc's number for the most heaps (malloc.h)."""
 _SUB_BYTE = {
@@ -60,8 +61,9 @@ def create_session(
     disabled_optimizers: Sequence[str] = (),
     config: Mapping[str, str] | None = None,
     shapes_first: bool = False,
+    passed: Collection[str] = (),
 ) -> onnxruntime.InferenceSession:
-    """Return a session of `model`, whose injected initializers take their values from `constants` without a copy.
+    """Return a session of `model`, whose injected initializers take their values from `constants`, not copied.
 
     Args:
         model: a skeleton (see `quantgui.network.network`).
@@ -71,6 +73,7 @@ def create_session(
         optimize: False turns every graph optimization off.
         disabled_optimizers: names of further optimizers to leave out.
         config: further session configuration entries.
+        passed: injected initializers that nothing else keeps: ONNX Runtime copies them, and they are let go.
         shapes_first: run nodes that take the shape of a tensor as soon as it is there, so that it need not be kept.
 
     Raises:
@@ -105,6 +108,11 @@ def create_session(
         values = [ort_value(constants[name]) for name in names]
         if names:
             options.add_external_initializers(names, values)
+        own = frozenset(passed) if _copies_values() else frozenset()
+        kept = {name: value for name, value in zip(names, values, strict=True) if name not in own}
+        for name, value in kept.items():
+            # Without this ONNX Runtime would copy what the graph was given, for as long as the session lives.
+            options.add_initializer(name, value)
         session = onnxruntime.InferenceSession(
             model.SerializeToString(),
             options,
@@ -112,8 +120,33 @@ def create_session(
             disabled_optimizers=disabled or None,
         )
     # ONNX Runtime reads the arrays in place and holds no reference to them.
-    session.injected_values = values
+    session.injected_values = list(kept.values())
     return session
+
+
+@functools.cache
+def _copies_values() -> bool:
+    """Return whether sessions copy the values that their graph is handed, as those of ONNX Runtime 1.28 to 1.32 do."""
+    values = np.zeros(4 * _PROBE, np.float32)
+    declared = onnx.TensorProto(name="values", data_type=onnx.TensorProto.FLOAT, dims=values.shape)
+    declared.data_location = onnx.TensorProto.EXTERNAL
+    for key, text in (("location", "injected"), ("offset", "0"), ("length", str(values.nbytes))):
+        declared.external_data.add(key=key, value=text)
+    float_info = functools.partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["x", "values"], ["y"])],
+        "",
+        [float_info("x", shape=[1])],
+        [float_info("y", shape=list(values.shape))],
+        [declared],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 9)], ir_version=4)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.add_external_initializers(["values"], [onnxruntime.OrtValue.ortvalue_from_numpy(values)])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    values[:] = 1
+    return not np.any(session.run(None, {"x": np.zeros(1, np.float32)})[0])
 
 
 def release_memory() -> None:

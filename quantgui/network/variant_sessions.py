@@ -10,6 +10,7 @@ import onnxruntime
 
 from quantgui.network.built_segments import build_segment
 from quantgui.network.cache import ByteCache
+from quantgui.network.files import let_go
 from quantgui.network.lanes import Lanes
 from quantgui.network.network import Network, as_contiguous, injected_names
 from quantgui.network.segments import TensorType
@@ -48,6 +49,7 @@ class VariantSessions:
         # A chain that does not fit is built anew for every batch, so large networks get as much as activations get.
         most = max(_MOST_BUDGET, least_bytes)
         self._kept: ByteCache[Ready] = ByteCache(max(_LEAST_BUDGET, min(2 * _CHAINS_KEPT * weights, most)))
+        self._fetching: set[tuple[int, tuple[str, ...], int]] = set()
         self._network = network
         self._lanes = lanes
         self._outputs = {value.name for value in network.skeleton.graph.output}
@@ -70,6 +72,8 @@ class VariantSessions:
         if ready is None:
             ready = self.build(variant, fetch, types)
             self._kept.put(key, ready, self._bytes(variant))
+            if fetch:
+                self._fetching.add(key)
         return ready
 
     def build(self, variant: Variant, fetch: tuple[str, ...], types: Mapping[str, TensorType]) -> Ready:
@@ -90,9 +94,20 @@ class VariantSessions:
         )
         constants = ChainMap(values, dict(self._network.constants))
         self.built += 1
-        session = create_session(built.model, constants, threads=self._lanes.threads)
+        session = create_session(built.model, constants, threads=self._lanes.threads, passed=values.keys())
+        for name in segment.initializers & self._injected:
+            # What has been arranged for the processor is not read again; what is, comes back by itself.
+            let_go(self._network.constants[name])
         names = tuple(built.handed_out.get(name, name) for name in outputs)
         return Ready(session, outputs, names, built.quantized, built.fed)
+
+    def drop_fetching(self) -> int:
+        """Forget the sessions that return more than what later segments need; return the bytes that they took."""
+        before = self._kept.used
+        for key in self._fetching:
+            self._kept.drop(key)
+        self._fetching.clear()
+        return before - self._kept.used
 
     def drop(self, form: int, fetch: tuple[str, ...] = ()) -> None:
         """Forget the sessions of a form that return `fetch` besides."""

@@ -167,3 +167,21 @@ def test_that_a_network_that_an_optimizer_crashes_on_runs_all_the_same(rank, kin
     command = [sys.executable, "-c", CRASHING_SESSIONS, str(rank), kind]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
     assert done.returncode == 0, done.stderr[-500:]
+
+
+@pytest.mark.parametrize("op", ["MatMul", "Add"])
+def test_that_values_nobody_else_keeps_are_copied_and_the_others_read_in_place(op):
+    weight, x = np.ones((40, 40), np.float32), np.ones((1, 40), np.float32)
+    node = helper.make_node(op, ["x", "w"], ["y"])
+    ends = [floats("x", [1, 40])], [floats("y", [None, 40])]
+    model = model_of([node], *ends, [external_tensor("w", weight)])
+    own = create_session(model, {"w": weight}, passed=["w"])
+    shared = create_session(model, {"w": weight})
+    assert len(shared.injected_values) == 1
+    before = own.run(None, {"x": x})[0], shared.run(None, {"x": x})[0]
+    np.testing.assert_array_equal(*before)
+    assert own.injected_values == []
+    weight[:] = 7
+    np.testing.assert_array_equal(own.run(None, {"x": x})[0], before[0])
+    if op == "Add":  # the other one is arranged anew while the session is made
+        np.testing.assert_array_equal(shared.run(None, {"x": x})[0], x + weight)
