@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from quantgui.analysis.qat.network import Parameter
-from quantgui.analysis.qat.optimizer import Adam
+from quantgui.analysis.qat.optimizer import Adam, reach_at
 
 
 def parameter(*values):
@@ -63,6 +63,24 @@ def test_that_many_values_together_do_not_overshoot():
         adam.step(0.01, losses[-1])
     assert max(losses) == losses[0]
     assert losses[-1] < 0.01 * losses[0]
+
+
+@pytest.mark.parametrize("reach", [1.0, 1.5])
+def test_that_the_first_step_foretells_its_share_of_the_loss(reach):
+    own = Parameter(torch.full((4,), 2.0, requires_grad=True), torch.ones(4))
+    loss = 0.5 * own.value.square().sum()
+    loss.backward()
+    gradient, before = own.value.grad.clone(), own.value.detach().clone()
+    taken = Adam({"w": own}).step(100.0, float(loss.detach()), reach)
+    assert taken < 100.0
+    assert float(gradient @ (before - own.value.detach())) == pytest.approx(reach * float(loss.detach()), rel=1e-5)
+
+
+def test_that_steps_reach_farther_than_the_loss_only_while_the_rate_is_high():
+    reaches = [reach_at(step, 100) for step in range(100)]
+    assert max(reaches) == pytest.approx(1.5)
+    assert reaches[-1] == pytest.approx(1.0, abs=1e-3)
+    assert min(reaches) >= 1.0
 
 
 def test_that_nothing_moves_where_there_is_nothing_to_gain():

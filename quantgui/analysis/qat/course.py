@@ -14,7 +14,7 @@ from torch import Tensor
 
 from quantgui.analysis.qat.loss import Objective, objective_of
 from quantgui.analysis.qat.network import TrainableNetwork
-from quantgui.analysis.qat.optimizer import Adam, rate_at
+from quantgui.analysis.qat.optimizer import Adam, rate_at, reach_at
 from quantgui.analysis.qat.samples import Samples
 from quantgui.errors import NetworkError, is_out_of_memory
 from quantgui.network.batch import Batch
@@ -142,7 +142,8 @@ class _WholeNetwork:
             yield None
         weights.backward()
         require_finite(total, number)
-        self._adam.step(rate_at(number, training.steps, training.learning_rate), total)
+        rate = rate_at(number, training.steps, training.learning_rate)
+        self._adam.step(rate, total, reach_at(number, training.steps))
         yield total
 
     def state(self) -> TrainedState:
